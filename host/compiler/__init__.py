@@ -1,0 +1,1 @@
+"""From arrays and layers to commands."""

@@ -1,0 +1,1 @@
+"""One module a way to reach a card."""

@@ -1,0 +1,1 @@
+"""Networks with real weights and real inputs."""

@@ -1,0 +1,1 @@
+"""Processing elements, row engines and the fill path."""

@@ -1,0 +1,1 @@
+"""Sequencer, DMA, scratchpad, epilogue and vector unit."""

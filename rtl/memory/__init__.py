@@ -1,0 +1,1 @@
+"""Memory bus, HBM controller and device timing."""

@@ -1,0 +1,1 @@
+"""The programmable function slot and the functions that ship with it."""

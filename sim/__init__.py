@@ -1,0 +1,1 @@
+"""What runs or predicts the hardware without a board."""

@@ -1,0 +1,1 @@
+"""Command-level simulator on top of the golden models."""

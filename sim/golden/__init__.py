@@ -1,0 +1,1 @@
+"""NumPy models written from the specification."""
