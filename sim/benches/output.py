@@ -1,0 +1,169 @@
+"""Bench of `OutputMerge`: every byte arrives, in time, merged, and by fair turns."""
+
+from typing import Any
+
+import cocotb
+import numpy as np
+
+from ...rtl.config import GRANULE
+from ...rtl.core.output import lane_write_layout
+from .lib import StreamSource, bench_config, pack, rng, sample, start, tick, within
+
+__all__ = ["fair_turns", "one_write_for_all", "random_writes"]
+
+AREA = 8
+"""Granules that one iteration writes to; the next one uses the next as many."""
+
+
+class Bench:
+    """Sources for the lanes, and a scratchpad that is ready as it likes."""
+
+    def __init__(self, dut: Any, stall: float) -> None:
+        self.dut = dut
+        self.config = bench_config()
+        self.rng = rng()
+        self.layout = lane_write_layout(self.config)
+        self.stall = stall
+        self.lanes = [
+            StreamSource(dut, f"lane__{r}", stall=stall, rng=self.rng)
+            for r in range(self.config.rows)
+        ]
+        self.memory: dict[int, int] = {}
+        self.writes: list[int] = []
+        self.done = 0
+        self.need: list[dict[int, int]] = []
+        """For each iteration the bytes that it writes, by address."""
+        cocotb.start_soon(self._scratchpad())
+
+    async def _scratchpad(self) -> None:
+        kept = None
+        while True:
+            ready = bool(self.rng.random() >= self.stall)
+            self.dut.write__ready.value = ready
+            await sample(self.dut)
+            if self.dut.iteration_done.value:
+                # A read accepted now sees the writes of the cycles before this one.
+                assert self.done < len(self.need), "an iteration too many"
+                for address, byte in self.need[self.done].items():
+                    assert self.memory.get(address) == byte, f"{address:#x} of {self.done}"
+                self.done += 1
+            if self.dut.write__valid.value:
+                write = (
+                    int(self.dut.write__address.value),
+                    int(self.dut.write__data.value),
+                    int(self.dut.write__mask.value),
+                )
+                assert write[2], "a write of nothing"
+                assert kept in (None, write), "the write changed before it was taken"
+                kept = None if ready else write
+                if ready:
+                    self._write(*write)
+            else:
+                assert kept is None, "the write was withdrawn"
+            await tick(self.dut)
+
+    def _write(self, address: int, data: int, mask: int) -> None:
+        self.writes.append(address)
+        for byte in range(GRANULE):
+            if mask >> byte & 1:
+                place = address * GRANULE + byte
+                assert place not in self.memory, f"{place:#x} was written twice"
+                self.memory[place] = data >> 8 * byte & 255
+
+    def put(self, lane: int, granule: int, items: dict[int, int], done: int = 0) -> Any:
+        """Queue a write of some bytes (by their place in the granule)."""
+        return self.lanes[lane].put(
+            pack(
+                self.layout,
+                address=granule,
+                data=sum(value << 8 * byte for byte, value in items.items()),
+                mask=sum(1 << byte for byte in items),
+                done=done,
+            )
+        )
+
+    async def finished(self, iterations: int) -> None:
+        """Wait until so many iterations are done."""
+        while self.done < iterations:
+            await tick(self.dut)
+
+
+@cocotb.test()
+@cocotb.parametrize(stall=[0.0, 0.2, 0.7])
+async def random_writes(dut: Any, stall: float) -> None:
+    """Lanes share granules at random; an iteration is done only when its bytes are written."""
+    await start(dut)
+    bench = Bench(dut, stall)
+    r, rows = bench.rng, bench.config.rows
+    iterations = 40
+    plans: list[list[list[tuple[int, dict[int, int]]]]] = []
+    for iteration in range(iterations):
+        owner = r.integers(rows + 1, size=(AREA, GRANULE))
+        plan = []
+        for lane in range(rows):
+            writes = []
+            for granule in r.permutation(AREA).tolist() if r.random() < 0.8 else []:
+                owned = np.flatnonzero(owner[granule] == lane).tolist()
+                if owned:
+                    items = {byte: int(r.integers(256)) for byte in owned}
+                    writes.append((iteration * AREA + granule, items))
+            plan.append(writes)
+        plans.append(plan)
+        bench.need.append(
+            {
+                granule * GRANULE + byte: value
+                for writes in plan
+                for granule, items in writes
+                for byte, value in items.items()
+            }
+        )
+
+    async def send(index: int) -> None:
+        for iteration, plan in enumerate(plans):
+            # The queue keeps two iterations outstanding.
+            await bench.finished(iteration - 1)
+            writes = plan[index]
+            marked = bool(writes) and r.random() < 0.5
+            for i, (granule, items) in enumerate(writes):
+                await bench.put(index, granule, items, int(marked and i == len(writes) - 1)).wait()
+            if not marked:
+                await bench.put(index, int(r.integers(AREA)), {}, 1).wait()
+
+    for index in range(rows):
+        cocotb.start_soon(send(index))
+    await within(20000, bench.finished(iterations), "the last iteration")
+    await tick(dut, 20)
+    assert bench.done == iterations
+    assert bench.memory == {k: v for need in bench.need for k, v in need.items()}
+
+
+@cocotb.test()
+async def one_write_for_all(dut: Any) -> None:
+    """Lanes in step that write to the same granules need one write for each."""
+    await start(dut)
+    bench = Bench(dut, 0.0)
+    rows, count = bench.config.rows, 50
+    for lane in range(rows):
+        for granule in range(count):
+            bench.put(lane, granule, {lane: granule})
+    await tick(dut, 2 * count + 10)
+    assert bench.writes == list(range(count))
+    assert len(bench.memory) == rows * count
+
+
+@cocotb.test()
+async def fair_turns(dut: Any) -> None:
+    """Lanes that always wait get every turn in as many as there are lanes."""
+    await start(dut)
+    bench = Bench(dut, 0.0)
+    rows, turns = bench.config.rows, 10
+    for lane in range(rows):
+        for turn in range(turns):
+            bench.put(lane, lane * turns + turn, {0: lane})
+    begin = len(bench.writes)
+    await tick(dut, rows * turns + 6)
+    lanes = [address // turns for address in bench.writes[begin:]]
+    assert len(lanes) == rows * turns
+    # Sources pause for a cycle after each write, so the turn passes to the next lane that waits.
+    for first in range(0, len(lanes) - rows, rows):
+        assert sorted(lanes[first : first + rows]) == list(range(rows)), lanes
