@@ -15,7 +15,8 @@ def stream_layout(config: CardConfig) -> data.StructLayout:
     """Layout of one weight on its way along a row.
 
     ``valid``: a weight is here. ``first`` and ``last`` mark the ends of its visit. ``address`` is
-    the ring address of its operand. A weight of zero (an escape, too) adds nothing.
+    the ring address of its operand. A weight of zero (an escape, too) adds nothing. ``release``
+    ends the engine's work on a column block, with or without a weight.
     """
     return data.StructLayout(
         {
@@ -24,6 +25,7 @@ def stream_layout(config: CardConfig) -> data.StructLayout:
             "valid": unsigned(1),
             "first": unsigned(1),
             "last": unsigned(1),
+            "release": unsigned(1),
         }
     )
 
@@ -41,7 +43,7 @@ def drain_layout() -> data.StructLayout:
     A PE drains two beats: segments 0 and 1, then 2 and 3. ``carry[i]`` belongs to the segment
     above ``segment[i]`` and is still to be added. INT8: each beat is one 48-bit signed sum (its
     ``carry[1]`` is void): lane 0 first. FP16: the two beats make one 96-bit signed sum in units of
-    2^-48. ``nan``, ``inf_pos``, ``inf_neg`` are set in either beat if any product was so; a sum
+    2^-48. ``nan``, ``inf_pos``, ``inf_neg`` are set in both beats if any product was so; a sum
     with both infinities is NaN.
     """
     return data.StructLayout(
