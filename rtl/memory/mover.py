@@ -1,0 +1,170 @@
+"""Moves the beats of accepted bursts through the storage port."""
+
+import itertools
+
+from amaranth.hdl import Cat, Module, Mux, Signal, unsigned
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.memory import Memory
+from amaranth.lib.wiring import In, Out
+
+from ..config import CardConfig
+from .address import COLUMN_BYTES
+from .arbiter import burst_layout
+from .bus import Storage, burst_beats, write_layout
+
+__all__ = ["Mover"]
+
+_PIPELINE = 5
+"""Cycles from a beat's turn to its access: with these, ideal memory answers after 8 cycles."""
+
+
+class Mover(wiring.Component):
+    """Takes bursts in order and moves one beat a cycle.
+
+    All bytes move here, in the order in which bursts were accepted, for both kinds of memory. HBM
+    only says how many columns have been transferred; a beat waits until its columns have.
+
+    Parameters
+    ----------
+    config : CardConfig
+    depth : int
+        Bursts that may be outstanding.
+
+    Members
+    -------
+    burst : ``In(stream)``
+        With ``ideal``, a burst is taken only in the cycle before its first beat's turn.
+    channel : ``In``
+        Channel of that burst.
+    ideal : ``In(1)``
+        Move at once.
+    done : ``In``
+        A bit a channel: one more of its columns has been transferred.
+    pop, pop_requester, write_beat, read_valid, read_data, read_requester, written
+        The other side of `Arbiter`.
+    storage : ``Out(Storage(config))``
+    idle : ``Out(1)``
+        No burst is outstanding.
+    """
+
+    def __init__(self, config: CardConfig, *, depth: int = 16) -> None:
+        self.config = config
+        self.depth = depth
+        super().__init__(
+            {
+                "burst": In(stream.Signature(burst_layout(config))),
+                "channel": In(1),
+                "ideal": In(1),
+                "done": In(config.hbm_channels),
+                "pop": Out(1),
+                "pop_requester": Out(2),
+                "write_beat": In(write_layout(config)),
+                "read_valid": Out(1),
+                "read_data": Out(8 * config.bus_bytes),
+                "read_requester": Out(2),
+                "written": Out(4),
+                "storage": Out(Storage(config)),
+                "idle": Out(1),
+            }
+        )
+
+    def elaborate(self, platform) -> Module:
+        m = Module()
+        config = self.config
+        beats = burst_beats(config)
+        beat_bits = (config.bus_bytes - 1).bit_length()
+        step_bits = (beats - 1).bit_length()
+
+        # Outstanding bursts; the oldest is the one that moves.
+        m.submodules.queue = queue = Memory(
+            shape=data.StructLayout({"burst": burst_layout(config), "channel": unsigned(1)}),
+            depth=self.depth,
+            init=[],
+        )
+        queue_write = queue.write_port()
+        queue_read = queue.read_port(domain="comb")
+        requester = queue_read.data.burst.requester
+        request = queue_read.data.burst.request
+        level = Signal(range(self.depth + 1))
+        put = Signal(range(self.depth))
+        get = Signal(range(self.depth))
+        beat = Signal(range(beats))
+        move = Signal()
+        last = Signal()
+        finish = Signal()
+        m.d.comb += [
+            last.eq(beat == request.last_beat),
+            finish.eq(move & last),
+            self.burst.ready.eq(
+                Mux(self.ideal, (level == 0) | ((level == 1) & finish), level != self.depth)
+            ),
+            queue_write.en.eq(self.burst.valid & self.burst.ready),
+            queue_write.addr.eq(put),
+            queue_write.data.burst.eq(self.burst.payload),
+            queue_write.data.channel.eq(self.channel),
+            queue_read.addr.eq(get),
+        ]
+        m.d.sync += [
+            put.eq(put + queue_write.en),
+            get.eq(get + finish),
+            level.eq(level + queue_write.en - finish),
+        ]
+        with m.If(finish):
+            m.d.sync += beat.eq(0)
+        with m.Elif(move):
+            m.d.sync += beat.eq(beat + 1)
+
+        # A beat that begins a column waits until that has been transferred; of the wide bus, until
+        # both of its columns have.
+        offset = (request.address[beat_bits:8] + beat)[:step_bits]
+        columns = max(config.bus_bytes // COLUMN_BYTES, 1)
+        within = max(COLUMN_BYTES // config.bus_bytes, 1)
+        begins = (beat == 0) | (offset[: (within - 1).bit_length()] == 0)
+        channel = queue_read.data.channel
+        here = Signal()
+        for number in range(config.hbm_channels):
+            count = Signal(range(8 * self.depth + 1), name=f"columns_{number}")
+            mine = channel == number
+            used = Mux(move & begins & mine & ~self.ideal, columns, 0)
+            m.d.sync += count.eq(count + self.done[number] - used)
+            with m.If(mine):
+                m.d.comb += here.eq(count >= columns)
+        m.d.comb += move.eq((level != 0) & (self.ideal | ~begins | here))
+
+        # The way to the storage port and back.
+        what = data.StructLayout(
+            {"write": unsigned(1), "last": unsigned(1), "requester": unsigned(2)}
+        )
+        stages = [Signal(what, name=f"stage_{i}", reset_less=True) for i in range(_PIPELINE + 2)]
+        addresses = [
+            Signal(len(self.storage.address), name=f"address_{i}", reset_less=True)
+            for i in range(_PIPELINE)
+        ]
+        enables = Signal(_PIPELINE + 2)
+        m.d.sync += [
+            enables.eq(Cat(move, enables)[: len(enables)]),
+            stages[0].write.eq(request.write),
+            stages[0].last.eq(last),
+            stages[0].requester.eq(requester),
+            addresses[0].eq(Cat(offset, request.address[8:])),
+        ]
+        m.d.sync += [later.eq(earlier) for earlier, later in itertools.pairwise(stages)]
+        m.d.sync += [later.eq(earlier) for earlier, later in itertools.pairwise(addresses)]
+        before, access, after, back = stages[_PIPELINE - 2 :]
+        accessed = enables[_PIPELINE]
+        m.d.comb += [
+            self.pop.eq(enables[_PIPELINE - 2] & before.write),
+            self.pop_requester.eq(before.requester),
+            self.storage.enable.eq(enables[_PIPELINE - 1]),
+            self.storage.write.eq(access.write),
+            self.storage.address.eq(addresses[-1]),
+            self.storage.write_data.eq(self.write_beat.data),
+            self.storage.write_mask.eq(self.write_beat.mask),
+            self.written.eq(Mux(accessed & after.write & after.last, 1, 0) << after.requester),
+            self.read_requester.eq(back.requester),
+            self.idle.eq((level == 0) & ~enables.any()),
+        ]
+        m.d.sync += self.read_valid.eq(accessed & ~after.write)
+        with m.If(accessed & ~after.write):
+            m.d.sync += self.read_data.eq(self.storage.read_data)
+        return m
