@@ -1,0 +1,365 @@
+"""One command queue: its commands' loops, addresses, waits and signals."""
+
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, unsigned
+from amaranth.lib import data, memory, wiring
+from amaranth.lib.wiring import In, Out
+
+from ..config import CardConfig
+from ..isa import COMMAND_BYTES, SEMAPHORES, Command, SemaphoreRef
+from .ports import UnitPort
+from .semaphore import MAX_WAITS, SemaphorePort
+
+__all__ = [
+    "STALL_NONE",
+    "STALL_SEMAPHORE",
+    "STALL_UNIT",
+    "CommandQueue",
+    "QueueState",
+    "QueueWrite",
+    "command_beats",
+]
+
+STALL_NONE, STALL_SEMAPHORE, STALL_UNIT = range(3)
+"""What a queue waits for, as `Csr.STALL` reports it."""
+
+_WORD_BITS = 256
+_WAITS = 4
+_SIGNALS = 4
+_OUTSTANDING = 2
+
+
+def command_beats(config: CardConfig) -> int:
+    """Return the bus beats of a command."""
+    return COMMAND_BYTES // config.bus_bytes
+
+
+class QueueWrite(wiring.Signature):
+    """How the dispatcher fills a queue, seen from the dispatcher.
+
+    Members
+    -------
+    valid, beat, data : ``Out``
+        Writes bus beat ``beat`` of the command that is being dispatched. Only while the queue
+        has room.
+    commit : ``Out(1)``
+        The command is whole. Without it the next command overwrites the beats.
+    index : ``Out(32)``
+        With ``commit``: the command's index within its job.
+    room : ``In(1)``
+        There is room for a command. Once high it stays high until ``commit``.
+    """
+
+    def __init__(self, config: CardConfig) -> None:
+        self.config = config
+        super().__init__(
+            {
+                "valid": Out(1),
+                "beat": Out(range(command_beats(config))),
+                "data": Out(8 * config.bus_bytes),
+                "commit": Out(1),
+                "index": Out(32),
+                "room": In(1),
+            }
+        )
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, QueueWrite) and self.config == other.config
+
+
+class QueueState(data.Struct):
+    """What a queue is doing.
+
+    ``busy``: it holds a command, or has a signal to give. ``stall``: `STALL_UNIT` while the unit
+    has an iteration or does not take one; else `STALL_SEMAPHORE` while an iteration lacks credits
+    of the semaphores in ``missing``; else `STALL_NONE`. ``command``: index within the job of the
+    command whose iterations are running.
+    """
+
+    busy: unsigned(1)
+    stall: unsigned(2)
+    missing: unsigned(SEMAPHORES)
+    command: unsigned(32)
+
+
+class CommandQueue(wiring.Component):
+    """Holds commands of one `Queue` and runs their loops on one unit.
+
+    An iteration starts when the credits of all its waits are there at the same time; they are
+    taken together. At most two iterations are outstanding. The header and the addresses of the
+    next command are loaded while the last iterations of the current one still run, its body when
+    they have ended and given their signals.
+
+    A command that finds the queue empty starts 6 cycles after its ``commit``, or 4 with a bus of
+    64 bytes; an iteration starts 1 cycle after its credits are there, or at once if it has no
+    waits. The signals of an iteration are given one a cycle from the cycle after ``done``.
+
+    Parameters
+    ----------
+    config : CardConfig
+
+    Members
+    -------
+    write : ``In(QueueWrite)``
+    unit : ``Out(UnitPort)``
+    semaphore : ``Out(SemaphorePort)``
+    state : ``Out(QueueState)``
+    """
+
+    def __init__(self, config: CardConfig) -> None:
+        self.config = config
+        super().__init__(
+            {
+                "write": In(QueueWrite(config)),
+                "unit": Out(UnitPort()),
+                "semaphore": Out(SemaphorePort()),
+                "state": Out(QueueState),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        self._elaborate_store(m)
+        self._elaborate_load(m)
+        self._elaborate_issue(m)
+        self._elaborate_retire(m)
+        return m
+
+    def _elaborate_store(self, m: Module) -> None:
+        """The waiting commands: a memory of wide words, read one word ahead of its use."""
+        depth = self.config.queue_depth
+        beat_bits = 8 * self.config.bus_bytes
+        word_bits = max(_WORD_BITS, beat_bits)
+        self._words = 8 * COMMAND_BYTES // word_bits
+        beats = command_beats(self.config)
+        slices = word_bits // beat_bits
+
+        m.submodules.store = store = memory.Memory(
+            shape=unsigned(word_bits), depth=depth * self._words, init=[]
+        )
+        store_write = store.write_port(granularity=beat_bits)
+        store_read = store.read_port()
+        m.submodules.indices = indices = memory.Memory(shape=unsigned(32), depth=depth, init=[])
+        index_write = indices.write_port()
+        index_read = indices.read_port()
+
+        write_slot, read_slot = Signal(range(depth)), Signal(range(depth))
+        read_word = Signal(range(self._words))
+        level = Signal(range(depth + 1))  # commands that hold a slot
+        unread = Signal(range(depth + 1))  # commands with words still to be read
+
+        def following(slot: Signal) -> Mux:
+            return Mux(slot == depth - 1, 0, slot + 1)
+
+        beat, word_beat = self.write.beat, beats // self._words
+        m.d.comb += [
+            self.write.room.eq(level != depth),
+            store_write.addr.eq(write_slot * self._words + beat // word_beat),
+            store_write.data.eq(self.write.data.replicate(slices)),
+            store_write.en.eq(Mux(self.write.valid, 1 << (beat % word_beat), 0)),
+            index_write.addr.eq(write_slot),
+            index_write.data.eq(self.write.index),
+            index_write.en.eq(self.write.commit),
+        ]
+
+        self._take = Signal()
+        self._word_valid = Signal()
+        self._word = Signal(range(self._words))
+        self._word_data = store_read.data
+        self._word_index = index_read.data
+        self._occupied = Signal()
+        read = Signal()
+        read_last, freed = Signal(), Signal()
+        m.d.comb += [
+            read.eq((unread != 0) & (~self._word_valid | self._take)),
+            read_last.eq(read & (read_word == self._words - 1)),
+            freed.eq(self._take & (self._word == self._words - 1)),
+            store_read.en.eq(read),
+            store_read.addr.eq(read_slot * self._words + read_word),
+            index_read.en.eq(read),
+            index_read.addr.eq(read_slot),
+            self._occupied.eq(level != 0),
+        ]
+        m.d.sync += [
+            level.eq(level + self.write.commit - freed),
+            unread.eq(unread + self.write.commit - read_last),
+        ]
+        with m.If(self.write.commit):
+            m.d.sync += write_slot.eq(following(write_slot))
+        with m.If(read):
+            m.d.sync += [
+                self._word_valid.eq(1),
+                self._word.eq(read_word),
+                read_word.eq(Mux(read_last, 0, read_word + 1)),
+            ]
+            with m.If(read_last):
+                m.d.sync += read_slot.eq(following(read_slot))
+        with m.Elif(self._take):
+            m.d.sync += self._word_valid.eq(0)
+
+    def _elaborate_load(self, m: Module) -> None:
+        """From the store to the registers of the issuing and of the retiring side."""
+        half = self._words // 2
+        self._armed = Signal()  # header and operands are here, and iterations are to be staged
+        self._active = Signal()  # the body is here, and iterations are to be started
+        self._drained = Signal()
+        raw = [
+            Signal(8 * COMMAND_BYTES // self._words, name=f"word_{n}", reset_less=True)
+            for n in range(self._words)
+        ]
+        self._command = data.View(Command, Cat(raw))
+        self._loaded = Signal()  # the last word of the first half is being taken
+        self._activated = Signal()  # the last word is being taken
+        m.d.comb += [
+            self._take.eq(
+                self._word_valid
+                & Mux(self._word < half, ~self._armed, ~self._active & self._drained)
+            ),
+            self._loaded.eq(self._take & (self._word == half - 1)),
+            self._activated.eq(self._take & (self._word == self._words - 1)),
+        ]
+        with m.If(self._take):
+            with m.Switch(self._word):
+                for n in range(self._words):
+                    with m.Case(n):
+                        m.d.sync += raw[n].eq(self._word_data)
+        with m.If(self._activated):
+            m.d.sync += [self._active.eq(1), self.state.command.eq(self._word_index)]
+
+    def _elaborate_issue(self, m: Module) -> None:
+        """Waits and starts. The next iteration is staged in the port's payload ahead of time."""
+        unit, semaphore, command = self.unit, self.semaphore, self._command
+        accept = Signal()
+        self._outstanding = outstanding = Signal(range(_OUTSTANDING + 1))
+        m.d.comb += accept.eq(unit.start.valid & unit.start.ready)
+        m.d.sync += outstanding.eq(outstanding + accept - unit.done)
+
+        fresh = Signal()  # nothing of the armed command has been staged
+        inner, outer = Signal(16), Signal(16)  # of the next iteration to stage, if not fresh
+        parity, parity_now = Signal(), Signal()
+        stage, staged, staged_last = Signal(), Signal(), Signal()
+        first_inner, last_inner, last_outer = Signal(), Signal(), Signal()
+        inner_now, outer_now = Signal(16), Signal(16)
+        m.d.comb += [
+            stage.eq(self._armed & (~staged | accept)),
+            inner_now.eq(Mux(fresh, 0, inner)),
+            outer_now.eq(Mux(fresh, 0, outer)),
+            parity_now.eq(~fresh & parity),
+            first_inner.eq(inner_now == 0),
+            last_inner.eq(inner_now + 1 == command.inner),
+            last_outer.eq(outer_now + 1 == command.outer),
+        ]
+        with m.If(stage):
+            m.d.sync += [
+                fresh.eq(0),
+                inner.eq(Mux(last_inner, 0, inner_now + 1)),
+                outer.eq(outer_now + last_inner),
+                parity.eq(~parity_now),
+                staged.eq(1),
+                staged_last.eq(last_inner & last_outer),
+            ]
+            with m.If(last_inner & last_outer):
+                m.d.sync += self._armed.eq(0)
+        with m.Elif(accept):
+            m.d.sync += staged.eq(0)
+        with m.If(accept & staged_last):
+            m.d.sync += self._active.eq(0)
+        with m.If(self._loaded):
+            m.d.sync += [self._armed.eq(1), fresh.eq(1)]
+
+        for n in range(3):
+            operand = command.operand[n]
+            row, column = Signal(32, name=f"row_{n}"), Signal(32, name=f"column_{n}")
+            row_now, column_now = Signal(32, name=f"row_now_{n}"), Signal(32, name=f"now_{n}")
+            ping = Mux(command.pong_outer[n], outer_now[0], parity_now)
+            m.d.comb += [
+                row_now.eq(Mux(fresh, operand.base, row)),
+                column_now.eq(Mux(fresh, operand.base, column)),
+            ]
+            with m.If(stage):
+                m.d.sync += unit.start.payload.operand[n].eq(
+                    column_now + Mux(ping, operand.pong, 0)
+                )
+                with m.If(last_inner):
+                    m.d.sync += [
+                        row.eq(row_now + operand.outer),
+                        column.eq(row_now + operand.outer),
+                    ]
+                with m.Else():
+                    m.d.sync += [row.eq(row_now), column.eq(column_now + operand.inner)]
+        m.d.comb += unit.start.payload.body.eq(command.body)
+
+        # Credits of one iteration. A semaphore that is named twice must hold two.
+        levels = [Const(0, SEMAPHORES)] * MAX_WAITS
+        for n in range(_WAITS):
+            wait = command.wait[n]
+            wanted = wait.enable & (~wait.outer | first_inner)
+            bit = Mux(wanted, Const(1, SEMAPHORES) << wait.index, 0)[:SEMAPHORES]
+            below = [Const((1 << SEMAPHORES) - 1), *levels]
+            levels = [level | (bit & below[k]) for k, level in enumerate(levels)]
+        granted, waits = Signal(), Signal()
+        needed = Cat(levels)
+        with m.If(stage):
+            m.d.sync += [
+                semaphore.need.eq(needed),
+                waits.eq(
+                    Cat(
+                        command.wait[n].enable & (~command.wait[n].outer | first_inner)
+                        for n in range(_WAITS)
+                    ).any()
+                ),
+                granted.eq(0),
+            ]
+        with m.Elif(semaphore.grant):
+            m.d.sync += granted.eq(1)
+
+        eligible = Signal()
+        m.d.comb += [
+            eligible.eq(staged & self._active & (outstanding != _OUTSTANDING)),
+            semaphore.request.eq(eligible & waits & ~granted),
+            unit.start.valid.eq(eligible & (granted | ~waits)),
+            self.state.missing.eq(Mux(semaphore.request, semaphore.missing, 0)),
+        ]
+        with m.If((outstanding != 0) | (unit.start.valid & ~unit.start.ready)):
+            m.d.comb += self.state.stall.eq(STALL_UNIT)
+        with m.Elif(self.state.missing.any()):
+            m.d.comb += self.state.stall.eq(STALL_SEMAPHORE)
+
+    def _elaborate_retire(self, m: Module) -> None:
+        """Signals of the iterations that have ended, in order, one a cycle."""
+        unit, semaphore, command = self.unit, self.semaphore, self._command
+        signals = Signal(data.ArrayLayout(SemaphoreRef, _SIGNALS))
+        inner_last, inner = Signal(16), Signal(16)
+        with m.If(self._activated):
+            m.d.sync += [
+                signals.eq(command.signal),
+                inner_last.eq(command.inner - 1),
+                inner.eq(0),
+            ]
+
+        owed = Signal(range(_OUTSTANDING + 1))  # ended iterations whose turn has not come
+        pending = Signal(_SIGNALS)  # signals of the current one still to be given
+        left = Signal(_SIGNALS)
+        begin = Signal()
+        m.d.comb += [
+            left.eq(pending & (pending - 1)),
+            begin.eq(((owed != 0) | unit.done) & ~left.any()),
+        ]
+        m.d.sync += [owed.eq(owed + unit.done - begin), pending.eq(left)]
+        with m.If(begin):
+            m.d.sync += inner.eq(Mux(inner == inner_last, 0, inner + 1))
+            m.d.sync += pending.eq(
+                Cat(
+                    signals[n].enable & (~signals[n].outer | (inner == inner_last))
+                    for n in range(_SIGNALS)
+                )
+            )
+        m.d.comb += semaphore.add.eq(pending.any())
+        for n in reversed(range(_SIGNALS)):
+            with m.If(pending[n]):
+                m.d.comb += semaphore.add_index.eq(signals[n].index)
+
+        working = (self._outstanding != 0) | (owed != 0) | pending.any()
+        m.d.comb += [
+            self._drained.eq(~working),
+            self.state.busy.eq(self._occupied | self._active | working),
+        ]

@@ -1,0 +1,181 @@
+"""The card's control: registers, ring, checks, queues, completion and errors."""
+
+from amaranth.hdl import Cat, Module, Mux, ResetInserter, Signal
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out, connect, flipped
+
+from ..config import CardConfig
+from ..hostport.csr import CsrBank, Events, HostPort
+from ..memory.bus import Bus
+from .bank import UNITS, QueueBank
+from .dispatch import Dispatcher
+from .fetch import RingFetch
+from .ports import UnitPort
+from .queue import STALL_SEMAPHORE
+from .supervisor import Supervisor
+
+__all__ = ["Sequencer"]
+
+
+class Sequencer(wiring.Component):
+    """Runs jobs out of the command ring.
+
+    Parameters
+    ----------
+    config : CardConfig
+    build_hash : int
+        64 bits that `Csr.BUILD_LOW` and `Csr.BUILD_HIGH` show.
+
+    Members
+    -------
+    host : ``In(HostPort)``
+    irq : ``Out(1)``
+    bus : ``Out(Bus)``
+        Ring reads and completion records.
+    load0, load1, compute, vector, store : ``Out(UnitPort)``
+    events : ``In(Events)``
+    progress : ``In(1)``
+        Some unit moved data: the watchdog starts again.
+    halt : ``Out(1)``
+        An error or a reset: the memory system takes no new request and finishes those it has.
+    memory_idle : ``In(1)``
+        The memory system has nothing under way.
+    memory_illegal : ``In(1)``
+        The memory system was given an illegal command sequence: the job fails.
+    core_reset : ``Out(1)``
+        Resets all units, the memory system and what they share, for 4 cycles after ``halt``.
+        ``halt`` falls with it.
+    ideal : ``Out(1)``
+        `Csr.MEMORY_MODE`.
+    """
+
+    def __init__(self, config: CardConfig, build_hash: int = 0) -> None:
+        self.config = config
+        self._csr = CsrBank(config, build_hash)
+        super().__init__(
+            {name: Out(UnitPort()) for name in UNITS}
+            | {
+                "host": In(HostPort()),
+                "irq": Out(1),
+                "bus": Out(Bus(config)),
+                "events": In(Events(config)),
+                "progress": In(1),
+                "halt": Out(1),
+                "memory_idle": In(1),
+                "memory_illegal": In(1),
+                "core_reset": Out(1),
+                "ideal": Out(1),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        supervisor = Supervisor()
+        bank = QueueBank(self.config)
+        fetch = RingFetch(self.config)
+        dispatcher = Dispatcher(self.config)
+        core_reset = supervisor.core_reset
+        m.submodules.csr = csr = self._csr
+        m.submodules.supervisor = supervisor
+        m.submodules.bank = ResetInserter(core_reset)(bank)
+        m.submodules.fetch = ResetInserter(core_reset)(fetch)
+        m.submodules.dispatcher = ResetInserter(core_reset)(dispatcher)
+
+        connect(m, flipped(self.host), csr.host)
+        connect(m, flipped(self.events), csr.events)
+        for name in UNITS:
+            connect(m, getattr(bank, name), flipped(getattr(self, name)))
+        connect(m, dispatcher.write, bank.write)
+        connect(m, fetch.beats, dispatcher.beats)
+        connect(m, dispatcher.record, flipped(self.bus.write))
+        self._share_request(m, fetch, dispatcher)
+
+        busy = Cat(queue.busy for queue in bank.state)
+        can_move = Cat(queue.busy & (queue.stall != STALL_SEMAPHORE) for queue in bank.state)
+        units = [getattr(self, name) for name in UNITS]
+        took = Signal()
+        m.d.comb += [
+            took.eq(dispatcher.took & ~supervisor.hold),
+            # registers
+            self.irq.eq(csr.irq),
+            self.ideal.eq(csr.ideal),
+            csr.running.eq(supervisor.running),
+            csr.start.eq(supervisor.start),
+            csr.busy.eq(Cat(busy, supervisor.running, ~self.memory_idle)),
+            csr.ring_head.eq(supervisor.taken),
+            csr.completed.eq(supervisor.completed),
+            csr.error.eq(Cat(supervisor.error.status, supervisor.error.unit)),
+            csr.error_command.eq(supervisor.error.command),
+            csr.stall.eq(supervisor.stall),
+            csr.stall_semaphore.eq(supervisor.stall_semaphore),
+            # ring
+            fetch.base.eq(csr.ring_base),
+            fetch.size.eq(csr.ring_size),
+            fetch.tail.eq(csr.ring_tail),
+            fetch.taken.eq(supervisor.taken),
+            fetch.took.eq(took),
+            fetch.hold.eq(supervisor.hold),
+            fetch.read.payload.eq(self.bus.read.payload),
+            fetch.read.valid.eq(self.bus.read.valid),
+            # dispatch
+            dispatcher.bad_address.eq(fetch.bad),
+            dispatcher.run.eq(supervisor.running),
+            dispatcher.hold.eq(supervisor.hold),
+            dispatcher.skip.eq(supervisor.failed),
+            dispatcher.index.eq(supervisor.index),
+            dispatcher.idle.eq(~busy.any()),
+            dispatcher.stuck.eq(~can_move.any()),
+            dispatcher.written.eq(self.bus.written),
+            dispatcher.result.command.eq(supervisor.index),
+            dispatcher.result.cycles.eq(csr.cycles),
+            bank.select.eq(dispatcher.select),
+            bank.add.eq(dispatcher.add),
+            bank.add_index.eq(dispatcher.add_index),
+            bank.add_value.eq(dispatcher.add_value),
+            bank.clear.eq(dispatcher.clear),
+            # supervision
+            supervisor.tail.eq(csr.ring_tail),
+            supervisor.watchdog.eq(csr.watchdog),
+            supervisor.reset.eq(csr.reset),
+            supervisor.abort.eq(csr.abort),
+            supervisor.took.eq(took),
+            supervisor.closing.eq(dispatcher.closing),
+            supervisor.ended.eq(dispatcher.ended),
+            supervisor.fault.eq(dispatcher.fault),
+            supervisor.fault_ring.eq(dispatcher.fault_ring),
+            supervisor.fault_status.eq(dispatcher.fault_status),
+            supervisor.queue.eq(bank.state),
+            supervisor.unit_error.eq(Cat(unit.error for unit in units)),
+            supervisor.memory_idle.eq(self.memory_idle),
+            supervisor.memory_illegal.eq(self.memory_illegal),
+            supervisor.fetch_quiet.eq(fetch.quiet),
+            supervisor.moved.eq(
+                self.progress | bank.moved | took | self.bus.read.valid | self.bus.written
+            ),
+            self.halt.eq(supervisor.halt),
+            self.core_reset.eq(core_reset),
+            *(supervisor.unit_status[n].eq(unit.status) for n, unit in enumerate(units)),
+        ]
+        with m.If(supervisor.failed):
+            m.d.comb += [
+                dispatcher.result.status.eq(supervisor.error.status),
+                dispatcher.result.unit.eq(supervisor.error.unit),
+                dispatcher.result.command.eq(supervisor.error.command),
+            ]
+        return m
+
+    def _share_request(self, m: Module, fetch: RingFetch, dispatcher: Dispatcher) -> None:
+        """Give the bus's requests to the completion record first, but swap none that waits."""
+        request = self.bus.request
+        waiting = Signal()  # a fetch was shown in the last cycle and not accepted
+        record = Signal()
+        m.d.comb += [
+            record.eq(dispatcher.request.valid & ~waiting),
+            request.valid.eq(record | fetch.request.valid),
+            request.payload.eq(
+                Mux(record, dispatcher.request.payload.as_value(), fetch.request.payload.as_value())
+            ),
+            dispatcher.request.ready.eq(request.ready & record),
+            fetch.request.ready.eq(request.ready & ~record),
+        ]
+        m.d.sync += waiting.eq(fetch.request.valid & ~record & ~request.ready)

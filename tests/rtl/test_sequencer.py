@@ -1,0 +1,21 @@
+"""The sequencer, with a driver, a memory and units around it."""
+
+import pytest
+
+from deepseek.rtl.config import preset
+from deepseek.rtl.core.sequencer import Sequencer
+from deepseek.rtl.hostport.csr import CsrBank
+from deepseek.sim.runner import run_bench
+
+BUILD = 0x0123456789ABCDEF
+
+
+@pytest.mark.parametrize("name", ["tiny", "sim"])
+def test_sequencer(name: str) -> None:
+    component = Sequencer(preset(name), build_hash=BUILD)
+    run_bench(component, "deepseek.sim.benches.sequencer", preset=name)
+
+
+def test_build_hash_is_checked() -> None:
+    with pytest.raises(ValueError, match="build_hash must fit 64 bits"):
+        CsrBank(preset("tiny"), 1 << 64)
