@@ -1,0 +1,121 @@
+"""The card: sequencer, units, scratchpad and memory system."""
+
+from amaranth.hdl import ClockDomain, ClockSignal, DomainRenamer, Module, ResetSignal
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out, connect, flipped
+
+from .config import CardConfig
+from .core.compute import ComputeUnit
+from .core.dma import LoadUnit, StoreUnit
+from .core.scratchpad import Scratchpad
+from .core.sequencer import Sequencer
+from .core.vector import VectorUnit
+from .hostport.csr import HostPort
+from .memory.bus import Storage
+from .memory.system import MemorySystem
+
+__all__ = ["Card"]
+
+
+class Card(wiring.Component):
+    """A whole card.
+
+    Everything that a failed job may leave in the middle of its work is in the clock domain
+    ``core``, which has the same clock and is also reset by the sequencer.
+
+    Parameters
+    ----------
+    config : CardConfig
+    build_hash : int
+        64 bits by which software recognises the build.
+
+    Members
+    -------
+    host : ``In(HostPort)``
+        Control and status registers.
+    storage : ``Out(Storage)``
+        The bytes of card memory.
+    irq : ``Out(1)``
+        A job has ended that the host has not acknowledged.
+    """
+
+    def __init__(self, config: CardConfig, *, build_hash: int = 0) -> None:
+        self.config = config
+        self.build_hash = build_hash
+        super().__init__({"host": In(HostPort()), "storage": Out(Storage(config)), "irq": Out(1)})
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        config = self.config
+        sequencer = Sequencer(config, build_hash=self.build_hash)
+        load0, load1, store = LoadUnit(config), LoadUnit(config), StoreUnit(config)
+        compute, vector = ComputeUnit(config), VectorUnit(config)
+        memory = MemorySystem(config)
+
+        # In order of priority. Loads come first: their data cannot wait. Streams come before the
+        # fill, which runs ahead of them.
+        readers = [*compute.stream_read, compute.fill_read, vector.read, store.read]
+        writers = [load0.write, load1.write, compute.write, vector.write]
+        scratchpad = Scratchpad(
+            config,
+            readers=[port.signature.granules for port in readers],
+            writers=[port.signature.granules for port in writers],
+        )
+
+        m.domains.core = core = ClockDomain()
+        m.d.comb += [
+            core.clk.eq(ClockSignal()),
+            core.rst.eq(ResetSignal() | sequencer.core_reset),
+        ]
+        m.submodules.sequencer = sequencer
+        for name, unit in {
+            "load0": load0,
+            "load1": load1,
+            "store": store,
+            "compute": compute,
+            "vector": vector,
+            "scratchpad": scratchpad,
+            "memory": memory,
+        }.items():
+            setattr(m.submodules, name, DomainRenamer("core")(unit))
+
+        for port, reader in zip(scratchpad.read_ports, readers, strict=True):
+            connect(m, reader, port)
+        for port, writer in zip(scratchpad.write_ports, writers, strict=True):
+            connect(m, writer, port)
+        connect(m, flipped(self.host), sequencer.host)
+        connect(m, memory.storage, flipped(self.storage))
+        connect(m, sequencer.bus, memory.fetch)
+        for name, unit in (("load0", load0), ("load1", load1), ("store", store)):
+            connect(m, unit.bus, getattr(memory, name))
+            connect(m, getattr(sequencer, name), unit.unit)
+        connect(m, sequencer.compute, compute.unit)
+        connect(m, sequencer.vector, vector.unit)
+
+        events, engines = sequencer.events, compute.events
+        busy = engines.active + engines.stall_stream + engines.stall_fill + engines.stall_drain
+        m.d.comb += [
+            self.irq.eq(sequencer.irq),
+            sequencer.memory_idle.eq(memory.idle),
+            sequencer.memory_illegal.eq(memory.illegal),
+            memory.halt.eq(sequencer.halt),
+            memory.flush.eq(0),  # the memory system is reset with its requesters
+            memory.ideal.eq(sequencer.ideal),
+            events.mac_active.eq(engines.active),
+            events.stall_stream.eq(engines.stall_stream),
+            events.stall_fill.eq(engines.stall_fill),
+            events.stall_drain.eq(engines.stall_drain),
+            events.idle.eq(config.rows - busy),
+            *(
+                getattr(events, name).eq(getattr(memory, name))
+                for name in ("read_beat", "write_beat", "row_hit", "activate", "refresh")
+            ),
+            sequencer.progress.eq(
+                memory.read_beat
+                | memory.write_beat
+                | engines.active.any()
+                | (compute.write.valid & compute.write.ready)
+                | (vector.read.valid & vector.read.ready)
+            ),
+        ]
+        return m
