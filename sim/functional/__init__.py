@@ -1,1 +1,1 @@
-"""Command-level simulator on top of the golden models."""
+"""The command-level simulator: the card's bytes, executed by the golden models."""
