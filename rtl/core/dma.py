@@ -1,0 +1,341 @@
+"""The load unit and the store unit: copies between card memory and the scratchpad."""
+
+from amaranth.hdl import Cat, Const, Module, Signal, Value, unsigned
+from amaranth.lib import data, wiring
+from amaranth.lib.fifo import SyncFIFOBuffered
+from amaranth.lib.wiring import In, Out, connect, flipped
+
+from ..config import GRANULE, CardConfig
+from ..memory.bus import Bus, burst_beats, request_layout
+from .ports import ReadPort, UnitPort, WritePort
+from .transfer import TransferWalk
+
+__all__ = ["LoadUnit", "StoreUnit"]
+
+LOAD_BEATS = 128
+"""A load asks for another burst while it waits for at most this many beats."""
+
+STORE_BURSTS = 32
+"""Bursts that a store may have begun and not seen written."""
+
+STORE_WORDS = 32
+"""Words that a store gathers before memory takes them: two bursts where a word is a granule."""
+
+
+def _lanes(config: CardConfig) -> int:
+    """Return the granules of a beat, at least 1."""
+    return max(1, config.bus_bytes // GRANULE)
+
+
+def _request(config: CardConfig, burst: data.View, *, write: int) -> data.View:
+    """Return the bus request that moves ``burst``."""
+    lanes = _lanes(config)
+    lane_bits = (lanes - 1).bit_length()
+    first = burst.memory[lane_bits : len(burst.end)]
+    beats = (burst.end[lane_bits:] - first)[: len(first)]
+    layout = request_layout(config)
+    return layout(
+        Cat(
+            Const(0, lane_bits + (GRANULE - 1).bit_length()),
+            burst.memory[lane_bits:],
+            Const(1, 1) if config.bus_bytes < GRANULE else Const(0, 0),
+            beats,
+            Const(write, 1),
+        )
+    )
+
+
+def _walk(m: Module, config: CardConfig, unit: UnitPort, idle: Value) -> TransferWalk:
+    """Add the walk that runs the iterations of ``unit``."""
+    m.submodules.walk = walk = TransferWalk(config)
+    connect(m, flipped(unit.start), walk.start)
+    m.d.comb += [
+        walk.idle.eq(idle),
+        unit.error.eq(walk.error),
+        unit.status.eq(walk.status),
+    ]
+    return walk
+
+
+class LoadUnit(wiring.Component):
+    """Copies rows from card memory to the scratchpad (LOAD).
+
+    Asks for a burst a cycle as long as it waits for at most `LOAD_BEATS` beats, and writes a beat
+    a cycle, three cycles after it came. Rows and iterations follow each other without waiting for
+    data. A beat of several granules is one write whose mask leaves out what lies outside the row,
+    so the write's address may be before the row's, modulo the scratchpad's size. See
+    `TransferWalk` for the checks and for what happens before an error.
+
+    Parameters
+    ----------
+    config : CardConfig
+
+    Members
+    -------
+    unit : ``In(UnitPort())``
+        Iterations with a `TransferBody`. ``done`` comes when the data are written.
+    bus : ``Out(Bus(config))``
+        Reads only.
+    write : ``Out(WritePort(config, granules))``
+        As many granules as a beat has, at least 1.
+    """
+
+    def __init__(self, config: CardConfig) -> None:
+        self.config = config
+        super().__init__(
+            {
+                "unit": In(UnitPort()),
+                "bus": Out(Bus(config)),
+                "write": Out(WritePort(config, _lanes(config))),
+            }
+        )
+
+    def elaborate(self, platform) -> Module:
+        m = Module()
+        config = self.config
+        lanes = _lanes(config)
+        lane_bits = (lanes - 1).bit_length()
+        halves = config.bus_bytes < GRANULE
+        bus = self.bus
+        depth = LOAD_BEATS + burst_beats(config)
+
+        target_layout = data.StructLayout(
+            {
+                "address": unsigned(config.granule_addr_width),
+                "last_beat": range(burst_beats(config)),
+                "head": unsigned(lane_bits),
+                "tail": unsigned(lane_bits),
+                "last": unsigned(1),
+            }
+        )
+        # Every burst has a beat, so the targets need no more room than the beats.
+        m.submodules.targets = targets = SyncFIFOBuffered(width=target_layout.size, depth=depth)
+        m.submodules.beats = beats = SyncFIFOBuffered(width=8 * config.bus_bytes, depth=depth)
+        waiting = Signal(range(depth + 1))
+        walk = _walk(m, config, self.unit, (waiting == 0) & ~self.write.valid)
+
+        burst = walk.burst.payload
+        request = _request(config, burst, write=0)
+        room = Signal()
+        asked = Signal()
+        pushed = target_layout(targets.w_data)
+        m.d.comb += [
+            room.eq(waiting <= LOAD_BEATS),
+            bus.request.payload.eq(request),
+            bus.request.valid.eq(walk.burst.valid & room),
+            walk.burst.ready.eq(bus.request.ready & room),
+            asked.eq(bus.request.valid & bus.request.ready),
+            targets.w_en.eq(asked),
+            pushed.address.eq(burst.scratchpad - burst.memory[:lane_bits]),
+            pushed.last_beat.eq(request.last_beat),
+            pushed.head.eq(burst.memory[:lane_bits]),
+            pushed.tail.eq(burst.end[:lane_bits]),
+            pushed.last.eq(burst.last),
+            beats.w_en.eq(bus.read.valid),
+            beats.w_data.eq(bus.read.payload),
+            # Loads do not write to memory.
+            bus.write.valid.eq(0),
+        ]
+
+        target = target_layout(targets.r_data)
+        beat = Signal(range(burst_beats(config)))
+        take = Signal()
+        final = Signal()
+        m.d.comb += [
+            take.eq(beats.r_rdy & targets.r_rdy & (~self.write.valid | self.write.ready)),
+            final.eq(beat == target.last_beat),
+            beats.r_en.eq(take),
+            targets.r_en.eq(take & final),
+        ]
+        with m.If(take):
+            m.d.sync += beat.eq(beat + 1)
+            with m.If(final):
+                m.d.sync += beat.eq(0)
+        m.d.sync += waiting.eq(waiting + asked * (request.last_beat + 1) - take)
+
+        last = Signal()
+        m.d.sync += self.unit.done.eq(self.write.valid & self.write.ready & last)
+        with m.If(self.write.ready):
+            m.d.sync += self.write.valid.eq(0)
+        with m.If(take):
+            m.d.sync += [
+                self.write.valid.eq(beat[0] if halves else 1),
+                last.eq(target.last & final),
+            ]
+            if halves:
+                m.d.sync += [
+                    self.write.address.eq(target.address + beat[1:]),
+                    self.write.data.eq(Cat(self.write.data[8 * config.bus_bytes :], beats.r_data)),
+                ]
+            else:
+                m.d.sync += [
+                    self.write.address.eq(target.address + (beat << lane_bits)),
+                    self.write.data.eq(beats.r_data),
+                ]
+            m.d.sync += self.write.mask.eq(
+                Cat(
+                    (
+                        ((beat != 0) | (target.head <= lane)) & (~final | (target.tail >= lane))
+                    ).replicate(GRANULE)
+                    for lane in range(lanes)
+                )
+            )
+        return m
+
+
+class StoreUnit(wiring.Component):
+    """Copies rows from the scratchpad to card memory (STORE).
+
+    Reads a granule a cycle and gathers beats; asks memory to write a burst when all of its data
+    wait for it, so that a slow scratchpad never holds the bus. Rows and iterations follow each
+    other without a gap, up to `STORE_BURSTS` bursts that are not written yet. See `TransferWalk`
+    for the checks and for what happens before an error.
+
+    Parameters
+    ----------
+    config : CardConfig
+
+    Members
+    -------
+    unit : ``In(UnitPort())``
+        Iterations with a `TransferBody`. ``done`` comes when memory has the data.
+    bus : ``Out(Bus(config))``
+        Writes only.
+    read : ``Out(ReadPort(config))``
+    """
+
+    def __init__(self, config: CardConfig) -> None:
+        self.config = config
+        super().__init__(
+            {
+                "unit": In(UnitPort()),
+                "bus": Out(Bus(config)),
+                "read": Out(ReadPort(config)),
+            }
+        )
+
+    def elaborate(self, platform) -> Module:
+        m = Module()
+        config = self.config
+        lanes = _lanes(config)
+        lane_bits = (lanes - 1).bit_length()
+        bus = self.bus
+        word_bits = 8 * GRANULE * lanes
+
+        # One entry a burst that is not written yet: whether it is its iteration's last.
+        m.submodules.begun = begun = SyncFIFOBuffered(width=1, depth=STORE_BURSTS)
+        m.submodules.requests = requests = SyncFIFOBuffered(
+            width=request_layout(config).size, depth=STORE_BURSTS
+        )
+        m.submodules.words = words = SyncFIFOBuffered(width=word_bits + lanes, depth=STORE_WORDS)
+
+        walk = _walk(m, config, self.unit, begun.level == 0)
+        burst = walk.burst.payload
+
+        # The burst that is being read, granule by granule.
+        reading = Signal()
+        first = Signal(reset_less=True)
+        index = Signal(len(burst.end), reset_less=True)
+        end = Signal(len(burst.end), reset_less=True)
+        address = Signal(config.granule_addr_width, reset_less=True)
+        held = Signal(range(STORE_WORDS + 1))
+        issue = Signal()
+        free = Signal()
+        take = Signal()
+        word_first = Signal()
+        word_last = Signal()
+        m.d.comb += [
+            word_first.eq(first | (index[:lane_bits] == 0)),
+            word_last.eq((index == end) | (index[:lane_bits] == lanes - 1)),
+            self.read.valid.eq(reading & (~word_first | (held != STORE_WORDS))),
+            self.read.address.eq(address),
+            issue.eq(self.read.valid & self.read.ready),
+            free.eq(~reading | (issue & (index == end))),
+            walk.burst.ready.eq(free & begun.w_rdy & requests.w_rdy),
+            take.eq(walk.burst.valid & walk.burst.ready),
+            begun.w_en.eq(take),
+            begun.w_data.eq(burst.last),
+            requests.w_en.eq(take),
+            requests.w_data.eq(_request(config, burst, write=1)),
+        ]
+        with m.If(issue):
+            m.d.sync += [
+                first.eq(0),
+                index.eq(index + 1),
+                address.eq(address + 1),
+                reading.eq(index != end),
+            ]
+        with m.If(take):
+            m.d.sync += [
+                reading.eq(1),
+                first.eq(1),
+                index.eq(burst.memory[: len(index)]),
+                end.eq(burst.end),
+                address.eq(burst.scratchpad),
+            ]
+
+        # What each read is for travels beside it for its two cycles; then the word fills up.
+        tag_layout = data.StructLayout(
+            {
+                "valid": unsigned(1),
+                "lane": unsigned(lane_bits),
+                "word_first": unsigned(1),
+                "word_last": unsigned(1),
+                "burst_last": unsigned(1),
+            }
+        )
+        asked = Signal(tag_layout)
+        tag = Signal(tag_layout)
+        word = Signal(data.ArrayLayout(unsigned(8 * GRANULE), lanes), reset_less=True)
+        mask = Signal(lanes, reset_less=True)
+        push = Signal()
+        push_last = Signal()
+        m.d.sync += [
+            asked.valid.eq(issue),
+            asked.lane.eq(index[:lane_bits]),
+            asked.word_first.eq(word_first),
+            asked.word_last.eq(word_last),
+            asked.burst_last.eq(index == end),
+            tag.eq(asked),
+            push.eq(tag.valid & tag.word_last),
+            push_last.eq(tag.valid & tag.burst_last),
+        ]
+        with m.If(tag.valid):
+            lane = Const(1, lanes) << tag.lane
+            with m.If(tag.word_first):
+                m.d.sync += mask.eq(lane)
+            with m.Else():
+                m.d.sync += mask.eq(mask | lane)
+            m.d.sync += word[tag.lane].eq(self.read.data)
+        m.d.comb += [words.w_en.eq(push), words.w_data.eq(Cat(word, mask))]
+
+        complete = Signal(range(STORE_BURSTS + 1))
+        m.d.comb += [
+            bus.request.payload.eq(requests.r_data),
+            bus.request.valid.eq(complete != 0),
+            requests.r_en.eq(bus.request.valid & bus.request.ready),
+        ]
+        m.d.sync += complete.eq(complete + push_last - requests.r_en)
+
+        beat = bus.write.payload
+        m.d.comb += bus.write.valid.eq(words.r_rdy)
+        if config.bus_bytes < GRANULE:
+            half = Signal()
+            with m.If(bus.write.valid & bus.write.ready):
+                m.d.sync += half.eq(~half)
+            m.d.comb += [
+                beat.data.eq(words.r_data.word_select(half, 8 * config.bus_bytes)),
+                beat.mask.eq(~0),
+                words.r_en.eq(bus.write.ready & half),
+            ]
+        else:
+            m.d.comb += [
+                beat.data.eq(words.r_data),
+                beat.mask.eq(Cat(bit.replicate(GRANULE) for bit in words.r_data[word_bits:])),
+                words.r_en.eq(bus.write.ready),
+            ]
+        m.d.sync += held.eq(held + (issue & word_first) - (words.r_rdy & words.r_en))
+
+        m.d.comb += begun.r_en.eq(bus.written)
+        m.d.sync += self.unit.done.eq(bus.written & begun.r_data)
+        return m
