@@ -1,0 +1,288 @@
+"""Writes ``docs/isa.md`` from `deepseek.rtl.isa`: ``python -m deepseek.rtl.isadoc [--check]``."""
+
+import argparse
+import ast
+import enum as python_enum
+import inspect
+import itertools
+import re
+import sys
+from pathlib import Path
+
+from amaranth.hdl import Shape
+from amaranth.lib import data
+
+from . import isa
+
+__all__ = ["document", "field_rows", "main"]
+
+TARGET = Path(isa.__file__).resolve().parent.parent / "docs" / "isa.md"
+
+INTRODUCTION = """\
+# Commands, registers and binary formats
+
+Generated from `rtl/isa.py` by `python -m deepseek.rtl.isadoc`. Do not edit.
+
+The host writes commands of {command} bytes into a ring in card memory and rings the doorbell
+(`RING_TAIL`). A job is a run of commands that closes with END. The card checks each command, hands
+it to one of {queues} queues, and the queues run side by side, ordered only by the {semaphores}
+semaphores that the commands name. When all is done, END writes a completion record and counts
+`COMPLETED`. This describes version {abi} of the format.
+
+All numbers are little-endian. Signed fields are two's complement. Fields called *reserved* must
+be 0. In the tables, *offset* is in bytes from the start of the structure, and bit ranges within a
+byte are written `byte[high:low]`.
+
+Contents: [commands](#commands), [bodies](#bodies), [enumerations](#enumerations),
+[checks and errors](#checks-and-errors), [completion record](#completion-record),
+[streams](#streams), [registers](#registers), [examples](#examples).
+"""
+
+CHECKS = """\
+A command is checked in this order, and the first check that fails gives the status:
+
+1. opcode and queue: `BAD_OPCODE`
+2. version: `BAD_VERSION`
+3. reserved fields, the bits of `pong_outer` above bit 2, and a SEMAPHORE's `index` of {semaphores}
+   or more: `BAD_FORMAT`
+4. `inner` and `outer` of LOAD, STORE, MATMUL and POOL: `BAD_LENGTH`
+5. END only: alignment of `completion`, `BAD_ALIGNMENT`; its range, `BAD_ADDRESS`
+
+These errors blame the unit `SEQUENCER`, and are reported when everything before the command has
+run as far as it can. All other errors come from the unit that runs the command. SEMAPHORE, BARRIER
+and END ignore `wait`, `signal`, `inner`, `outer` and `operand`.
+
+After the first error of a job the card stops its units, resets them and the semaphores, skips the
+job's commands up to and including its END, and writes the completion record with the error. If END
+itself is at fault, its record is written only where `completion` is aligned and inside card memory.
+A ring address outside card memory, or a second error or abort before END is found, ends the job
+without a record, and drops the commands that the ring still holds. Either way `COMPLETED` counts,
+`ERROR` and `ERROR_COMMAND` name the first error, and the next job starts on a clean card.
+"""
+
+
+def _docstrings(cls: type) -> dict[str, str]:
+    """Return the strings that follow a class's members, by member."""
+    tree = ast.parse(inspect.getsource(cls).lstrip())
+    body = tree.body[0].body  # type: ignore[attr-defined]
+    found = {}
+    for node, after in itertools.pairwise(body):
+        target = getattr(node, "target", None) or getattr(node, "targets", [None])[0]
+        if isinstance(target, ast.Name) and isinstance(after, ast.Expr):
+            found[target.id] = " ".join(str(ast.literal_eval(after.value)).split())
+    return found
+
+
+def _markdown(text: str) -> str:
+    """Turn the markup of a docstring into Markdown."""
+    return re.sub(r"`(?:\w+\.)?(\w+)`", r"`\1`", text.replace("``", "`"))
+
+
+def _prose(cls: type) -> str:
+    return _markdown(inspect.getdoc(cls) or "")
+
+
+def _bits(start: int, width: int) -> str:
+    """Say where a field lies, in bytes if it has whole ones."""
+    if start % 8 == 0 and width % 8 == 0:
+        return str(start // 8)
+    low = start % 8
+    span = f"{low}" if width == 1 else f"{low + width - 1}:{low}"
+    return f"{start // 8}[{span}]"
+
+
+def _type(shape: object) -> str:
+    if isinstance(shape, data.ArrayLayout):
+        return f"{shape.length} x {_type(shape.elem_shape)}"
+    if isinstance(shape, type) and issubclass(shape, data.Struct):
+        return f"[{shape.__name__}](#{shape.__name__.lower()})"
+    cast = Shape.cast(shape)
+    return f"{'i' if cast.signed else 'u'}{cast.width}"
+
+
+def field_rows(layout: type[data.Struct]) -> list[tuple[str, str, str, str]]:
+    """Return offset, type, name and meaning of each field of a structure."""
+    meanings = _docstrings(layout)
+    rows = []
+    for name, field in layout.as_shape():
+        kind = "bytes" if field.width > 64 and "reserved" in name else _type(field.shape)
+        if kind == "bytes" or (name == "body" and field.width > 64):
+            kind = f"{field.width // 8} bytes"
+        meaning = "0" if name.startswith("reserved") else _markdown(meanings.get(name, ""))
+        rows.append((_bits(field.offset, field.width), kind, f"`{name}`", meaning))
+    return rows
+
+
+def _table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
+    lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
+    return "\n".join(lines)
+
+
+def _structure(layout: type[data.Struct], title: str | None = None, level: int = 3) -> str:
+    size = layout.as_shape().size
+    extent = f"{size // 8} bytes" if size % 8 == 0 and size > 8 else f"{size} bits"
+    table = _table(("offset", "type", "field", "meaning"), [*field_rows(layout)])
+    return f"{'#' * level} {title or layout.__name__}\n\n{extent}. {_prose(layout)}\n\n{table}\n"
+
+
+def _enumeration(cls: type[python_enum.Enum]) -> str:
+    meanings = _docstrings(cls)
+    rows = [
+        (str(member.value), f"`{member.name}`", _markdown(meanings.get(member.name, "")))
+        for member in cls
+    ]
+    if not any(meaning for _, _, meaning in rows):
+        table = _table(("value", "name"), [row[:2] for row in rows])
+    else:
+        table = _table(("value", "name", "meaning"), rows)
+    return f"### {cls.__name__}\n\n{_prose(cls)}\n\n{table}\n"
+
+
+def _registers() -> str:
+    meanings = _docstrings(isa.Csr)
+    rows = [
+        (f"0x{member.value:02X}", f"`{member.name}`", _markdown(meanings.get(member.name, "")))
+        for member in isa.Csr
+    ]
+    split = next(n for n, member in enumerate(isa.Csr) if member is isa.Csr.CYCLES)
+    header = ("address", "name", "meaning")
+    return (
+        f"{_prose(isa.Csr)}\n\n{_table(header, rows[:split])}\n\n"
+        "Counters have 64 bits: the low word at the address given, the high word 4 bytes above.\n\n"
+        f"{_table(header, rows[split:])}\n"
+    )
+
+
+def _dump(raw: bytes) -> str:
+    lines = []
+    for offset in range(0, len(raw), 16):
+        row = raw[offset : offset + 16]
+        if any(row):
+            lines.append(f"{offset:02x}: " + " ".join(f"{byte:02x}" for byte in row))
+    return "```text\n" + "\n".join(lines) + "\n```\n"
+
+
+def _encode(layout: type[data.Struct], fields: dict[str, object]) -> bytes:
+    shape = layout.as_shape()
+    return shape.const(fields).as_value().value.to_bytes(shape.size // 8, "little")
+
+
+def _body(layout: type[data.Struct], **fields: object) -> int:
+    return int.from_bytes(_encode(layout, dict(fields)), "little")
+
+
+def _examples() -> str:
+    load = _encode(
+        isa.Command,
+        {
+            "opcode": isa.Opcode.LOAD,
+            "version": isa.ABI_VERSION,
+            "queue": isa.Queue.LOAD0,
+            "wait": {0: {"index": 3, "enable": 1}},
+            "signal": {0: {"index": 2, "enable": 1}},
+            "inner": 4,
+            "outer": 1,
+            "operand": {
+                0: {"base": 0x100000, "inner": 1024},
+                1: {"base": 0x2000, "pong": 0x400},
+            },
+            "body": _body(
+                isa.TransferBody,
+                x_bytes=256,
+                y=4,
+                z=1,
+                memory_y_stride=256,
+                scratchpad_y_stride=256,
+            ),
+        },
+    )
+    end = _encode(
+        isa.Command,
+        {
+            "opcode": isa.Opcode.END,
+            "version": isa.ABI_VERSION,
+            "inner": 1,
+            "outer": 1,
+            "body": _body(isa.EndBody, completion=0x1000, tag=0xCAFE),
+        },
+    )
+    record = _encode(
+        isa.Completion,
+        {"tag": 0xCAFE, "status": isa.Status.OK, "valid": 1, "command": 1, "cycles": 480},
+    )
+    return (
+        "Rows of 16 bytes, lowest address first; rows of zeros are left out.\n\n"
+        "LOAD in queue LOAD0: four tiles of 1024 bytes, one after the other from 0x100000 in card\n"
+        "memory, by turns to 0x2000 and 0x2400 in the scratchpad. Each waits for a credit of\n"
+        "semaphore 3 (a free buffer) and gives one of semaphore 2 (a full one):\n\n"
+        f"{_dump(load)}\n"
+        "END, with its record at 0x1000 and tag 0xCAFE:\n\n"
+        f"{_dump(end)}\n"
+        "The record it writes: status OK, valid, END was command 1, 480 cycles:\n\n"
+        f"{_dump(record)}"
+    )
+
+
+def document() -> str:
+    """Return the text of ``docs/isa.md``."""
+    sizes = {
+        "command": isa.COMMAND_BYTES,
+        "queues": len(isa.Queue),
+        "semaphores": isa.SEMAPHORES,
+        "abi": isa.ABI_VERSION,
+    }
+    bodies = {
+        isa.TransferBody: "LOAD, STORE",
+        isa.MatmulBody: "MATMUL",
+        isa.PoolBody: "POOL",
+        isa.SemaphoreBody: "SEMAPHORE",
+        isa.BarrierBody: "BARRIER",
+        isa.EndBody: "END",
+    }
+    enumerations = (
+        *(isa.Opcode, isa.Queue, isa.Unit),
+        *(isa.Format, isa.Function, isa.MatmulFlag),
+    )
+    parts = [
+        INTRODUCTION.format(**sizes),
+        "## Commands\n",
+        *(_structure(layout) for layout in (isa.Command, isa.SemaphoreRef, isa.Operand)),
+        "## Bodies\n\nOffsets count from the body's first byte, byte "
+        f"{isa.Command.as_shape()['body'].offset // 8} of the command.\n",
+        *(_structure(layout, f"{name}: `{layout.__name__}`") for layout, name in bodies.items()),
+        "## Enumerations\n",
+        *map(_enumeration, enumerations),
+        "## Checks and errors\n",
+        _enumeration(isa.Status),
+        CHECKS.format(**sizes),
+        "## Completion record\n",
+        _structure(isa.Completion),
+        "## Streams\n",
+        _structure(isa.DirectoryEntry),
+        "## Registers\n",
+        _registers(),
+        "## Examples\n",
+        _examples(),
+    ]
+    return "\n".join(parts)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Write the document, or with ``--check`` tell whether it is up to date."""
+    parser = argparse.ArgumentParser(prog="python -m deepseek.rtl.isadoc", description=__doc__)
+    parser.add_argument("--check", action="store_true", help="change nothing; fail if outdated")
+    options = parser.parse_args(arguments)
+    text = document()
+    if options.check:
+        if not TARGET.is_file() or TARGET.read_text() != text:
+            print(f"{TARGET} is out of date: run python -m deepseek.rtl.isadoc", file=sys.stderr)
+            return 1
+        return 0
+    TARGET.parent.mkdir(exist_ok=True)
+    TARGET.write_text(text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
