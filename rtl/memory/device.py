@@ -163,11 +163,15 @@ class Device(wiring.Component):
             write.eq(column.kind == ColumnKind.WRITE),
         ]
 
+        # An illegal refresh leaves open banks and their times alone.
+        open_banks = Signal(BANKS)
+        forget = refresh & (open_banks == 0)
+
         now = Signal(_TIME_BITS)
         m.d.sync += now.eq(now + 1)
 
         def stamps(name: str, depth: int, event: Value, key: Value) -> _Stamps:
-            table = _Stamps(m, name, depth, now, refresh)
+            table = _Stamps(m, name, depth, now, forget)
             table.record(event, key)
             return table
 
@@ -213,13 +217,12 @@ class Device(wiring.Component):
                 recent_known.bit_select(oldest, 1).eq(1),
                 oldest.eq(oldest + 1),
             ]
-        with m.If(refresh):
+        with m.If(forget):
             m.d.sync += recent_known.eq(0)
         in_window = recent_known.bit_select(oldest, 1) & (
             (now - recent[oldest])[:_TIME_BITS] < t.faw
         )
 
-        open_banks = Signal(BANKS)
         m.submodules.rows = rows = Memory(shape=unsigned(self.row_bits), depth=BANKS, init=[])
         rows_write = rows.write_port()
         rows_read = rows.read_port(domain="comb")

@@ -29,7 +29,8 @@ def test_channel(name):
 
 def test_device():
     dut = Device(row_bits=ROW_BITS, timing=rtl_timing.HBM3_6400)
-    run_bench(dut, BENCH, testcase="device_agrees", env={"HBM_TIMING": "HBM3_6400"})
+    tests = ["device_agrees", "device_needs_refresh"]
+    run_bench(dut, BENCH, testcase=tests, env={"HBM_TIMING": "HBM3_6400"})
 
 
 @pytest.mark.parametrize("name", TIMINGS)
