@@ -29,9 +29,10 @@ def engine_events_layout(config: CardConfig) -> data.StructLayout:
 class ComputeUnit(wiring.Component):
     """Executes MATMUL (`MatmulBody`).
 
-    An iteration may start when the fill path and every row engine have read all that the one
-    before needs; it then follows without a gap. Checks, in this order, at every start: lengths,
-    formats, alignment; then, while it runs, addresses and what the blob says.
+    The fill path starts an iteration as soon as it has read all of the one before, and the row
+    engines when all of them have fetched theirs: iterations follow each other without a gap.
+    Checks, in this order, at every start: lengths, formats, alignment; then, while it runs,
+    addresses and what the blob says.
 
     Parameters
     ----------
@@ -148,10 +149,12 @@ class ComputeUnit(wiring.Component):
         bad_alignment = blob[:4].any() | (fp16 & x_odd[0]) | (out_odd[:2] & out_mask).any()
 
         left = Signal(unsigned(17))
-        all_ready = Signal()
-        m.d.comb += all_ready.eq(
-            fill.start.ready & Cat(engine.start.ready for engine in engines).all()
-        )
+        # The engines' start waits here while they still work on the iteration before.
+        waiting, waiting_blob, waiting_out = Signal(), Signal(28), Signal(32)
+        engines_ready = Signal()
+        m.d.comb += engines_ready.eq(Cat(engine.start.ready for engine in engines).all())
+        with m.If(engines_ready):
+            m.d.sync += waiting.eq(0)
         failed, failure = Signal(), Signal(Status)
         m.d.sync += failed.eq(0)
         with m.FSM(name="control"):
@@ -176,9 +179,13 @@ class ComputeUnit(wiring.Component):
                 with m.Else():
                     m.d.sync += left.eq(left - body.run_bytes)
             with m.State("start"):
-                with m.If(all_ready):
+                with m.If(fill.start.ready & ~waiting):
                     m.d.comb += [start.ready.eq(1), fill.start.valid.eq(1)]
-                    m.d.comb += [engine.start.valid.eq(1) for engine in engines]
+                    m.d.sync += [
+                        waiting.eq(1),
+                        waiting_blob.eq(blob[4:]),
+                        waiting_out.eq(out),
+                    ]
                     m.next = "idle"
             with m.State("failed"):
                 pass  # until the core is reset
@@ -186,9 +193,10 @@ class ComputeUnit(wiring.Component):
         m.d.comb += fill.start.payload.eq(x)
         for r, engine in enumerate(engines):
             m.d.comb += [
-                engine.start.payload.entry.eq(blob[4:] + r),
-                engine.start.payload.blob.eq(blob[4:]),
-                engine.start.payload.output.eq(out),
+                engine.start.valid.eq(waiting & engines_ready),
+                engine.start.payload.entry.eq(waiting_blob + r),
+                engine.start.payload.blob.eq(waiting_blob),
+                engine.start.payload.output.eq(waiting_out),
             ]
 
         # One error is reported at a time; the first source in this order, if several come at once.

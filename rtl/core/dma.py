@@ -1,6 +1,6 @@
 """The load unit and the store unit: copies between card memory and the scratchpad."""
 
-from amaranth.hdl import Cat, Const, Module, Signal, Value, unsigned
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out, connect, flipped
@@ -186,10 +186,10 @@ class LoadUnit(wiring.Component):
 class StoreUnit(wiring.Component):
     """Copies rows from the scratchpad to card memory (STORE).
 
-    Reads a granule a cycle and gathers beats; asks memory to write a burst when all of its data
-    wait for it, so that a slow scratchpad never holds the bus. Rows and iterations follow each
-    other without a gap, up to `STORE_BURSTS` bursts that are not written yet. See `TransferWalk`
-    for the checks and for what happens before an error.
+    Reads a beat, or a granule if that is wider, a cycle; asks memory to write a burst when all of
+    its data wait for it, so that a slow scratchpad never holds the bus. Rows and iterations follow
+    each other without a gap, up to `STORE_BURSTS` bursts that are not written yet. See
+    `TransferWalk` for the checks and for what happens before an error.
 
     Parameters
     ----------
@@ -201,7 +201,8 @@ class StoreUnit(wiring.Component):
         Iterations with a `TransferBody`. ``done`` comes when memory has the data.
     bus : ``Out(Bus(config))``
         Writes only.
-    read : ``Out(ReadPort(config))``
+    read : ``Out(ReadPort(config, granules))``
+        As many granules as a beat holds, at least one.
     """
 
     def __init__(self, config: CardConfig) -> None:
@@ -210,7 +211,7 @@ class StoreUnit(wiring.Component):
             {
                 "unit": In(UnitPort()),
                 "bus": Out(Bus(config)),
-                "read": Out(ReadPort(config)),
+                "read": Out(ReadPort(config, _lanes(config))),
             }
         )
 
@@ -232,9 +233,9 @@ class StoreUnit(wiring.Component):
         walk = _walk(m, config, self.unit, begun.level == 0)
         burst = walk.burst.payload
 
-        # The burst that is being read, granule by granule.
+        # The burst that is being read, word by word: the granules of one beat lie side by side in
+        # the scratchpad, too.
         reading = Signal()
-        first = Signal(reset_less=True)
         index = Signal(len(burst.end), reset_less=True)
         end = Signal(len(burst.end), reset_less=True)
         address = Signal(config.granule_addr_width, reset_less=True)
@@ -242,15 +243,15 @@ class StoreUnit(wiring.Component):
         issue = Signal()
         free = Signal()
         take = Signal()
-        word_first = Signal()
-        word_last = Signal()
+        last_word = Signal()
+        lane_first = index[:lane_bits]
+        lane_last = Mux(last_word, end[:lane_bits], lanes - 1)
         m.d.comb += [
-            word_first.eq(first | (index[:lane_bits] == 0)),
-            word_last.eq((index == end) | (index[:lane_bits] == lanes - 1)),
-            self.read.valid.eq(reading & (~word_first | (held != STORE_WORDS))),
-            self.read.address.eq(address),
+            last_word.eq(index[lane_bits:] == end[lane_bits:]),
+            self.read.valid.eq(reading & (held != STORE_WORDS)),
+            self.read.address.eq(address - lane_first),
             issue.eq(self.read.valid & self.read.ready),
-            free.eq(~reading | (issue & (index == end))),
+            free.eq(~reading | (issue & last_word)),
             walk.burst.ready.eq(free & begun.w_rdy & requests.w_rdy),
             take.eq(walk.burst.valid & walk.burst.ready),
             begun.w_en.eq(take),
@@ -260,54 +261,34 @@ class StoreUnit(wiring.Component):
         ]
         with m.If(issue):
             m.d.sync += [
-                first.eq(0),
-                index.eq(index + 1),
-                address.eq(address + 1),
-                reading.eq(index != end),
+                index.eq(index - lane_first + lanes),
+                address.eq(address - lane_first + lanes),
+                reading.eq(~last_word),
             ]
         with m.If(take):
             m.d.sync += [
                 reading.eq(1),
-                first.eq(1),
                 index.eq(burst.memory[: len(index)]),
                 end.eq(burst.end),
                 address.eq(burst.scratchpad),
             ]
 
-        # What each read is for travels beside it for its two cycles; then the word fills up.
-        tag_layout = data.StructLayout(
-            {
-                "valid": unsigned(1),
-                "lane": unsigned(lane_bits),
-                "word_first": unsigned(1),
-                "word_last": unsigned(1),
-                "burst_last": unsigned(1),
-            }
-        )
+        # What each read is for travels beside it for its two cycles.
+        tag_layout = data.StructLayout({"mask": unsigned(lanes), "burst_last": unsigned(1)})
         asked = Signal(tag_layout)
         tag = Signal(tag_layout)
-        word = Signal(data.ArrayLayout(unsigned(8 * GRANULE), lanes), reset_less=True)
-        mask = Signal(lanes, reset_less=True)
-        push = Signal()
         push_last = Signal()
+        wanted = Cat((lane >= lane_first) & (lane <= lane_last) for lane in range(lanes))
         m.d.sync += [
-            asked.valid.eq(issue),
-            asked.lane.eq(index[:lane_bits]),
-            asked.word_first.eq(word_first),
-            asked.word_last.eq(word_last),
-            asked.burst_last.eq(index == end),
+            asked.mask.eq(Mux(issue, wanted, 0)),
+            asked.burst_last.eq(issue & last_word),
             tag.eq(asked),
-            push.eq(tag.valid & tag.word_last),
-            push_last.eq(tag.valid & tag.burst_last),
+            push_last.eq(tag.burst_last),
         ]
-        with m.If(tag.valid):
-            lane = Const(1, lanes) << tag.lane
-            with m.If(tag.word_first):
-                m.d.sync += mask.eq(lane)
-            with m.Else():
-                m.d.sync += mask.eq(mask | lane)
-            m.d.sync += word[tag.lane].eq(self.read.data)
-        m.d.comb += [words.w_en.eq(push), words.w_data.eq(Cat(word, mask))]
+        m.d.comb += [
+            words.w_en.eq(tag.mask.any()),
+            words.w_data.eq(Cat(self.read.data, tag.mask)),
+        ]
 
         complete = Signal(range(STORE_BURSTS + 1))
         m.d.comb += [
@@ -334,7 +315,7 @@ class StoreUnit(wiring.Component):
                 beat.mask.eq(Cat(bit.replicate(GRANULE) for bit in words.r_data[word_bits:])),
                 words.r_en.eq(bus.write.ready),
             ]
-        m.d.sync += held.eq(held + (issue & word_first) - (words.r_rdy & words.r_en))
+        m.d.sync += held.eq(held + issue - (words.r_rdy & words.r_en))
 
         m.d.comb += begun.r_en.eq(bus.written)
         m.d.sync += self.unit.done.eq(bus.written & begun.r_data)

@@ -21,8 +21,7 @@ class ReadPort(wiring.Signature):
     ----------
     config : CardConfig
     granules : int
-        Granules read at once, from consecutive addresses (wrapping at the end): 1 or 2. Two are
-        granted together or not at all.
+        Granules read at once, from consecutive addresses (wrapping at the end); all or none.
 
     Members
     -------
