@@ -102,6 +102,8 @@ class Status(enum.Enum, shape=unsigned(8)):
     """No unit made progress for `Csr.WATCHDOG` cycles."""
     ABORTED = 9
     """The host aborted the job."""
+    MEMORY_FAULT = 10
+    """The memory controller broke a rule of the DRAM: a fault of the card, not of the job."""
 
 
 class Format(enum.Enum, shape=unsigned(8)):
@@ -241,7 +243,8 @@ class PoolBody(data.Struct):
     ``kx < kernel_x`` of the granule at
     ``in + y * in_y_stride + x * in_x_stride + ky * in_ky_stride + kx * in_kx_stride + 16 * c``,
     and goes to ``out + y * out_y_stride + x * out_x_stride + 16 * c``. Operand 1 is the input,
-    operand 2 the output, operand 0 unused. All addresses and strides are multiples of 16.
+    operand 2 the output, operand 0 unused. All addresses and strides are multiples of 16. The
+    output overlaps neither the input nor the next iteration's input.
     """
 
     granules: unsigned(16)
@@ -255,7 +258,7 @@ class PoolBody(data.Struct):
     in_kx_stride: signed(32)
     out_y_stride: signed(32)
     out_x_stride: signed(32)
-    format: unsigned(8)
+    in_format: unsigned(8)
     """INT8 only."""
     reserved: unsigned(248)
 
@@ -295,7 +298,8 @@ class Completion(data.Struct):
     command: unsigned(32)
     """Index within the job of the command that failed, or of END."""
     cycles: unsigned(32)
-    """From the job's first command fetch to this record, modulo 2^32."""
+    """From the job's first command fetch, two cycles after the doorbell, to this record; modulo
+    2^32."""
 
 
 class DirectoryEntry(data.Struct):
@@ -315,7 +319,7 @@ class DirectoryEntry(data.Struct):
     bias: unsigned(32)
     """INT32 added to the exact sum (integer inputs), or FP32 added after the scale (floats)."""
     scale: unsigned(32)
-    """FP32, finite and normal."""
+    """FP32. A subnormal counts as zero."""
 
 
 class Csr(enum.IntEnum):
@@ -343,7 +347,7 @@ class Csr(enum.IntEnum):
     RING_TAIL = 0x30
     """Doorbell: commands written so far, modulo 2^32. The card fetches up to here."""
     RING_HEAD = 0x34
-    """Commands fetched so far, modulo 2^32."""
+    """Commands taken so far, modulo 2^32. The ring below it may be written again."""
     COMPLETED = 0x38
     """Jobs ended so far, modulo 2^32. The interrupt line is high while it differs from ACK."""
     ACK = 0x3C
@@ -361,7 +365,8 @@ class Csr(enum.IntEnum):
     """Index of the semaphore that each queue waits for, 4 bits a queue."""
 
     CYCLES = 0x80
-    """Counters, cleared when a job's first command is fetched. 64 bits: low word, then high."""
+    """Counters, cleared when a job starts, two cycles after the doorbell. 64 bits: low word, then
+    high."""
     MAC_ACTIVE = 0x88
     """Engine-cycles in which a row engine issued a weight."""
     STALL_STREAM = 0x90

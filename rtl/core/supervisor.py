@@ -230,7 +230,7 @@ class Supervisor(wiring.Component):
             with m.If(self.unit_error[n]) if n == 0 else m.Elif(self.unit_error[n]):
                 blame(self.unit_status[n], Unit(n), queue.command)
         with m.Elif(self.memory_illegal & ~self.ended):
-            blame(Status.ABORTED, Unit.MEMORY, self.index)
+            blame(Status.MEMORY_FAULT, Unit.MEMORY, self.index)
         with m.Elif(self.fault):
             blame(self.fault_status, Unit.SEQUENCER, self.index)
         with m.Elif(expired & ~self.ended):

@@ -158,7 +158,7 @@ class VectorUnit(wiring.Component):
             ]
             with m.If(Cat(bound == 0 for bound in loops.values()).any()):
                 m.d.sync += [failed.eq(1), status.eq(Status.BAD_LENGTH)]
-            with m.Elif(body["format"] != Format.INT8.value):
+            with m.Elif(body.in_format != Format.INT8.value):
                 m.d.sync += [failed.eq(1), status.eq(Status.BAD_FORMAT)]
             with m.Elif(
                 misaligned(

@@ -401,7 +401,7 @@ async def illegal_memory(dut: Any) -> None:
     dut.memory_illegal.value = 0
     await bench.send([end(at, tag)])
     await bench.finish()
-    bench.check_record(at, tag, 1, Status.ABORTED, Unit.MEMORY)
+    bench.check_record(at, tag, 1, Status.MEMORY_FAULT, Unit.MEMORY)
     bench.hung = set()
     await bench.good_job()
 

@@ -234,7 +234,7 @@ def check_pool(body: Fields, operand: Sequence[int], config: CardConfig) -> None
     granules, out_y, out_x = body["granules"], body["out_y"], body["out_x"]
     kernel_y, kernel_x = body["kernel_y"], body["kernel_x"]
     _refuse(0 in (granules, out_y, out_x, kernel_y, kernel_x), Status.BAD_LENGTH)
-    _refuse(body["format"] != Format.INT8.value, Status.BAD_FORMAT)
+    _refuse(body["in_format"] != Format.INT8.value, Status.BAD_FORMAT)
     strides = [value for name, value in body.items() if name.endswith("_stride")]
     _refuse(_misaligned([*operand[1:], *strides], GRANULE), Status.BAD_ALIGNMENT)
     span = steps_span(

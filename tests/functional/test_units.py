@@ -263,7 +263,7 @@ def test_pool_equals_golden():
     x = rng.integers(-128, 128, (1, 9, 7, 32), dtype=np.int8)
     scratchpad = np.zeros(CONFIG.scratchpad_bytes, np.uint8)
     scratchpad[4096 : 4096 + x.size] = x.reshape(-1).view(np.uint8)
-    body = {"granules": 2, "out_y": 4, "out_x": 3, "kernel_y": 3, "kernel_x": 2, "format": 0}
+    body = {"granules": 2, "out_y": 4, "out_x": 3, "kernel_y": 3, "kernel_x": 2, "in_format": 0}
     body |= {"in_y_stride": 2 * 7 * 32, "in_x_stride": 2 * 32}
     body |= {"in_ky_stride": 7 * 32, "in_kx_stride": 32}
     body |= {"out_y_stride": 3 * 32 + 16, "out_x_stride": 32}
@@ -420,7 +420,7 @@ def test_transfer_refuses(change, operands, status):
     [
         *(({name: 0}, (0, 0, 4096), Status.BAD_LENGTH) for name in ("granules", "out_y", "out_x")),
         *(({name: 0}, (0, 0, 4096), Status.BAD_LENGTH) for name in ("kernel_y", "kernel_x")),
-        ({"format": 1}, (0, 8, 4096), Status.BAD_FORMAT),
+        ({"in_format": 1}, (0, 8, 4096), Status.BAD_FORMAT),
         ({}, (0, 8, 4096), Status.BAD_ALIGNMENT),
         ({}, (0, 0, 4097), Status.BAD_ALIGNMENT),
         ({"in_kx_stride": 8}, (0, 0, 4096), Status.BAD_ALIGNMENT),
@@ -431,7 +431,7 @@ def test_transfer_refuses(change, operands, status):
     ],
 )
 def test_pool_refuses(change, operands, status):
-    body = {"granules": 1, "out_y": 1, "out_x": 2, "kernel_y": 2, "kernel_x": 2, "format": 0}
+    body = {"granules": 1, "out_y": 1, "out_x": 2, "kernel_y": 2, "kernel_x": 2, "in_format": 0}
     body |= dict.fromkeys(("in_y_stride", "in_ky_stride", "out_y_stride"), 32)
     body |= dict.fromkeys(("in_x_stride", "in_kx_stride", "out_x_stride"), 16)
     with pytest.raises(Fault) as fault:

@@ -63,7 +63,7 @@ def test_fields_are_aligned(layout: type[data.Struct]) -> None:
         (isa.MatmulBody, "x_run_stride", 12),
         (isa.MatmulBody, "in_format", 32),
         (isa.MatmulBody, "parameter", 44),
-        (isa.PoolBody, "format", 32),
+        (isa.PoolBody, "in_format", 32),
         (isa.EndBody, "tag", 4),
         (isa.Completion, "valid", 7),
         (isa.Completion, "cycles", 12),
