@@ -7,7 +7,7 @@ which modules have to be converted beside the top. Without a collector (Amaranth
 the component is elaborated where it stands.
 """
 
-from amaranth.hdl import ClockSignal, Elaboratable, Instance, Module, ResetSignal
+from amaranth.hdl import ClockSignal, Const, Elaboratable, Instance, Module, ResetSignal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In
 
@@ -63,6 +63,8 @@ class Repeated(Elaboratable):
         self.component._MustUse__used = True
         ports = {}
         for path, member, value in self.component.signature.flatten(self.component):
+            if isinstance(value, Const):  # `ready` of a stream that always is: not a port
+                continue
             direction = "i" if member.flow == In else "o"
             ports[f"{direction}_{'__'.join(map(str, path))}"] = value
         m = Module()
