@@ -34,6 +34,9 @@ class CardConfig:
         Width of the card memory bus: 8, 16 or 64.
     hbm_channels : int
         HBM pseudo-channels behind the bus.
+    fill_bytes : int
+        Bytes that the fill path reads of a column at once, 16 or 32. To fill every column with a
+        word a cycle takes ``2 * cols``.
     queue_depth : int
         Commands that wait in each queue.
     """
@@ -48,6 +51,7 @@ class CardConfig:
     hbm_channels: int
     operand_depth: int = 1024
     memory_bytes: int = 1 << 26
+    fill_bytes: int = 16
     queue_depth: int = 4
 
     def __post_init__(self) -> None:
@@ -61,6 +65,11 @@ class CardConfig:
             raise ValueError(
                 "scratchpad_banks must span two beats of the bus, not "
                 f"{self.scratchpad_banks!r} banks for {self.bus_bytes} bytes"
+            )
+        if self.fill_bytes not in (16, 32) or self.scratchpad_banks * GRANULE < 2 * self.fill_bytes:
+            raise ValueError(
+                f"fill_bytes must be 16 or 32, and two of them a row of banks, "
+                f"not {self.fill_bytes!r}"
             )
         if self.rows % self.stream_ports:
             raise ValueError(
@@ -124,6 +133,7 @@ PRESETS: dict[str, CardConfig] = {
             stream_ports=4,
             bus_bytes=64,
             hbm_channels=2,
+            fill_bytes=32,
         ),
     )
 }

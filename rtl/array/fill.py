@@ -1,6 +1,6 @@
 """The fill path: reads windows of the resident operand and turns them into operand words."""
 
-from amaranth.hdl import Cat, Module, Mux, Signal, signed, unsigned
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import In, Out
@@ -13,47 +13,64 @@ from .ports import fill_layout
 __all__ = ["Fill"]
 
 _READ_AHEAD = 8
-"""Granules read or asked for, and not yet in a column."""
+"""Chunks read or asked for, and not yet in a column."""
 
 
 class _Serializer(wiring.Component):
-    """One column's transposition: takes granules of consecutive k, gives an operand word a cycle.
+    """One column's transposition: takes chunks of consecutive k, gives an operand word a cycle.
 
     Members
     -------
     fp16 : format
-    load : load ``granule`` into the waiting register of lane 0 or 1
+    load : load ``chunk`` into the waiting register of lane 0 or 1
     transfer : move what waits into the shift registers
     shift : next word
     word : the current one
     """
 
-    fp16: In(1)
-    load: In(2)
-    granule: In(8 * GRANULE)
-    transfer: In(1)
-    shift: In(1)
-    word: Out(16)
+    def __init__(self, chunk_bytes: int) -> None:
+        self._parts = chunk_bytes // 8
+        super().__init__(
+            {
+                "fp16": In(1),
+                "load": In(2),
+                "chunk": In(8 * chunk_bytes),
+                "transfer": In(1),
+                "shift": In(1),
+                "word": Out(16),
+            }
+        )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
         words = []
         for lane in range(2):
-            waiting = [Signal(64, name=f"waiting{lane}{i}", reset_less=True) for i in range(2)]
-            low, high = (Signal(64, name=f"{n}{lane}", reset_less=True) for n in ("low", "high"))
+            # In parts of 64 bits, which simulate faster than one wide register.
+            waiting, parts = (
+                [Signal(64, name=f"{name}{lane}_{i}", reset_less=True) for i in range(self._parts)]
+                for name in ("waiting", "part")
+            )
+
+            def shifted(bits: int, parts=parts) -> list:
+                above = [*parts[1:], Const(0, 64)]
+                return [
+                    part.eq(Cat(part[bits:], upper[:bits]))
+                    for part, upper in zip(parts, above, strict=True)
+                ]
+
             with m.If(self.load[lane]):
-                m.d.sync += Cat(waiting).eq(self.granule)
+                m.d.sync += Cat(waiting).eq(self.chunk)
             with m.If(self.transfer):
-                m.d.sync += [low.eq(waiting[0]), high.eq(waiting[1])]
+                m.d.sync += Cat(parts).eq(Cat(waiting))
             with m.Elif(self.shift):
                 if lane == 0:
                     with m.If(self.fp16):
-                        m.d.sync += [low.eq(Cat(low[16:], high[:16])), high.eq(high >> 16)]
+                        m.d.sync += shifted(16)
                     with m.Else():
-                        m.d.sync += [low.eq(Cat(low[8:], high[:8])), high.eq(high >> 8)]
+                        m.d.sync += shifted(8)
                 else:
-                    m.d.sync += [low.eq(Cat(low[8:], high[:8])), high.eq(high >> 8)]
-            words.append(low)
+                    m.d.sync += shifted(8)
+            words.append(parts[0])
         m.d.comb += self.word.eq(Mux(self.fp16, words[0][:16], Cat(words[0][:8], words[1][:8])))
         return m
 
@@ -63,8 +80,8 @@ class Fill(wiring.Component):
 
     For each column block of an iteration, element k of each column is written to the next ring
     address: the block's k run through the ring in order. Reads follow the windows that
-    `MatmulBody` describes; each takes up to a granule from any byte address. Writing stops where
-    the ring still holds words that an engine has not released.
+    `MatmulBody` describes; each takes up to `CardConfig.fill_bytes` from any byte address. Writing
+    stops where the ring still holds words that an engine has not released.
 
     Parameters
     ----------
@@ -76,7 +93,8 @@ class Fill(wiring.Component):
         Byte address of the resident operand: starts an iteration.
     body : ``In(MatmulBody)``
         The command; still while it runs.
-    read : ``Out(ReadPort)``, two granules
+    read : ``Out(ReadPort)``
+        As wide as two chunks.
     fill : ``Out(fill_layout).array(cols)``
     release : ``In(1)``
         Pulses when every engine is done with the oldest block.
@@ -90,7 +108,7 @@ class Fill(wiring.Component):
             {
                 "start": In(stream.Signature(unsigned(32))),
                 "body": In(MatmulBody),
-                "read": Out(ReadPort(config, 2)),
+                "read": Out(ReadPort(config, 2 * config.fill_bytes // GRANULE)),
                 "fill": Out(fill_layout(config)).array(config.cols),
                 "release": In(1),
                 "error": Out(1),
@@ -102,26 +120,28 @@ class Fill(wiring.Component):
         m = Module()
         fp16 = Signal()
         m.d.comb += fp16.eq(self.body.in_format == Format.FP16)
-        count = range(2 * self._config.cols + 1)
-        chunk = data.StructLayout({"columns": count, "words": range(GRANULE + 1)})
+        config = self._config
+        count = range(2 * config.cols + 1)
+        chunk = data.StructLayout({"columns": count, "words": range(config.fill_bytes + 1)})
         m.submodules.chunks = chunks = SyncFIFO(width=chunk.size, depth=4)
-        m.submodules.granules = granules = SyncFIFO(width=8 * GRANULE, depth=_READ_AHEAD)
-        self._read(m, fp16, chunk, chunks, granules)
-        self._write(m, fp16, chunk, chunks, granules)
+        m.submodules.loads = loads = SyncFIFO(width=8 * config.fill_bytes, depth=_READ_AHEAD)
+        self._read(m, fp16, chunk, chunks, loads)
+        self._write(m, fp16, chunk, chunks, loads)
         return m
 
-    def _read(self, m: Module, fp16, chunk, chunks: SyncFIFO, granules: SyncFIFO) -> None:
-        """Walk blocks, runs, chunks of a granule and columns; read one chunk a cycle."""
+    def _read(self, m: Module, fp16, chunk, chunks: SyncFIFO, loads: SyncFIFO) -> None:
+        """Walk blocks, runs, chunks and columns; read one chunk a cycle."""
         config, body = self._config, self.body
+        size = config.fill_bytes
         spot = data.StructLayout({"offset": signed(32), "outer": signed(32), "inner": unsigned(16)})
         active = Signal()
         base, run_base, chunk_base = Signal(32), Signal(32), Signal(32)
         columns, run_left, k_left = Signal(16), Signal(16), Signal(16)
         block_spot, here, next_spot = Signal(spot), Signal(spot), Signal(spot)
         index = Signal(range(2 * config.cols))
-        limit, words = Signal(range(2 * config.cols + 1)), Signal(range(GRANULE + 1))
+        limit, words = Signal(range(2 * config.cols + 1)), Signal(range(size + 1))
         block_columns = Mux(fp16, config.cols, 2 * config.cols)
-        chunk_bytes = Signal(range(GRANULE + 1))
+        chunk_bytes = Signal(range(size + 1))
         with m.If(here.inner + 1 == body.n_inner):
             outer = (here.outer + body.x_outer_stride)[:32]
             m.d.comb += [
@@ -137,11 +157,11 @@ class Fill(wiring.Component):
             ]
         m.d.comb += [
             limit.eq(Mux(columns < block_columns, columns, block_columns)),
-            chunk_bytes.eq(Mux(run_left < GRANULE, run_left, GRANULE)),
+            chunk_bytes.eq(Mux(run_left < size, run_left, size)),
             words.eq(Mux(fp16, chunk_bytes >> 1, chunk_bytes)),
         ]
 
-        asked_address, asked_last = Signal(32), Signal(range(GRANULE))
+        asked_address, asked_last = Signal(32), Signal(range(size))
         asked = Signal()
         room = Signal(range(_READ_AHEAD + 1), init=_READ_AHEAD)
         outside = Signal()
@@ -182,10 +202,10 @@ class Fill(wiring.Component):
             ]
             with m.If(end_chunk):
                 m.d.sync += [index.eq(0), here.eq(block_spot), k_left.eq(k_left - words)]
-                with m.If(run_left > GRANULE):
+                with m.If(run_left > size):
                     m.d.sync += [
-                        run_left.eq(run_left - GRANULE),
-                        chunk_base.eq(chunk_base + GRANULE),
+                        run_left.eq(run_left - size),
+                        chunk_base.eq(chunk_base + size),
                     ]
                 with m.Elif(k_left > words):
                     next_run = (run_base + body.x_run_stride)[:32]
@@ -208,31 +228,31 @@ class Fill(wiring.Component):
                         m.d.sync += active.eq(0)
         info = data.View(chunk, chunks.w_data)
         m.d.comb += [
-            # Ahead of its granules, since these may not all find room before the first is taken.
+            # Ahead of its chunks, since these may not all find room before the first is taken.
             chunks.w_en.eq(step & ~index.any()),
             info.columns.eq(limit),
             info.words.eq(words),
         ]
 
-        # Two cycles later the pair of granules is here: pick the 16 bytes.
+        # Two cycles later the granules that hold the chunk are here: pick its bytes.
         shift1, shift2 = Signal(4), Signal(4)
         m.d.sync += [shift1.eq(asked_address[:4]), shift2.eq(shift1)]
-        aligned = Signal(8 * GRANULE, reset_less=True)
+        aligned = Signal(8 * size, reset_less=True)
         aligned_valid = Signal()
         m.d.sync += aligned_valid.eq(self.read.data_valid)
         with m.If(self.read.data_valid):
             m.d.sync += aligned.eq(self.read.data >> (shift2 << 3))
-        m.d.comb += [granules.w_en.eq(aligned_valid), granules.w_data.eq(aligned)]
-        m.d.sync += room.eq(room - accepted + (granules.r_en & granules.r_rdy))
+        m.d.comb += [loads.w_en.eq(aligned_valid), loads.w_data.eq(aligned)]
+        m.d.sync += room.eq(room - accepted + (loads.r_en & loads.r_rdy))
 
-    def _write(self, m: Module, fp16, chunk, chunks: SyncFIFO, granules: SyncFIFO) -> None:
+    def _write(self, m: Module, fp16, chunk, chunks: SyncFIFO, loads: SyncFIFO) -> None:
         """Load the columns' serializers in turn; write a word to all of them at once."""
         config = self._config
-        columns = [_Serializer() for _ in range(config.cols)]
+        columns = [_Serializer(config.fill_bytes) for _ in range(config.cols)]
         loaded = Signal(range(2 * config.cols + 1))
         info = data.View(chunk, chunks.r_data)
         full = Signal()
-        words = Signal(range(GRANULE + 1))
+        words = Signal(range(config.fill_bytes + 1))
         space = Signal(range(config.operand_depth + 1), init=config.operand_depth)
         address = Signal(range(config.operand_depth))
         write, transfer, load = Signal(), Signal(), Signal()
@@ -242,8 +262,8 @@ class Fill(wiring.Component):
             transfer.eq(full & (~words.any() | (write & (words == 1)))),
             chunks.r_en.eq(transfer),
             # The registers that wait are free again once they were transferred.
-            load.eq(granules.r_rdy & chunks.r_rdy & ~full),
-            granules.r_en.eq(load),
+            load.eq(loads.r_rdy & chunks.r_rdy & ~full),
+            loads.r_en.eq(load),
         ]
         with m.If(transfer):
             m.d.sync += [loaded.eq(0), words.eq(info.words)]
@@ -259,7 +279,7 @@ class Fill(wiring.Component):
             m.submodules[f"column_{c}"] = column
             m.d.comb += [
                 column.fp16.eq(fp16),
-                column.granule.eq(granules.r_data),
+                column.chunk.eq(loads.r_data),
                 column.transfer.eq(transfer),
                 column.shift.eq(write),
             ]

@@ -8,7 +8,7 @@ from ..array.fill import Fill
 from ..array.grid import Grid
 from ..array.row_engine import RowEngine
 from ..array.stream_port import StreamPort
-from ..config import CardConfig
+from ..config import GRANULE, CardConfig
 from ..hierarchy import Repeated
 from ..isa import Format, Function, MatmulBody, MatmulFlag, Status
 from .epilogue import EpilogueLane
@@ -42,7 +42,7 @@ class ComputeUnit(wiring.Component):
     -------
     unit : ``In(UnitPort)``
     stream_read : ``Out(ReadPort).array(stream_ports)``
-    fill_read : ``Out(ReadPort)``, two granules
+    fill_read : ``Out(ReadPort)``, as wide as two chunks of the fill
     write : ``Out(WritePort)``
     events : ``Out(engine_events_layout)``
     """
@@ -53,7 +53,7 @@ class ComputeUnit(wiring.Component):
             {
                 "unit": In(UnitPort()),
                 "stream_read": Out(ReadPort(config)).array(config.stream_ports),
-                "fill_read": Out(ReadPort(config, 2)),
+                "fill_read": Out(ReadPort(config, 2 * config.fill_bytes // GRANULE)),
                 "write": Out(WritePort(config)),
                 "events": Out(engine_events_layout(config)),
             }

@@ -28,8 +28,8 @@ class Scratchpad(wiring.Component):
     ----------
     config : CardConfig
     readers, writers : list of int
-        Granules of each port, the port of highest priority first. Powers of two, at most
-        ``scratchpad_banks``; of a reader, 1 or 2.
+        Granules of each port, the port of highest priority first: 1, 2 or 4, at most
+        ``scratchpad_banks``.
 
     Members
     -------
@@ -38,13 +38,9 @@ class Scratchpad(wiring.Component):
     """
 
     def __init__(self, config: CardConfig, *, readers: list[int], writers: list[int]) -> None:
-        for name, widths, allowed in (
-            ("readers", readers, (1, 2)),
-            ("writers", writers, (1, 2, 4)),
-        ):
-            if not widths or any(
-                width not in allowed or width > config.scratchpad_banks for width in widths
-            ):
+        allowed = [width for width in (1, 2, 4) if width <= config.scratchpad_banks]
+        for name, widths in (("readers", readers), ("writers", writers)):
+            if not widths or any(width not in allowed for width in widths):
                 raise ValueError(f"{name} must be a list of widths from {allowed}, not {widths!r}")
         self.config = config
         self.readers = list(readers)

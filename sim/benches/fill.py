@@ -51,8 +51,9 @@ def _expected(memory, x, fields, fp16, config):
 
 
 async def _scratchpad(dut, memory, config, r, state):
-    """Answer reads of two granules two cycles after they were accepted."""
+    """Answer reads of two chunks' width two cycles after they were accepted."""
     pipeline = [None, None]
+    width = 2 * config.fill_bytes // 16
     granules = config.scratchpad_bytes // 16
     while True:
         due = pipeline.pop()
@@ -64,8 +65,8 @@ async def _scratchpad(dut, memory, config, r, state):
         answer = None
         if ready and int(dut.read__valid.value):
             at = int(dut.read__address.value)
-            pair = [memory[16 * (g % granules) :][:16].tobytes() for g in (at, at + 1)]
-            answer = int.from_bytes(b"".join(pair), "little")
+            span = [memory[16 * (g % granules) :][:16].tobytes() for g in range(at, at + width)]
+            answer = int.from_bytes(b"".join(span), "little")
         pipeline.insert(0, answer)
         await RisingEdge(dut.clk)
 

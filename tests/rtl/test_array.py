@@ -1,6 +1,7 @@
 """PE and array against exact golden sums."""
 
 import pytest
+
 from deepseek.rtl.array.fill import Fill
 from deepseek.rtl.array.grid import Grid
 from deepseek.rtl.array.pe import PE
@@ -22,6 +23,6 @@ def test_row_engine():
     run_bench(RowEngine(preset("tiny")), "deepseek.sim.benches.row_engine", preset="tiny")
 
 
-@pytest.mark.parametrize("name", ["tiny", "ecp5"])
+@pytest.mark.parametrize("name", ["tiny", "sim"])
 def test_fill(name):
     run_bench(Fill(preset(name)), "deepseek.sim.benches.fill", preset=name)
