@@ -127,6 +127,8 @@ class Model:
         If the design cannot be built.
     """
 
+    _card: int | None = None  # until it is built
+
     def __init__(
         self,
         design: Design,
@@ -136,7 +138,6 @@ class Model:
         wave_cycles: int = 0,
         progress: Progress | None = None,
     ) -> None:
-        self._card: int | None = None
         self.has_waves = waves is not None
         self.design = design
         self.memory_bytes = memory_bytes
