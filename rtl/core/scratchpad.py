@@ -18,17 +18,19 @@ _WORD = 8 * GRANULE
 class Scratchpad(wiring.Component):
     """Banked memory of `GRANULE`-byte words, one read and one write port a bank.
 
-    Granule ``a`` lies in bank ``a % scratchpad_banks``. Each bank serves one read and one write a
-    cycle, to the first port in the order of the lists that wants it; a port of several granules
-    gets all of them or none, and does not hold up others while it waits. ``ready`` does not
-    depend on the port's own ``valid``. Read data come two cycles after the request was accepted
-    (the bank's read register, then the port's) and stay until the port's next data.
+    Granule ``a`` lies in row ``a // banks`` of bank ``(a + a // banks) % banks``: consecutive ones
+    lie in different banks, and so do those a row of banks apart, as the same k of neighbouring rows
+    of a matrix often is. Each bank serves one read and one write a cycle, to the first port in the
+    order of the lists that wants it; a port of several granules gets all of them or none, and does
+    not hold up others while it waits. ``ready`` does not depend on the port's own ``valid``. Read
+    data come two cycles after the request was accepted (the bank's read register, then the port's)
+    and stay until the port's next data.
 
     Parameters
     ----------
     config : CardConfig
     readers, writers : list of int
-        Granules of each port, the port of highest priority first: 1, 2 or 4, at most
+        Granules of each port, the port of highest priority first: 1, 2 or 4, fewer than
         ``scratchpad_banks``.
 
     Members
@@ -38,7 +40,7 @@ class Scratchpad(wiring.Component):
     """
 
     def __init__(self, config: CardConfig, *, readers: list[int], writers: list[int]) -> None:
-        allowed = [width for width in (1, 2, 4) if width <= config.scratchpad_banks]
+        allowed = [width for width in (1, 2, 4) if width < config.scratchpad_banks]
         for name, widths in (("readers", readers), ("writers", writers)):
             if not widths or any(width not in allowed for width in widths):
                 raise ValueError(f"{name} must be a list of widths from {allowed}, not {widths!r}")
@@ -71,11 +73,21 @@ class Scratchpad(wiring.Component):
         choices: list[list] = [[] for _ in range(banks)]
         claims: list[Value] = []
         for i, (port, width) in enumerate(zip(ports, widths, strict=True)):
-            bank = port.address[:bank_bits]
+            low = port.address[:bank_bits]
             row = port.address[bank_bits:]
             first = Signal(banks, name=f"{name}{i}_first")
-            m.d.comb += first.eq(Const(1, banks) << bank)
-            masks = [Cat(first[(b - lane) % banks] for b in range(banks)) for lane in range(width)]
+            m.d.comb += first.eq(Const(1, banks) << (low + row[:bank_bits])[:bank_bits])
+            next_row = Signal(len(row), name=f"{name}{i}_next_row")
+            m.d.comb += next_row.eq(row + 1)
+            masks, lane_rows = [first], [row]
+            for lane in range(1, width):
+                # Lanes beyond the row's end are one bank further on.
+                beyond = low >= banks - lane
+                near, far = (
+                    Cat(first[(b - hop) % banks] for b in range(banks)) for hop in (lane, lane + 1)
+                )
+                masks.append(Mux(beyond, far, near))
+                lane_rows.append(Mux(beyond, next_row, row))
             mask = Signal(banks, name=f"{name}{i}_mask")
             m.d.comb += mask.eq(reduce(or_, masks))
             taken = reduce(or_, claims, Const(0, banks))
@@ -86,13 +98,10 @@ class Scratchpad(wiring.Component):
             claim = Signal(banks, name=f"{name}{i}_claim")
             m.d.comb += claim.eq(Mux(granted, mask, 0))
             claims.append(claim)
-            next_row = Signal(len(row), name=f"{name}{i}_next_row")
-            if width > 1:
-                m.d.comb += next_row.eq(row + 1)
             for lane in range(width):
                 for b in range(banks):
                     wanted = claim[b] if width == 1 else claim[b] & masks[lane][b]
-                    choices[b].append((wanted, next_row if b < lane else row, port, lane))
+                    choices[b].append((wanted, lane_rows[lane], port, lane))
         return choices
 
     def elaborate(self, platform) -> Module:
@@ -132,7 +141,9 @@ class Scratchpad(wiring.Component):
             for lane in range(width):
                 select = Signal(bank_bits, name=f"read{i}_select{lane}", reset_less=True)
                 data = Signal(_WORD, name=f"read{i}_data{lane}", reset_less=True)
-                m.d.sync += select.eq(port.address[:bank_bits] + lane)
+                low, row = port.address[:bank_bits], port.address[bank_bits:]
+                beyond = low >= banks - lane if lane else 0
+                m.d.sync += select.eq(low + row[:bank_bits] + lane + beyond)
                 with m.If(fetched), m.Switch(select):
                     for b in range(banks):
                         with m.Case(b):

@@ -24,14 +24,17 @@ class Model:
         self.granules = granules
         self.words = np.zeros((granules, GRANULE), np.uint8)
 
+    def bank(self, granule: int) -> int:
+        """Return the bank of a granule; `Scratchpad` says why."""
+        return (granule + granule // self.banks) % self.banks
+
     def grants(self, requests: list[int | None], widths: list[int]) -> list[bool]:
         """Serve requests in order; each takes all of its banks or nothing."""
         taken: set[int] = set()
         result = []
         for address, width in zip(requests, widths, strict=True):
-            wanted = (
-                set() if address is None else {(address + i) % self.banks for i in range(width)}
-            )
+            span = () if address is None else range(address, address + width)
+            wanted = {self.bank(granule % self.granules) for granule in span}
             granted = bool(wanted) and not wanted & taken
             taken |= wanted if granted else set()
             result.append(granted)
@@ -194,7 +197,7 @@ async def full_rate(dut: Any) -> None:
     for cycle in range(2 * granules):
         requests = []
         for widths in (READERS, WRITERS):
-            room, addresses = banks, []
+            room, addresses = banks - 1, []  # so many in a row never share a bank
             for width in widths:
                 room -= width
                 addresses.append((cycle + room) % granules if room >= 0 else None)

@@ -13,7 +13,7 @@ from deepseek.sim.runner import run_bench
 PORTS = {
     "tiny": ([1, 2, 1, 1], [1, 1, 1, 1]),
     "ecp5": ([1, 1, 2, 1, 1], [1, 1, 1, 1]),
-    "sim": ([1, 1, 1, 1, 2, 1, 4], [4, 4, 1, 1]),
+    "sim": ([1, 1, 1, 1, 4, 1, 4], [4, 4, 1, 1]),
 }
 
 
@@ -31,7 +31,7 @@ def test_scratchpad(name):
 
 
 @pytest.mark.parametrize(
-    ("readers", "writers"), [([], [1]), ([3], [1]), ([1], [0]), ([8], [1]), ([1], [])]
+    ("readers", "writers"), [([], [1]), ([3], [1]), ([1], [0]), ([4], [1]), ([1], [])]
 )
 def test_bad_ports_are_refused(readers, writers):
     with pytest.raises(ValueError, match=r"must be a list of widths from .*, not \["):
