@@ -1,0 +1,408 @@
+"""Open a card, give out its memory, copy, submit jobs, wait for them.
+
+>>> with Card.open("rtl", preset="ecp5") as card:
+...     source = card.allocate(4096)
+...     card.write(source, array)
+...     result = card.submit(commands).wait()
+...     result.counters.cycles
+"""
+
+import dataclasses
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..rtl.config import CardConfig
+from ..rtl.config import preset as find_preset
+from ..rtl.isa import ABI_VERSION, COMMAND_BYTES, Completion, Csr, Status, Unit
+from .allocator import Allocator, Buffer
+from .compiler.commands import end
+from .compiler.packing import Packer
+from .compiler.tiling import MemorySpeed
+from .counters import Counters
+from .errors import CardError, CardMismatchError, CardTimeoutError, job_error, stalls
+from .job import Job, JobResult
+from .transport import Progress, Transport, open_transport
+
+__all__ = ["Card", "CardInfo", "Job", "JobResult"]
+
+CARD_ID = 0x4B535044
+"""What `Csr.ID` reads."""
+
+RING_COMMANDS = 1024
+"""Commands in the ring, a power of two."""
+
+RUN_CYCLES = 100_000
+"""Cycles between two looks at the clock on the wall."""
+
+STALLED_CYCLES = 1000
+"""A job in which nothing moves for so long has stalled, and is not only slow."""
+
+RESET, ABORT = 1, 2
+HBM_EFFICIENCY = 0.6
+"""Of a channel's peak, in a mix of reads and writes: measured on the RTL (0.42 to 0.98)."""
+
+HBM_BURST_BYTES = 64
+"""Shorter rows of a transfer take as long; measured too."""
+
+MEMORY_MODES = {"hbm": 0, "ideal": 1}
+
+_COMPLETION = Packer(Completion)
+_COMPLETION_BYTES = _COMPLETION.size // 8
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CardInfo:
+    """What a card says of itself."""
+
+    backend: str
+    preset: str
+    abi: int
+    build: str
+    rows: int
+    cols: int
+    operand_depth: int
+    scratchpad_bytes: int
+    memory_bytes: int
+    bus_bytes: int
+    hbm_channels: int
+    memory: str
+    free_bytes: int
+
+
+class Card:
+    """One card: the driver's side of it.
+
+    Parameters
+    ----------
+    transport : Transport
+        The way to the card.
+    memory : str
+        ``"hbm"``, or ``"ideal"``: a memory with a fixed latency.
+
+    Raises
+    ------
+    CardMismatchError
+        If the card is not what the transport's configuration says.
+    """
+
+    def __init__(self, transport: Transport, *, memory: str = "hbm") -> None:
+        if memory not in MEMORY_MODES:
+            raise ValueError(f"no memory {memory!r}; choose one of: {', '.join(MEMORY_MODES)}")
+        self.transport = transport
+        self.config: CardConfig = transport.config
+        self.memory = memory
+        self._check()
+        self._allocator = Allocator(0, self.config.memory_bytes)
+        self._ring = self.allocate(RING_COMMANDS * COMMAND_BYTES, "the command ring")
+        self._tag = 0
+        self._tail = 0
+        self._watchdog = self._csr(Csr.WATCHDOG)
+        self.reset()
+
+    @classmethod
+    def open(
+        cls,
+        backend: str = "rtl",
+        *,
+        preset: str | CardConfig = "ecp5",
+        memory: str = "hbm",
+        waves: str | Path | None = None,
+        progress: Progress | None = None,
+    ) -> "Card":
+        """Open a card.
+
+        Parameters
+        ----------
+        backend : str
+            ``"rtl"`` or ``"functional"``.
+        preset : str or CardConfig
+            Name of a preset, or sizes of your own.
+        memory : str
+            ``"hbm"`` or ``"ideal"``.
+        waves : path
+            Write waves there (rtl only).
+        progress : callable
+            Hears of the build of the Verilated card: phase and fraction.
+
+        Raises
+        ------
+        ValueError
+            If a name is unknown; says which ones there are.
+        """
+        config = preset if isinstance(preset, CardConfig) else find_preset(preset)
+        if memory not in MEMORY_MODES:
+            raise ValueError(f"no memory {memory!r}; choose one of: {', '.join(MEMORY_MODES)}")
+        path = Path(waves) if waves is not None else None
+        transport = open_transport(backend, config, waves=path, progress=progress)
+        try:
+            return cls(transport, memory=memory)
+        except BaseException:
+            transport.close()
+            raise
+
+    def __enter__(self) -> "Card":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Release the card."""
+        self.transport.close()
+
+    @property
+    def memory_speed(self) -> MemorySpeed:
+        """What card memory moves, for the choice of tiles."""
+        width = float(self.config.bus_bytes)
+        if self.memory == "ideal":
+            return MemorySpeed(width)
+        peak = 16 * self.config.hbm_channels
+        return MemorySpeed(min(width, HBM_EFFICIENCY * peak), HBM_BURST_BYTES)
+
+    def info(self) -> CardInfo:
+        """Read what the card says of itself."""
+        read = self._csr
+        geometry = read(Csr.GEOMETRY)
+        return CardInfo(
+            backend=self.transport.backend,
+            preset=self.config.name,
+            abi=read(Csr.ABI),
+            build=f"{read(Csr.BUILD_LOW) | read(Csr.BUILD_HIGH) << 32:016x}",
+            rows=geometry & 0xFF,
+            cols=geometry >> 8 & 0xFF,
+            operand_depth=read(Csr.OPERAND_DEPTH),
+            scratchpad_bytes=read(Csr.SCRATCHPAD_BYTES),
+            memory_bytes=read(Csr.MEMORY_BYTES),
+            bus_bytes=geometry >> 16 & 0xFF,
+            hbm_channels=geometry >> 24 & 0xFF,
+            memory=self.memory,
+            free_bytes=self._allocator.free_bytes,
+        )
+
+    def allocate(self, nbytes: int, name: str = "") -> Buffer:
+        """Allocate card memory (`Allocator.allocate`), aligned to 256 bytes."""
+        return self._allocator.allocate(nbytes, name)
+
+    def free(self, buffer: Buffer) -> None:
+        """Give a buffer back."""
+        self._allocator.free(buffer)
+
+    def write(self, buffer: Buffer, array: npt.ArrayLike, *, offset: int = 0) -> None:
+        """Copy an array's bytes to a buffer.
+
+        Raises
+        ------
+        ValueError
+            If they do not fit.
+        """
+        data = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+        self._inside(buffer, offset, data.size, "write")
+        if data.size:
+            self.transport.write_memory(buffer.address + offset, data)
+
+    def read(
+        self, buffer: Buffer, *, offset: int = 0, nbytes: int | None = None
+    ) -> npt.NDArray[np.uint8]:
+        """Copy a buffer's bytes (all of them if ``nbytes`` is not given) to the host."""
+        count = buffer.nbytes - offset if nbytes is None else nbytes
+        self._inside(buffer, offset, count, "read")
+        return self.transport.read_memory(buffer.address + offset, count)
+
+    def counters(self) -> Counters:
+        """Read the counters of the newest job."""
+        return Counters.read(self.transport.csr_read)
+
+    def set_watchdog(self, cycles: int) -> None:
+        """End jobs in which nothing moves for ``cycles`` cycles; 0 is never."""
+        self._watchdog = cycles
+        self.transport.csr_write(Csr.WATCHDOG, cycles)
+
+    def submit(self, commands: Sequence[bytes]) -> Job:
+        """Queue a job: ``commands``, and an END that the driver adds.
+
+        Returns at once, or when the ring has room again.
+        """
+        for index, command in enumerate(commands):
+            if len(command) != COMMAND_BYTES:
+                raise ValueError(
+                    f"command {index} must have {COMMAND_BYTES} bytes, not {len(command)!r}"
+                )
+        self._tag += 1
+        record = self.allocate(_COMPLETION_BYTES, "a completion record")
+        self.write(record, np.zeros(_COMPLETION_BYTES, np.uint8))
+        job = Job(self, self._tag, [*commands, end(record.address, self._tag)], record, self._tail)
+        waiting = job.commands
+        while waiting:
+            room = RING_COMMANDS - (self._tail - self._csr(Csr.RING_HEAD)) % (1 << 32)
+            if not room:
+                self._make_room()
+                continue
+            self._write_ring(waiting[:room])
+            waiting = waiting[room:]
+        return job
+
+    def abort(self) -> None:
+        """Abort the running job; its `Job.wait` then raises."""
+        self.transport.csr_write(Csr.CONTROL, ABORT)
+
+    def reset(self) -> None:
+        """Reset the card and set up its ring. Jobs that still run are lost; memory stays."""
+        write = self.transport.csr_write
+        write(Csr.CONTROL, RESET)
+        write(Csr.MEMORY_MODE, MEMORY_MODES[self.memory])
+        write(Csr.WATCHDOG, self._watchdog)
+        write(Csr.RING_BASE, self._ring.address)
+        write(Csr.RING_SIZE, RING_COMMANDS)
+        self._tail = self._csr(Csr.RING_HEAD)
+
+    def _make_room(self) -> None:
+        """Let the card fetch; the watchdog ends a job that blocks the ring."""
+        if self._run(RUN_CYCLES) == 0:
+            raise CardError("the ring is full and the card does not move; reset it")
+
+    def finish(self, job: Job, max_cycles: int | None, deadline_s: float | None) -> JobResult:
+        """Run until a job has ended: what `Job.wait` does, once."""
+        start = time.monotonic()
+        spent = 0
+        while (record := self._completion(job)) is None:
+            late = deadline_s is not None and time.monotonic() - start > deadline_s
+            left = RUN_CYCLES if max_cycles is None else min(RUN_CYCLES, max_cycles - spent)
+            if late or left <= 0:
+                raise self._timeout(job, spent)
+            ran = self._run(left)
+            spent += ran or 0
+            if self._completion(job) is None:
+                if self._idle():
+                    raise self._lost(job)
+                if ran == 0:
+                    raise self._timeout(job, spent)
+        self._acknowledge()
+        if record["status"] != Status.OK.value:
+            raise self._failure(job, record)
+        return JobResult(cycles=record["cycles"], counters=self.counters())
+
+    def _idle(self) -> bool:
+        fetched_all = self._csr(Csr.RING_HEAD) == self._tail
+        return fetched_all and not self._csr(Csr.STATE) & 1
+
+    def _acknowledge(self) -> int:
+        completed = self._csr(Csr.COMPLETED)
+        self.transport.csr_write(Csr.ACK, completed)
+        # Reading it back gives the interrupt the cycle that it takes to fall.
+        return self._csr(Csr.ACK)
+
+    def _run(self, max_cycles: int) -> int | None:
+        """Let the card run until a job ends; None if one had just ended, 0 if nothing moves."""
+        # With the interrupt high the run would end at once.
+        completed = self._acknowledge()
+        ran = self.transport.run(max_cycles)
+        return ran or (0 if self._csr(Csr.COMPLETED) == completed else None)
+
+    def _completion(self, job: Job) -> dict[str, int] | None:
+        raw = self.read(job.record).tobytes()
+        record = _COMPLETION.unpack(int.from_bytes(raw, "little"))
+        return record if record["valid"] and record["tag"] == job.tag else None
+
+    def _failure(self, job: Job, record: dict[str, int]) -> CardError:
+        watchdog = record["status"] == Status.WATCHDOG.value
+        return job_error(
+            record["status"],
+            record["unit"],
+            record["command"],
+            job.commands,
+            self._stalls() if watchdog else "",
+        )
+
+    def _timeout(self, job: Job, spent: int) -> CardTimeoutError:
+        """Stop a job that is late, and find out whether it stalled or is only long."""
+        state = self._csr(Csr.STATE)
+        fetched = (self._csr(Csr.RING_HEAD) - job.first) % (1 << 32)
+        self.transport.csr_write(Csr.WATCHDOG, STALLED_CYCLES)
+        self.transport.run(4 * STALLED_CYCLES)
+        record = self._completion(job)
+        if record is not None and record["status"] == Status.WATCHDOG.value:
+            why = f"it stalled: {self._stalls()}; next: check that every wait has a signal"
+        else:
+            busy = [unit.name for unit in Unit if state >> 8 + unit & 1]
+            why = (
+                f"it was still moving, busy: {', '.join(busy) if busy else 'no unit'}; "
+                "next: raise the deadline"
+            )
+        self.reset()
+        return CardTimeoutError(
+            f"the job did not end within {spent} cycles and was stopped, with "
+            f"{min(fetched, len(job.commands))} of {len(job.commands)} commands fetched; {why}",
+            status=Status.WATCHDOG if record is not None else Status.ABORTED,
+        )
+
+    def _lost(self, job: Job) -> CardError:
+        """The card is idle, yet the job has no completion record: its END was not reached."""
+        error, index = self._csr(Csr.ERROR), self._csr(Csr.ERROR_COMMAND)
+        stalled = self._stalls() if error & 0xFF == Status.WATCHDOG.value else ""
+        self.reset()
+        if error:
+            return job_error(error & 0xFF, error >> 8 & 0xFF, index, job.commands, stalled)
+        return CardError(
+            "the card is idle but the job has no completion record: it was lost in a reset; "
+            "submit it again"
+        )
+
+    def _stalls(self) -> str:
+        return stalls(self._csr(Csr.STALL), self._csr(Csr.STALL_SEMAPHORE))
+
+    def _write_ring(self, commands: list[bytes]) -> None:
+        data = np.frombuffer(b"".join(commands), np.uint8)
+        at = self._tail % RING_COMMANDS * COMMAND_BYTES
+        first = min(data.size, self._ring.nbytes - at)
+        self.write(self._ring, data[:first], offset=at)
+        self.write(self._ring, data[first:])
+        self._tail = (self._tail + len(commands)) % (1 << 32)
+        self.transport.csr_write(Csr.RING_TAIL, self._tail)
+
+    def _check(self) -> None:
+        config = self.config
+        if self._csr(Csr.ID) != CARD_ID:
+            raise CardMismatchError(
+                f"no card answers: its identification reads {self._csr(Csr.ID):#010x}, "
+                f"not {CARD_ID:#010x}; check the connection"
+            )
+        geometry = (
+            config.rows | config.cols << 8 | config.bus_bytes << 16 | config.hbm_channels << 24
+        )
+        expected: dict[str, tuple[Any, Any]] = {
+            "instruction set version": (self._csr(Csr.ABI), ABI_VERSION),
+            "geometry": (f"{self._csr(Csr.GEOMETRY):#010x}", f"{geometry:#010x}"),
+            "scratchpad": (self._csr(Csr.SCRATCHPAD_BYTES), config.scratchpad_bytes),
+            "memory": (self._csr(Csr.MEMORY_BYTES), config.memory_bytes),
+            "operand depth": (self._csr(Csr.OPERAND_DEPTH), config.operand_depth),
+        }
+        if self.transport.build_hash is not None:
+            build = self._csr(Csr.BUILD_LOW) | self._csr(Csr.BUILD_HIGH) << 32
+            expected["build hash"] = (f"{build:016x}", f"{self.transport.build_hash:016x}")
+        for name, (found, wanted) in expected.items():
+            if found != wanted:
+                raise CardMismatchError(
+                    f"the card does not fit preset {config.name}: its {name} is {found}, "
+                    f"expected {wanted}; choose its preset, or rebuild the card"
+                )
+
+    def _inside(self, buffer: Buffer, offset: int, nbytes: int, what: str) -> None:
+        if offset < 0 or nbytes < 0 or offset + nbytes > buffer.nbytes:
+            raise ValueError(
+                f"cannot {what} {nbytes} bytes at offset {offset} of a buffer of "
+                f"{buffer.nbytes} bytes{f' ({buffer.name})' if buffer.name else ''}"
+            )
+
+    def _csr(self, address: Csr) -> int:
+        return self.transport.csr_read(int(address))

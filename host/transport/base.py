@@ -1,0 +1,85 @@
+"""What the driver needs of a card, whichever card it is."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from ...rtl.config import CardConfig
+
+__all__ = ["Progress", "SetupError", "ToolCheck", "Transport"]
+
+Progress = Callable[[str, float], None]
+"""Called with the name of a phase and the fraction of it that is done, 0 to 1."""
+
+
+class SetupError(RuntimeError):
+    """A card cannot be opened as this computer is: one line, what is missing and what to do."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ToolCheck:
+    """A tool: whether it will do, whether the rtl backend needs it, what was found and advice."""
+
+    name: str
+    ok: bool
+    required: bool
+    detail: str
+
+
+class Transport(Protocol):
+    """The way to one card: registers, memory, and time.
+
+    Members
+    -------
+    backend : str
+        ``"rtl"``, ``"functional"``, ...
+    config : CardConfig
+        The card that is expected at the other end.
+    cycles_modelled : bool
+        True if cycles are estimates and not counted by hardware.
+    build_hash : int or None
+        What `Csr.BUILD_LOW` and `Csr.BUILD_HIGH` have to read, if known.
+    cycles : int
+        Card cycles since the transport was opened.
+    """
+
+    backend: str
+    config: CardConfig
+    cycles_modelled: bool
+
+    @property
+    def build_hash(self) -> int | None: ...
+
+    @property
+    def cycles(self) -> int: ...
+
+    def csr_read(self, address: int) -> int:
+        """Read a 32-bit register."""
+        ...
+
+    def csr_write(self, address: int, value: int) -> None:
+        """Write a 32-bit register."""
+        ...
+
+    def read_memory(self, address: int, nbytes: int) -> npt.NDArray[np.uint8]:
+        """Read card memory."""
+        ...
+
+    def write_memory(self, address: int, data: npt.NDArray[np.uint8]) -> None:
+        """Write card memory."""
+        ...
+
+    def run(self, max_cycles: int) -> int:
+        """Let the card run until a job has ended, at most ``max_cycles``; return the cycles."""
+        ...
+
+    def details(self) -> dict[str, str]:
+        """Return what a report on simulation speed has to name, such as the C++ compiler."""
+        ...
+
+    def close(self) -> None:
+        """Release the card. Closing twice is harmless."""
+        ...
