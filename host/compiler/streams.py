@@ -42,7 +42,6 @@ _DIRECTORY_TYPE = np.dtype(
 _MAX_DELTA = 255
 _DENSE_PER_GRANULE = {1: 16, 2: 8}
 _SPARSE_PER_GRANULE = {1: 8, 2: 5}
-_BANK_STEP = 8
 _DELTA_OFFSET = {1: 8, 2: 10}
 
 
@@ -82,14 +81,8 @@ def count_entries(weights: npt.NDArray, *, sparse: bool) -> npt.NDArray[np.int64
 def stream_bytes(
     counts: npt.NDArray[np.int64], itemsize: int, *, sparse: bool
 ) -> npt.NDArray[np.int64]:
-    """Return the bytes that each row's stream takes in a blob, from its entries.
-
-    Dense streams are kept from being whole rows of banks: engines that work in step would then
-    all want the same bank of the scratchpad, and leave no gap for others.
-    """
+    """Return the bytes that each row's stream takes in a blob, from its entries."""
     granules = -(-counts // (_SPARSE_PER_GRANULE if sparse else _DENSE_PER_GRANULE)[itemsize])
-    if not sparse:
-        granules = granules + (granules % _BANK_STEP == 0)
     return granules * GRANULE
 
 
