@@ -73,7 +73,7 @@ async def _visits(dut, config, visits, addresses, r, bubbles):
     return beats
 
 
-async def _format(dut, fp16, rounds=12):
+async def _format(dut, fp16, rounds=100):
     config = bench_config()
     r = rng()
     await _quiet(dut)

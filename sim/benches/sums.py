@@ -1,6 +1,7 @@
 """What the array's benches share: operands with corners in them, and sums out of drain beats."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,8 +24,10 @@ def operands(
 
     With ``special`` low there are no infinities and NaNs among them.
     """
+    values: npt.NDArray[Any]
+    chosen: npt.NDArray[Any]
     if fp16:
-        values: npt.NDArray = rng.integers(0, 1 << 16, shape, np.uint16)
+        values = rng.integers(0, 1 << 16, shape, np.uint16)
         values[(values & 0x7C00) == 0x7C00] &= 0xBFFF
         chosen = _FP16_CORNERS[rng.integers(0, len(_FP16_CORNERS), shape)]
         if special:  # few of them, else every sum is NaN
