@@ -1,8 +1,8 @@
 """Long campaigns, one after the other: ``make nightly``.
 
-The testbenches with many seeds, GEMMs of random shapes on every preset and format, and the
-workloads on every preset, all on the Verilated RTL and all compared bit for bit. Goes on after a
-failure, repeats the failed commands at the end, and then exits with 1.
+The testbenches and random jobs on whole cards with many seeds, GEMMs of random shapes on every
+preset and format, and the workloads on every preset, all on the Verilated RTL and all compared bit
+for bit. Goes on after a failure, repeats the failed commands at the end, and then exits with 1.
 """
 
 import argparse
@@ -21,9 +21,10 @@ DENSITIES = (None, 1.0, 0.5, 0.1, 0.02)
 
 
 def benches(seeds: list[int]) -> Iterator[tuple[dict[str, str], list[str]]]:
-    """Every testbench, once a seed."""
+    """Every testbench, and long random jobs on whole cards, once a seed."""
     for seed in seeds:
-        yield {"SEED": str(seed)}, ["-m", "pytest", "-q", "-n", "2", "tests/rtl"]
+        for tests in (["tests/rtl"], ["tests/card", "--nightly"]):
+            yield {"SEED": str(seed)}, ["-m", "pytest", "-q", "-n", "2", *tests]
 
 
 def workloads() -> Iterator[tuple[dict[str, str], list[str]]]:

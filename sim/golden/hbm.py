@@ -52,6 +52,10 @@ class Command:
     column: int = 0
 
 
+Gap = Callable[[Mapping[str, int]], int]
+"""Clocks, from the table of timings."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Pair:
     """After ``before``, ``after`` waits at least ``gap(timing)`` clocks in the same ``scope``."""
@@ -60,7 +64,7 @@ class Pair:
     before: str
     after: str
     scope: str
-    gap: Callable[[Mapping[str, int]], int]
+    gap: Gap
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +77,7 @@ class Violation:
 
 
 def _pairs() -> Iterable[Pair]:
-    def pair(name: str, before: str, after: str, scope: str, gap) -> Iterable[Pair]:
+    def pair(name: str, before: str, after: str, scope: str, gap: Gap) -> Iterable[Pair]:
         for first in before.split():
             for second in after.split():
                 yield Pair(name, first, second, scope, gap)
