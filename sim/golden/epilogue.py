@@ -2,15 +2,16 @@
 
 The specification
 -----------------
-Every step rounds to nearest even (RNE) and treats subnormal numbers like any others. Every NaN that
-leaves a step is canonical: ``0x7FC00000`` in FP32, ``0x7E00`` in FP16.
+Every step rounds to nearest even (RNE) and, apart from scales, treats subnormal numbers like any
+others. Every NaN that leaves a step is canonical: ``0x7FC00000`` in FP32, ``0x7E00`` in FP16.
 
 1. *Integer inputs only:* the INT32 bias is added to the exact sum, exactly.
 2. *INT32 output* (integer inputs only): that number saturates to INT32 and is the result. Scale,
    function, zero point and clamp have no effect. FP16 inputs have no INT32 output.
 3. The number is rounded, once, to FP32. Fixed-point sums: NaN if flagged ``nan`` or with both
    infinities, otherwise the flagged infinity. An exact zero is +0.
-4. It is multiplied by the row's FP32 scale (IEEE 754). Scales are finite and normal.
+4. It is multiplied by the row's FP32 scale (IEEE 754). A subnormal scale counts as the zero of its
+   sign; infinities and NaNs are what they are.
 5. *FP16 inputs only:* the row's FP32 bias, any FP32 number, is added (IEEE 754; +0 is the sum of
    two opposite numbers). For integer inputs this step does not exist: not even -0 changes.
 6. The function. ``none``: the value. ``relu``: the value if it is above 0, NaN if it is NaN,
@@ -50,6 +51,7 @@ __all__ = [
 OutFormat = Literal["int8", "fp16", "int32", "fp32"]
 Function = Literal["none", "relu"]
 
+FP32_SIGN = 1 << 31
 INT32_MIN, INT32_MAX = -(1 << 31), (1 << 31) - 1
 
 
@@ -90,6 +92,7 @@ def finish(
         raise ValueError(f"parameter must have four words, not {len(parameter)!r}")
     bias = np.ascontiguousarray(bias, dtype=np.uint32)[:, np.newaxis]
     scale = np.ascontiguousarray(scale, dtype=np.uint32)[:, np.newaxis]
+    scale = np.where(scale & FP32_INF, scale, scale & FP32_SIGN)
     if isinstance(sums, IntSums):
         total = sums.value + bias.view(np.int32)
         if out_format == "int32":
@@ -128,7 +131,7 @@ def fixed_to_fp32(sums: FixedSums) -> npt.NDArray[np.uint32]:
     value = np.ldexp(top.astype(np.float64), exponent).astype(np.float32)
     bits = np.where(negative, -value, value).view(np.uint32)
     bits = np.where(sums.inf_pos, np.uint32(FP32_INF), bits)
-    bits = np.where(sums.inf_neg, np.uint32(FP32_INF | 1 << 31), bits)
+    bits = np.where(sums.inf_neg, np.uint32(FP32_INF | FP32_SIGN), bits)
     return np.where(sums.nan | (sums.inf_pos & sums.inf_neg), np.uint32(FP32_NAN), bits)
 
 

@@ -215,6 +215,25 @@ def test_integer_results_of_zero_keep_the_scale_sign():
     assert got.tolist() == [[0], [0x8000]]
 
 
+@pytest.mark.parametrize("sign", [0, MINUS])
+def test_scales_that_are_subnormal_count_as_zero(sign):
+    """A normal scale, the largest and the smallest subnormal, an infinity and a NaN."""
+    scale = np.array([1 << 23, (1 << 23) - 1, 1, 0x7F800000, 0x7F800001], np.uint32) | np.uint32(
+        sign
+    )
+    sums = IntSums(np.array([[1, -1, 0]] * 5))
+    got = epilogue.finish(sums, bias=np.zeros(5, np.uint32), scale=scale, out_format="fp32")
+    plus, minus = sign, sign ^ MINUS
+    infinite, nan = 0x7F800000, 0x7FC00000
+    assert got.tolist() == [
+        [1 << 23 | plus, 1 << 23 | minus, plus],
+        [plus, minus, plus],
+        [plus, minus, plus],
+        [infinite | plus, infinite | minus, nan],
+        [nan, nan, nan],
+    ]
+
+
 def test_fp16_chain_of_steps():
     rng = np.random.default_rng(7)
     a, b = (rng.normal(size=(m, 40)).astype(np.float16) for m in (5, 6))
