@@ -183,8 +183,12 @@ class FunctionalCard:
         if addr == Csr.CONTROL:
             if value & 1:
                 self._reset()
-            elif value & 2 and self._job is not None:
-                self._abort(self._job)
+            elif value & 2:
+                # A doorbell starts a job at once, even if nothing has run since.
+                if self._job is None:
+                    self._fetch()
+                if self._job is not None:
+                    self._abort(self._job)
         elif addr == Csr.RING_BASE:
             self._registers[Csr.RING_BASE] = value & -COMMAND_BYTES
         elif addr == Csr.MEMORY_MODE:

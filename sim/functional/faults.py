@@ -77,13 +77,13 @@ def _opcode(t: _Target) -> Status | None:
     if t.opcode is Opcode.END:
         return None
     known = {opcode.value for opcode in Opcode}
-    t.header["opcode"] = t.choose(*(set(range(256)) - known))
+    t.header["opcode"] = t.choose(*sorted(set(range(256)) - known))
     return Status.BAD_OPCODE
 
 
 def _queue(t: _Target) -> Status:
     allowed = QUEUES.get(t.opcode, (Queue(0),))
-    t.header["queue"] = t.choose(*(set(range(256)) - {int(queue) for queue in allowed}))
+    t.header["queue"] = t.choose(*sorted(set(range(256)) - {int(queue) for queue in allowed}))
     return Status.BAD_OPCODE
 
 
@@ -156,15 +156,17 @@ def _format(t: _Target) -> Status | None:
     if t.opcode is Opcode.POOL:
         t.body["in_format"] = t.choose(1, 2, 3, 4, 255)
     elif t.opcode is Opcode.MATMUL:
-        name, value = t.choose(
-            ("in_format", t.choose(Format.INT32.value, Format.FP32.value, 4, 128)),
-            ("out_format", t.choose(4, 5, 131)),
-            ("function", t.choose(2, 128, 255)),
-            ("flags", t.body["flags"] | t.choose(2, 4, 128)),
-        )
-        t.body[name] = value
-        if t.body["in_format"] == Format.FP16.value and t.rng.random() < 0.2:
-            t.body["out_format"] = Format.INT32.value
+        changes = {
+            "out_format": t.choose(4, 5, 131),
+            "function": t.choose(2, 128, 255),
+            "flags": t.body["flags"] | t.choose(2, 4, 128),
+        }
+        if t.body["in_format"] == Format.INT8.value:
+            changes["in_format"] = t.choose(Format.INT32.value, Format.FP32.value, 4, 128)
+        elif t.rng.random() < 0.2:
+            changes = {"out_format": Format.INT32.value}
+        name = t.choose(*changes)
+        t.body[name] = changes[name]
     else:
         return None
     return Status.BAD_FORMAT
@@ -229,7 +231,7 @@ def _far_later(t: _Target) -> Status | None:
 
 
 def _far_field(t: _Target) -> Status | None:
-    names = {
+    known: dict[Opcode, dict[str, tuple[str, ...]]] = {
         Opcode.LOAD: {"y": ("memory_y", "scratchpad_y"), "z": ("memory_z", "scratchpad_z")},
         Opcode.STORE: {"y": ("memory_y", "scratchpad_y"), "z": ("memory_z", "scratchpad_z")},
         Opcode.POOL: {
@@ -238,7 +240,8 @@ def _far_field(t: _Target) -> Status | None:
             "kernel_y": ("in_ky",),
             "kernel_x": ("in_kx",),
         },
-    }.get(t.opcode)
+    }
+    names = known.get(t.opcode)
     if names is None:
         return None
     name = t.choose(*names)

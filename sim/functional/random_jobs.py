@@ -5,7 +5,6 @@ and its store run ahead of each other through loops, two buffers and semaphores.
 """
 
 import dataclasses
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,43 +13,30 @@ import numpy.typing as npt
 from ...rtl.config import GRANULE, CardConfig
 from ...rtl.isa import SEMAPHORES, DirectoryEntry, Format, MatmulFlag, Opcode, Queue
 from .assemble import command, operand, semaphore
-from .checks import SIZES, columns_spans, steps_span
+from .checks import SIZES, steps_span
 from .decode import dtype
+from .random_operands import WORD, RandomOperands, aligned
 
 __all__ = ["RandomJob", "RandomJobs"]
 
-WORD = 0xFFFFFFFF
 LOADS = (Queue.LOAD0, Queue.LOAD1)
-
-FP16_SPECIALS = np.array(
-    [0, 0x8000, 1, 0x8001, 0x3FF, 0x400, 0x7BFF, 0xFBFF, 0x7C00, 0xFC00, 0x7E00, 0x7C01, 0xFFFF],
-    np.uint16,
-)
-FP32_SPECIALS = np.array(
-    [0, 1, 0x7FFFFF, 0x800000, 0x3F800000, 0x7F7FFFFF, 0x7F800000, 0x7FC00000, 0x7F800001],
-    np.uint32,
-)
-
-
-def aligned(nbytes: int) -> int:
-    """Return ``nbytes`` in whole granules."""
-    return -(-nbytes // GRANULE) * GRANULE
 
 
 @dataclasses.dataclass
 class RandomJob:
     """A job: its commands without END, and the bytes that must be in card memory before it.
 
-    ``blobs`` holds, for each MATMUL by its index, where its stream blob lies in memory, and where
-    in it the first stream of an entry is.
+    ``blobs`` holds, for each MATMUL by its index, where its stream blob lies in memory, and which
+    entries of its directory are not empty. ``dump`` is where the whole scratchpad is stored.
     """
 
     commands: list[bytes] = dataclasses.field(default_factory=list)
     writes: list[tuple[int, npt.NDArray[np.uint8]]] = dataclasses.field(default_factory=list)
     blobs: dict[int, tuple[int, npt.NDArray]] = dataclasses.field(default_factory=dict)
+    dump: int = -1
 
 
-class RandomJobs:
+class RandomJobs(RandomOperands):
     """Makes random jobs.
 
     Parameters
@@ -73,19 +59,24 @@ class RandomJobs:
         nbytes: int,
         largest: int = 4096,
     ) -> None:
-        self.config = config
-        self.rng = rng
+        super().__init__(config, rng, largest)
         self.base, self.end = base, base + nbytes
-        self.largest = largest
         self._next = base
         self._job = RandomJob()
         self._phase()
 
-    def job(self, operations: int, *, whole: bool = False) -> RandomJob:
+    def job(self, operations: int, *, whole: bool = False, source: int = -1) -> RandomJob:
         """Return a job of so many operations.
 
-        ``whole``: it also loads the whole scratchpad first and stores it at the end, so that
-        writes to a wrong place do not get lost.
+        Parameters
+        ----------
+        operations : int
+        whole : bool
+            It also loads the whole scratchpad first and stores it at the end, so that writes to a
+            wrong place do not get lost.
+        source : int
+            From where in memory ``whole`` loads: `RandomJob.dump` of the job before. Default: from
+            noise of its own.
         """
         if self.end - self._next < (self.end - self.base) // 2:
             self._next = self.base
@@ -94,25 +85,19 @@ class RandomJobs:
         size = self.config.scratchpad_bytes
         body = {"x_bytes": size, "y": 1, "z": 1}
         if whole:
-            source = self._noise(size)
+            source = self._noise(size) if source < 0 else source
             job.commands += [command(Opcode.LOAD, body, operands=[source, 0])]
             job.commands += [command(Opcode.BARRIER)]
         for _ in range(operations):
             if self._chance(0.2):
                 self._barrier()
-            kind = self.rng.choice(["matmul", "copy", "pool"], p=[0.6, 0.2, 0.2])
-            {"matmul": self._matmul, "copy": self._copy, "pool": self._pool}[kind]()
+            kinds = (self._matmul, self._copy, self._relay, self._pool)
+            kinds[self.rng.choice(4, p=[0.6, 0.15, 0.1, 0.15])]()
         if whole:
             job.commands += [command(Opcode.BARRIER)]
-            job.commands += [command(Opcode.STORE, body, operands=[self._memory(size), 0])]
+            job.dump = self._memory(size)
+            job.commands += [command(Opcode.STORE, body, operands=[job.dump, 0])]
         return job
-
-    def _int(self, low: int, high: int) -> int:
-        """Draw from low to high, both included; small ones are more likely."""
-        return low + int((high - low + 1) * self.rng.random() ** 1.5)
-
-    def _chance(self, probability: float) -> bool:
-        return bool(self.rng.random() < probability)
 
     # Memory, scratchpad and semaphores.
 
@@ -253,6 +238,43 @@ class RandomJobs:
             )
         self._job.commands += commands
 
+    def _relay(self) -> None:
+        """Store, load again what was stored, and store it elsewhere, many times."""
+        length, times = aligned(self._int(1, 512)), self._int(1, 5)
+        place = self._room(2 * length * times, 4)
+        wait = self._blank(place, 2 * length * times, 1)
+        stored, loaded = self._semaphore(), self._semaphore()
+        memory, body = self._memory(length * times), {"x_bytes": length, "y": 1, "z": 1}
+        there = operand(memory, inner=length)
+        back = operand(place + length * times, inner=length)
+        here = operand(place, inner=length)
+        self._job.commands += [
+            command(
+                Opcode.STORE,
+                body,
+                operands=[there, here],
+                inner=times,
+                wait=[wait],
+                signal=[semaphore(stored)],
+            ),
+            command(
+                Opcode.LOAD,
+                body,
+                queue=LOADS[self._int(0, 1)],
+                operands=[there, back],
+                inner=times,
+                wait=[semaphore(stored)],
+                signal=[semaphore(loaded)],
+            ),
+            command(
+                Opcode.STORE,
+                body,
+                operands=[operand(self._memory(length * times), inner=length), back],
+                inner=times,
+                wait=[semaphore(loaded)],
+            ),
+        ]
+
     # Pooling.
 
     def _pool(self) -> None:
@@ -298,133 +320,15 @@ class RandomJobs:
             **header,
         )
 
-    def _box(self, counts: Sequence[int], item: int, unit: int) -> tuple[list[int], int, int]:
-        """Return strides by which no two items of nested loops overlap.
-
-        And the place of the first item, and the bytes of all, in granules.
-        """
-        strides = [0] * len(counts)
-        pitch = item + unit * self._int(0, 2)
-        for axis in self.rng.permutation(len(counts)).tolist():
-            strides[axis] = -pitch if self._chance(0.3) else pitch
-            pitch = pitch * counts[axis] + unit * self._int(0, 2)
-        low, high = steps_span(*zip(counts, strides, strict=True))
-        return strides, -low, aligned(high - low + item)
-
     # Products.
-
-    def _values(self, count: int, source: Format, specials: float) -> npt.NDArray:
-        if source is Format.INT8:
-            return self.rng.integers(-128, 128, count, np.int8)
-        spread = self.rng.choice([0.0, 2.0, 8.0])
-        number = self.rng.normal(size=count) * np.exp2(self.rng.normal(size=count) * spread)
-        values = number.clip(-60000, 60000).astype(np.float16).view(np.uint16)
-        return np.where(
-            self.rng.random(count) < specials, self.rng.choice(FP16_SPECIALS, count), values
-        )
-
-    def _stream(self, weights: npt.NDArray, sparse: bool) -> tuple[npt.NDArray, int]:
-        """Return one stream in granules, and its count; sparse with zeros and escapes at will."""
-        size, k = weights.itemsize, len(weights)
-        if not sparse:
-            raw = np.zeros(aligned(weights.nbytes), np.uint8)
-            raw[: weights.nbytes] = weights.view(np.uint8)
-            return raw, k
-        keep = (weights != 0) | (self.rng.random(k) < 0.02)
-        if not keep.any():
-            keep[self.rng.integers(0, min(k, 256))] = True
-        values, deltas, last = [], [], -1
-        for index in np.flatnonzero(keep).tolist():
-            while index - last > 256:
-                values.append(0)
-                deltas.append(255)
-                last += 256
-            values.append(int(weights[index]))
-            deltas.append(index - last - 1)
-            last = index
-        if k - last > 256 and self._chance(0.5):
-            values.append(0)
-            deltas.append(255)
-        split = 8 if size == 1 else 5
-        granules = -(-len(values) // split)
-        raw = self.rng.integers(0, 256, (granules, GRANULE), np.uint8)
-        places = np.arange(len(values))
-        field = raw[:, : split * size].copy().view(weights.dtype)
-        field[places // split, places % split] = values
-        raw[:, : split * size] = field.view(np.uint8)
-        raw[places // split, split * size + places % split] = deltas
-        return raw.reshape(-1), len(values)
-
-    def _entries(self, visits: int) -> npt.NDArray[np.bool_]:
-        """Return which entries of a directory are not empty."""
-        used = self.rng.random(visits * self.config.rows) < self.rng.choice([1.0, 0.8, 0.3])
-        used[self.rng.integers(0, len(used))] = True
-        return used
-
-    def _blob(
-        self, used: npt.NDArray[np.bool_], k: int, source: Format, sparse: bool, specials: float
-    ) -> npt.NDArray:
-        """Return the directory and the streams, as bytes, without where results go."""
-        rng, directory = self.rng, np.zeros(len(used), dtype(DirectoryEntry))
-        density = rng.choice([0.0, 0.1, 0.5, 1.0], p=[0.05, 0.35, 0.3, 0.3])
-        place, streams = len(used), []
-        for entry in rng.permutation(np.flatnonzero(used)).tolist():
-            if streams and self._chance(0.1):
-                other = directory[directory["count"] != 0][0]
-                directory[entry]["stream"] = other["stream"]
-                directory[entry]["count"] = other["count"]
-                continue
-            weights = self._values(k, source, specials)
-            weights[rng.random(k) >= density] = 0
-            raw, count = self._stream(weights, sparse)
-            gap = self._int(0, 1)
-            directory[entry]["stream"] = place + gap
-            directory[entry]["count"] = count
-            streams.append(rng.integers(0, 256, gap * GRANULE, np.uint8))
-            streams.append(raw)
-            place += gap + len(raw) // GRANULE
-        size = -8 if source is Format.INT8 else 0
-        scale = np.exp2(rng.normal(size=len(used)) * 2 + size).astype(np.float32)
-        scale *= rng.choice([-1, 1], len(used))
-        words = scale.view(np.uint32)
-        odd = rng.choice(FP32_SPECIALS, len(used)) | rng.choice([0, 1 << 31], len(used))
-        rare = rng.random((2, len(used))) < rng.choice([0, 0.1])
-        directory["scale"] = np.where(rare[0], odd, words)
-        if source is Format.INT8:
-            bound = int(rng.choice([1, 1 << 12, 1 << 31]))
-            directory["bias"] = rng.integers(-bound, bound, len(used)) & WORD
-        else:
-            bias = rng.normal(size=len(used)).astype(np.float32).view(np.uint32)
-            directory["bias"] = np.where(rare[1], odd, bias)
-        return np.concatenate([directory.view(np.uint8), *streams])
-
-    def _window(self, source: Format) -> tuple[dict[str, int], int, int]:
-        """Return the fields of a resident operand, where it begins, and how many bytes it has."""
-        size = SIZES[source]
-        while True:
-            run = self._int(1, 40)
-            runs = self._int(1, 12) if self._chance(0.8) else self._int(1, 1024 // run)
-            n, n_inner = self._int(1, 40), self._int(1, 44)
-            fields = {"k": run * runs, "n": n, "n_inner": n_inner, "run_bytes": run * size}
-            natural = (run, run * runs, run * runs * n_inner)
-            window = (self._int(1, 60), self._int(1, 8), self._int(1, 60))
-            for name, whole, step in zip(("run", "inner", "outer"), natural, window, strict=True):
-                stride = size * (whole if self._chance(0.3) else step)
-                fields[f"x_{name}_stride"] = -stride if self._chance(0.25) else stride
-            low, high = steps_span((runs, fields["x_run_stride"]))
-            spans = columns_spans(fields, "x")
-            low, high = low + min(s[0] for s in spans), high + max(s[1] for s in spans)
-            nbytes = high - low + run * size
-            if nbytes <= self.largest:
-                start = size * self._int(0, 9)
-                return fields, start - low, aligned(start + nbytes)
 
     def _matmul(self) -> None:
         """Stream blobs past resident operands: loads, product and store of one tile or many."""
         rng, config = self.rng, self.config
+        self.tame = self._chance(0.5)
         source = Format(int(rng.choice([Format.INT8.value, Format.FP16.value])))
         targets = [f for f in Format if source is Format.INT8 or f is not Format.INT32]
-        target = targets[self.rng.integers(len(targets))]
+        target = Format.INT8 if self._chance(0.4) else targets[rng.integers(len(targets))]
         sparse, specials = self._chance(0.5), float(rng.choice([0, 0.01]))
         many = self._chance(0.5)
         inner, outer = (self._int(1, 3), self._int(1, 3)) if many else (1, 1)
