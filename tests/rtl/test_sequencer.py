@@ -1,3 +1,4 @@
+# amaranth: UnusedElaboratable=no
 """The sequencer, with a driver, a memory and units around it."""
 
 import pytest
