@@ -6,10 +6,16 @@ Nothing else in the project holds a size: the RTL, the simulators and the driver
 
 import dataclasses
 
-__all__ = ["GRANULE", "PRESETS", "CardConfig", "preset"]
+__all__ = ["GRANULE", "MAX_K", "PRESETS", "RELEASE_WORDS", "CardConfig", "preset"]
 
 GRANULE = 16
 """Bytes of a scratchpad word, of a stream word and of the alignment of every transfer."""
+
+RELEASE_WORDS = 16
+"""Operand words that a row engine hands back to the fill path at once."""
+
+MAX_K = 32768
+"""Longest dot product: no exact sum of so many products leaves its accumulator."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -23,7 +29,11 @@ class CardConfig:
     rows, cols : int
         Row engines, and PEs in each row.
     operand_depth : int
-        16-bit words in a PE's operand memory, used as one ring. Also the longest K of a command.
+        16-bit words in a PE's operand memory, used as one ring. Also the longest slice of K where
+        more than one row of an engine passes by the same operands.
+    partial_beats : int
+        Drain beats that an epilogue lane can keep as partial sums: ``2 * cols`` for each row of
+        its engine.
     scratchpad_banks, scratchpad_bytes : int
         Banks of one granule width, and bytes over all banks. Powers of two.
     stream_ports : int
@@ -39,6 +49,8 @@ class CardConfig:
         word a cycle takes ``2 * cols``.
     queue_depth : int
         Commands that wait in each queue.
+    vector_lanes : int
+        Numbers that the vector unit requantizes in a cycle: 1, 2, 4, 8 or 16.
     """
 
     name: str
@@ -50,17 +62,33 @@ class CardConfig:
     bus_bytes: int
     hbm_channels: int
     operand_depth: int = 1024
+    partial_beats: int = 512
     memory_bytes: int = 1 << 26
     fill_bytes: int = 16
     queue_depth: int = 4
+    vector_lanes: int = 2
 
     def __post_init__(self) -> None:
-        for field in ("scratchpad_banks", "scratchpad_bytes", "operand_depth", "memory_bytes"):
+        for field in (
+            "scratchpad_banks",
+            "scratchpad_bytes",
+            "operand_depth",
+            "partial_beats",
+            "memory_bytes",
+        ):
             value = getattr(self, field)
             if value < 2 or value & (value - 1):
                 raise ValueError(f"{field} must be a power of two, not {value!r}")
         if self.bus_bytes not in (8, 16, 64):
             raise ValueError(f"bus_bytes must be 8, 16 or 64, not {self.bus_bytes!r}")
+        if self.operand_depth < 4 * RELEASE_WORDS:
+            raise ValueError(
+                f"operand_depth must be at least {4 * RELEASE_WORDS}, not {self.operand_depth!r}"
+            )
+        if self.partial_beats < 2 * self.cols:
+            raise ValueError(
+                f"partial_beats must hold a row of {2 * self.cols}, not {self.partial_beats!r}"
+            )
         if self.scratchpad_banks * GRANULE < 2 * self.bus_bytes:
             raise ValueError(
                 "scratchpad_banks must span two beats of the bus, not "
@@ -74,6 +102,11 @@ class CardConfig:
         if self.rows % self.stream_ports:
             raise ValueError(
                 f"stream_ports must divide the {self.rows} rows, not {self.stream_ports!r}"
+            )
+        if self.vector_lanes < 1 or GRANULE % self.vector_lanes:
+            raise ValueError(
+                f"vector_lanes must divide the {GRANULE} bytes of a granule, "
+                f"not {self.vector_lanes!r}"
             )
         for field in ("rows", "cols"):
             value = getattr(self, field)
@@ -97,8 +130,14 @@ class CardConfig:
 
     @property
     def min_visit(self) -> int:
-        """Shortest distance in cycles between two visits' ends: the drain of one row."""
+        """Shortest distance in cycles between two visits' ends: the drain of one row. An epilogue
+        lane finishes one result a cycle, so INT4 visits are twice as far apart in the long run."""
         return 2 * self.cols
+
+    @property
+    def partial_rows(self) -> int:
+        """Rows of each engine whose partial sums are kept while K is worked through in slices."""
+        return self.partial_beats // (2 * self.cols)
 
 
 PRESETS: dict[str, CardConfig] = {
@@ -123,6 +162,7 @@ PRESETS: dict[str, CardConfig] = {
             stream_ports=2,
             bus_bytes=16,
             hbm_channels=1,
+            vector_lanes=4,
         ),
         CardConfig(
             name="sim",
@@ -134,6 +174,8 @@ PRESETS: dict[str, CardConfig] = {
             bus_bytes=64,
             hbm_channels=2,
             fill_bytes=32,
+            partial_beats=1024,
+            vector_lanes=8,
         ),
     )
 }

@@ -11,30 +11,41 @@ from amaranth.lib import data, enum
 
 __all__ = [
     "ABI_VERSION",
+    "BITS",
     "COMMAND_BYTES",
+    "ENTRIES",
+    "INPUT_FORMATS",
+    "LANES",
+    "MAX_ANCHOR",
+    "MIN_ANCHOR",
     "SEMAPHORES",
     "BarrierBody",
     "Command",
     "Completion",
     "Csr",
     "DirectoryEntry",
+    "Encoding",
     "EndBody",
+    "Flag",
     "Format",
     "Function",
     "MatmulBody",
     "MatmulFlag",
+    "Mode",
     "Opcode",
     "Operand",
-    "PoolBody",
     "Queue",
     "SemaphoreBody",
     "SemaphoreRef",
     "Status",
     "TransferBody",
     "Unit",
+    "VectorBody",
+    "VectorOp",
+    "array_mode",
 ]
 
-ABI_VERSION = 1
+ABI_VERSION = 2
 COMMAND_BYTES = 128
 SEMAPHORES = 16
 
@@ -48,8 +59,8 @@ class Opcode(enum.Enum, shape=unsigned(8)):
     """Copy from the scratchpad to card memory (`TransferBody`)."""
     MATMUL = 3
     """Multiply row streams by resident columns, and finish the results (`MatmulBody`)."""
-    POOL = 4
-    """Maximum over windows, in the vector unit (`PoolBody`)."""
+    VECTOR = 4
+    """Pool windows, or combine two tensors, in the vector unit (`VectorBody`)."""
     SEMAPHORE = 16
     """Add to a semaphore (`SemaphoreBody`)."""
     BARRIER = 17
@@ -97,22 +108,116 @@ class Status(enum.Enum, shape=unsigned(8)):
     BAD_FORMAT = 6
     """A format, function or flag that the unit does not know, or a pair that has no path."""
     BAD_INDEX = 7
-    """A compressed stream names an index that is not below K."""
+    """A compressed stream names an index that is not below K, or out of order."""
     WATCHDOG = 8
     """No unit made progress for `Csr.WATCHDOG` cycles."""
     ABORTED = 9
     """The host aborted the job."""
     MEMORY_FAULT = 10
     """The memory controller broke a rule of the DRAM: a fault of the card, not of the job."""
+    BAD_SCALE = 11
+    """A scale is zero, subnormal, infinite or not a number."""
 
 
 class Format(enum.Enum, shape=unsigned(8)):
-    """Number formats. Inputs: INT8, FP16. Outputs: all."""
+    """Number formats. Both inputs of MATMUL: all but INT32 and FP32. Outputs: all."""
 
     INT8 = 0
     FP16 = 1
     INT32 = 2
     FP32 = 3
+    INT4 = 4
+    """Two numbers a byte, the low half first."""
+    BF16 = 5
+    E4M3 = 6
+    """FP8 with 4 bits of exponent as OCP defines it: no infinity, largest number 448."""
+    E5M2 = 7
+    """FP8 with 5 bits of exponent: the upper half of an FP16 number."""
+
+
+BITS: dict[Format, int] = {
+    Format.INT8: 8,
+    Format.FP16: 16,
+    Format.INT32: 32,
+    Format.FP32: 32,
+    Format.INT4: 4,
+    Format.BF16: 16,
+    Format.E4M3: 8,
+    Format.E5M2: 8,
+}
+"""Bits of a number of each format."""
+
+INPUT_FORMATS = (
+    Format.INT8,
+    Format.FP16,
+    Format.INT4,
+    Format.BF16,
+    Format.E4M3,
+    Format.E5M2,
+)
+"""Formats that MATMUL takes as inputs."""
+
+
+class Mode(enum.Enum, shape=unsigned(2)):
+    """How the array multiplies: what both inputs of a MATMUL are widened to (`array_mode`)."""
+
+    INT8 = 0
+    """Two products a PE and cycle, each summed in 48 bits."""
+    FP16 = 1
+    """One product a PE and cycle; sums of 96 bits in units of 2^-48."""
+    INT4 = 2
+    """Four products a PE and cycle, each summed in 24 bits."""
+    BF16 = 3
+    """One product a PE and cycle; sums of 96 bits in units of 2^anchor: a window."""
+
+
+LANES: dict[Mode, int] = {Mode.INT8: 2, Mode.FP16: 1, Mode.INT4: 4, Mode.BF16: 1}
+"""Columns of the resident operand that one PE holds."""
+
+
+def array_mode(stream: Format, resident: Format) -> Mode | None:
+    """Return the mode for a pair of input formats, or None where it has no path.
+
+    The mode is the one with the most lanes that holds the numbers of both formats exactly. There
+    is none for FP16 with BF16.
+    """
+    pair = {stream, resident}
+    if not pair <= set(INPUT_FORMATS) or pair == {Format.FP16, Format.BF16}:
+        return None
+    if Format.BF16 in pair:
+        return Mode.BF16
+    if pair == {Format.INT4}:
+        return Mode.INT4
+    return Mode.INT8 if pair <= {Format.INT4, Format.INT8} else Mode.FP16
+
+
+MIN_ANCHOR, MAX_ANCHOR = -126, 32
+"""Range of `MatmulBody.anchor`: no sum in the window is subnormal in FP32, or too large for it."""
+
+
+class Encoding(enum.Enum, shape=unsigned(8)):
+    """How a stream names the k of its values (`DirectoryEntry`)."""
+
+    DENSE = 0
+    """Values only: k counts up."""
+    DELTA = 1
+    """Each value with the number of zeros before it."""
+    SPARSE_2_4 = 2
+    """Two values of every four, each with its place among the four."""
+    SPARSE_1_4 = 3
+    """One value of every four."""
+    SPARSE_1_8 = 4
+    """One value of every eight."""
+
+
+ENTRIES: dict[Encoding, dict[int, int]] = {
+    Encoding.DENSE: {4: 32, 8: 16, 16: 8},
+    Encoding.DELTA: {4: 10, 8: 8, 16: 5},
+    Encoding.SPARSE_2_4: {4: 20, 8: 12, 16: 7},
+    Encoding.SPARSE_1_4: {4: 20, 8: 12, 16: 7},
+    Encoding.SPARSE_1_8: {4: 18, 8: 11, 16: 6},
+}
+"""Entries of a stream granule, by encoding and bits of a value."""
 
 
 class Function(enum.Enum, shape=unsigned(8)):
@@ -125,8 +230,23 @@ class Function(enum.Enum, shape=unsigned(8)):
 class MatmulFlag(enum.IntFlag):
     """Bits of `MatmulBody.flags`."""
 
-    SPARSE = 1
-    """Streams hold (value, index delta) entries instead of values only."""
+    BLOCK_SCALE = 1
+    """The sum of every slice of K is rounded to FP32 and multiplied by its own entry's scale; these
+    are added in FP32, in ascending k, to the bias. Else slices are added exactly, before any
+    rounding."""
+
+
+class Flag(enum.IntFlag):
+    """Bits of `Completion.flags`: what a result may have lost without being an error."""
+
+    BELOW = 1
+    """A product had bits below the window (`Mode.BF16`); they were cut off."""
+    ABOVE = 2
+    """A product was too large for the window; it counts as an infinity of its sign."""
+    OVERFLOW = 4
+    """A finite number was too large for a float output, or for INT32."""
+    NAN = 8
+    """A result is not a number."""
 
 
 class SemaphoreRef(data.Struct):
@@ -164,7 +284,7 @@ class Command(data.Struct):
     opcode: unsigned(8)
     version: unsigned(8)
     queue: unsigned(8)
-    """`Queue`. LOAD: LOAD0 or LOAD1. STORE, MATMUL, POOL: STORE, COMPUTE, VECTOR. Else 0."""
+    """`Queue`. LOAD: LOAD0 or LOAD1. STORE, MATMUL, VECTOR: STORE, COMPUTE, VECTOR. Else 0."""
     pong_outer: unsigned(8)
     wait: data.ArrayLayout(SemaphoreRef, 4)
     signal: data.ArrayLayout(SemaphoreRef, 4)
@@ -192,59 +312,111 @@ class TransferBody(data.Struct):
 
 
 class MatmulBody(data.Struct):
-    """MATMUL: for each visit of each engine and each of ``n`` columns, an exact dot product.
+    """MATMUL: for each of ``entries`` rows and each of ``n`` columns, an exact dot product.
 
-    Operand 0 is the scratchpad address of the *stream blob*: the directory (``visits * rows``
-    entries of `DirectoryEntry`, entry ``v * rows + r`` for engine r's visit v) followed by the
+    Operand 0 is the scratchpad address of the *stream blob*: the directory followed by the
     streams. Operand 1 is the address of the resident operand X, operand 2 of the output.
 
-    Element k of column j of X lies at
-    ``x + (j // n_inner) * x_outer_stride + (j % n_inner) * x_inner_stride
-    + (k // run) * x_run_stride + (k % run) * size`` with ``run = run_bytes / size``: a window of
-    ``K / run`` rows of ``run_bytes`` contiguous bytes. The result of directory entry e and column
-    j goes to ``out + e.out_offset + (j // n_inner) * out_outer_stride
-    + (j % n_inner) * out_inner_stride``. X has byte alignment (INT8) or 2 (FP16); results are
-    aligned to their size; the blob to 16.
+    K is worked through in *slices* of ``slice`` numbers; the last one may be shorter. The directory
+    has ``slices * entries`` of `DirectoryEntry`: entry ``s * entries + i`` for slice s of row i.
+    Columns are worked through in *blocks* of ``cols * LANES``. The rows of all blocks, one block
+    after the other, are dealt to the engines in turn: engine ``(b * entries + i) % rows`` has row i
+    in block b, in all slices.
+
+    Element k of column j of X lies at ``x + (j // n_inner) * x_outer_stride
+    + (j % n_inner) * x_inner_stride + (q // runs_inner) * x_run_outer_stride
+    + (q % runs_inner) * x_run_stride`` plus ``k % run`` numbers, where ``run`` is how many numbers
+    ``run_bytes`` hold and ``q = k // run``: a window of contiguous runs on two loops. The result of
+    row i and column j goes to ``out + out_offset + (j // n_inner) * out_outer_stride
+    + (j % n_inner) * out_inner_stride``, with the ``out_offset`` of the row's entry in the last
+    slice. Columns j and j + 1, for even j, of INT4 results share the byte of column j, low half
+    first; ``n_inner`` is then even or at least ``n``, and the stride of the odd columns does not
+    matter. X is aligned to the size of its numbers, or 1; results to theirs, or 1; the blob to 16.
     """
 
     k: unsigned(16)
-    """Length of the dot products: 1 to `CardConfig.operand_depth`; a multiple of ``run``."""
+    """Length of the dot products: 1 to `MAX_K`; a whole number of runs."""
     n: unsigned(16)
     """Columns: 1 to 65535."""
     n_inner: unsigned(16)
-    visits: unsigned(16)
-    """Directory entries of each engine; the directory is padded with empty ones."""
+    entries: unsigned(16)
+    """Rows: directory entries of each slice. With more than one slice at most
+    ``rows * CardConfig.partial_rows``, or half of that in `Mode.INT4` with BLOCK_SCALE."""
     run_bytes: unsigned(16)
-    reserved0: unsigned(16)
+    slice: unsigned(16)
+    """Numbers in a slice of K; if below ``k``, a multiple of `RELEASE_WORDS`. At most
+    `CardConfig.operand_depth`, unless ``entries`` is at most ``rows``."""
     x_run_stride: signed(32)
+    x_run_outer_stride: signed(32)
     x_inner_stride: signed(32)
     x_outer_stride: signed(32)
     out_inner_stride: signed(32)
     out_outer_stride: signed(32)
+    runs_inner: unsigned(16)
+    stream_format: unsigned(8)
+    encoding: unsigned(8)
+    """`Encoding` of the streams."""
     in_format: unsigned(8)
+    """Format of X."""
     out_format: unsigned(8)
     flags: unsigned(8)
+    """`MatmulFlag`."""
     function: unsigned(8)
+    anchor: signed(16)
+    """`Mode.BF16`: the lowest bit of a sum weighs 2^anchor, from `MIN_ANCHOR` to `MAX_ANCHOR`.
+    Else 0."""
     zero_point: signed(16)
-    """Added to integer results after rounding: -128 to 127 for INT8, else 0."""
+    """Added to INT8 and INT4 results after rounding."""
     clamp_low: signed(16)
-    """INT8 results are clamped to [clamp_low, clamp_high] after the zero point is added."""
+    """These results are clamped to [clamp_low, clamp_high] after the zero point is added."""
     clamp_high: signed(16)
-    reserved1: unsigned(16)
-    parameter: data.ArrayLayout(unsigned(32), 4)
+    parameter: data.ArrayLayout(unsigned(32), 3)
     """Parameters of the PLU function, latched with the command."""
-    reserved2: unsigned(32)
 
 
-class PoolBody(data.Struct):
-    """POOL: INT8 maximum over windows, 16 channels a granule.
+class VectorOp(enum.Enum, shape=unsigned(8)):
+    """What VECTOR computes (`VectorBody`)."""
 
-    Output granule (y, x, c) is the maximum, byte by byte and signed, over ``ky < kernel_y`` and
-    ``kx < kernel_x`` of the granule at
-    ``in + y * in_y_stride + x * in_x_stride + ky * in_ky_stride + kx * in_kx_stride + 16 * c``,
-    and goes to ``out + y * out_y_stride + x * out_x_stride + 16 * c``. Operand 1 is the input,
-    operand 2 the output, operand 0 unused. All addresses and strides are multiples of 16. The
-    output overlaps neither the input nor the next iteration's input.
+    MAX = 0
+    """Maximum over windows."""
+    AVERAGE = 1
+    """Scaled sum over windows: average and global pooling."""
+    ADD = 2
+    """Sum of two tensors."""
+    MULTIPLY = 3
+    """Product of two tensors, number by number."""
+
+
+class VectorBody(data.Struct):
+    """VECTOR: INT8 pooling and elementwise operations, 16 channels a granule.
+
+    Output granule (y, x, c) goes to ``out + y * out_y_stride + x * out_x_stride + 16 * c``. For
+    each of its bytes, with ``a`` and ``b`` the signed bytes at the same place of input granules:
+
+    MAX: the largest ``a`` of the window. Its granules, over ``ky < kernel_y`` and
+    ``kx < kernel_x``, lie at
+    ``in + y * in_y_stride + x * in_x_stride + ky * in_ky_stride + kx * in_kx_stride + 16 * c``.
+
+    AVERAGE: ``v = s * a_scale``, where ``s`` is the sum over the same window of ``a - a_zero``. It
+    is exact, and ``a_scale`` holds 1 / (granules of the window) and the ratio of the scales.
+
+    ADD: ``v = (a - a_zero) * a_scale + (b - b_zero) * b_scale``: two products, then their sum.
+
+    MULTIPLY: ``v = (a - a_zero) * (b - b_zero) * a_scale``: the first product is exact.
+
+    ADD and MULTIPLY have a kernel of 1 x 1. ``a`` lies as for MAX, and ``b`` at
+    ``second + y * in_ky_stride + x * in_kx_stride + 16 * c``.
+
+    Each FP32 product and sum is rounded to nearest even. The result is ``v`` rounded to nearest
+    even (0 for NaN), plus ``zero_point``, raised to ``clamp_low`` if it is below, then lowered to
+    ``clamp_high`` if it is above; its low 8 bits are stored. MAX ignores zeros, scales and clamps.
+    No result raises a `Flag`.
+
+    Operand 1 is the input, operand 2 the output; operand 0 is the second input of ADD and MULTIPLY,
+    and otherwise unused. All addresses and strides are multiples of 16. The output overlaps neither
+    an input nor an input of the next iteration, but for this: with a kernel of 1 x 1 an output
+    granule may take the place of an input granule of its own (y, x, c), of either input, that no
+    other output granule of this or the next iteration is made from.
     """
 
     granules: unsigned(16)
@@ -255,12 +427,26 @@ class PoolBody(data.Struct):
     in_y_stride: signed(32)
     in_x_stride: signed(32)
     in_ky_stride: signed(32)
+    """ADD and MULTIPLY: the second input's y stride."""
     in_kx_stride: signed(32)
+    """ADD and MULTIPLY: the second input's x stride."""
     out_y_stride: signed(32)
     out_x_stride: signed(32)
+    a_scale: unsigned(32)
+    """FP32. A normal number, except for MAX."""
+    b_scale: unsigned(32)
+    """FP32. A normal number for ADD, otherwise unused."""
+    op: unsigned(8)
+    """`VectorOp`."""
     in_format: unsigned(8)
     """INT8 only."""
-    reserved: unsigned(248)
+    a_zero: signed(8)
+    b_zero: signed(8)
+    """Unused by MAX and AVERAGE."""
+    zero_point: signed(16)
+    clamp_low: signed(16)
+    clamp_high: signed(16)
+    reserved: unsigned(112)
 
 
 class SemaphoreBody(data.Struct):
@@ -292,11 +478,13 @@ class Completion(data.Struct):
     status: unsigned(8)
     unit: unsigned(8)
     """`Unit` that failed, or 0."""
-    reserved: unsigned(8)
+    flags: unsigned(8)
+    """`Flag`: what any result of a job that ended well has lost."""
     valid: unsigned(8)
     """1. Clear it before the doorbell to see the record arrive."""
     command: unsigned(32)
-    """Index within the job of the command that failed, or of END."""
+    """Index within the job of the command that failed; else of the first that raised a flag; else
+    of END."""
     cycles: unsigned(32)
     """From the job's first command fetch, two cycles after the doorbell, to this record; modulo
     2^32."""
@@ -305,21 +493,27 @@ class Completion(data.Struct):
 class DirectoryEntry(data.Struct):
     """One visit of one engine: where its stream lies and what finishes its results.
 
-    An empty entry (``count`` 0) makes no results. A stream is ``granules(count)`` granules that
-    start at ``stream`` granules after the blob. Each granule holds, lowest byte first: dense INT8
-    16 values; dense FP16 8 values; sparse INT8 8 values (bytes 0-7), then 8 deltas (bytes 8-15);
-    sparse FP16 5 values (bytes 0-9), then 5 deltas (bytes 10-14). Index of entry i:
-    ``k[i] = k[i-1] + delta[i] + 1`` with ``k[-1] = -1``. A sparse entry with value 0 and delta 255
-    is the escape: it only advances the index. A dense stream has ``count`` = K.
+    An entry with ``count`` 0 is empty: its row has no results, and it is empty in every slice. A
+    stream has ``count`` values in granules that start ``stream`` granules after the blob; a granule
+    holds as many as `ENTRIES` says, from the lowest bit on. What tells their k follows at the next
+    byte; k counts from the start of the slice.
+
+    `Encoding.DENSE`: nothing follows; ``count`` is the length of the slice.
+    `Encoding.DELTA`: a byte for each value: ``k[i] = k[i-1] + delta[i] + 1`` with ``k[-1] = -1``. A
+    value of zero adds nothing: with a delta of 255 it is the escape.
+    N of M: 2 bits for each value (3 for 1 of 8), packed from the lowest on:
+    ``k[i] = M * (i // N) + place[i]``. Two places of one group ascend.
     """
 
     stream: unsigned(16)
     count: unsigned(16)
     out_offset: unsigned(32)
     bias: unsigned(32)
-    """INT32 added to the exact sum (integer inputs), or FP32 added after the scale (floats)."""
+    """INT32 added to the exact sum (both inputs integers, no `MatmulFlag.BLOCK_SCALE`), or else
+    FP32, added after the scale. That of the last slice counts; with BLOCK_SCALE that of the
+    first."""
     scale: unsigned(32)
-    """FP32. A subnormal counts as zero."""
+    """FP32, a normal number. That of the last slice counts; with BLOCK_SCALE each."""
 
 
 class Csr(enum.IntEnum):
@@ -375,10 +569,17 @@ class Csr(enum.IntEnum):
     """... for its operands."""
     STALL_DRAIN = 0xA0
     """... for the drain or the epilogue."""
-    IDLE = 0xA8
-    """Engine-cycles without work while a job ran."""
+    IDLE_IMBALANCE = 0xA8
+    """Engine-cycles without work while another engine had some."""
     BYTES_READ = 0xB0
     BYTES_WRITTEN = 0xB8
     HBM_ROW_HITS = 0xC0
     HBM_ACTIVATES = 0xC8
     HBM_REFRESHES = 0xD0
+    IDLE_MEMORY = 0xD8
+    """Engine-cycles in which no engine had work, and a load or store unit did. With MAC_ACTIVE, the
+    three stalls and the other two idle counts these add up to ``rows * CYCLES``."""
+    IDLE_OTHER = 0xE0
+    """Engine-cycles in which neither engines nor load or store units had work."""
+    COUNT_ENGINE = 0xE8
+    """Whose cycles the engine counters count: an engine's index, or 0xFF for all (reset value)."""

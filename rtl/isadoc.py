@@ -12,11 +12,14 @@ from pathlib import Path
 from amaranth.hdl import Shape
 from amaranth.lib import data
 
-from . import isa
+from . import config, isa
 
 __all__ = ["document", "field_rows", "main"]
 
 TARGET = Path(isa.__file__).resolve().parent.parent / "docs" / "isa.md"
+
+SETTINGS = (isa.Csr.COUNT_ENGINE,)
+"""Registers above the first counter that are no counters."""
 
 INTRODUCTION = """\
 # Commands, registers and binary formats
@@ -45,12 +48,39 @@ A command is checked in this order, and the first check that fails gives the sta
 2. version: `BAD_VERSION`
 3. reserved fields, the bits of `pong_outer` above bit 2, and a SEMAPHORE's `index` of {semaphores}
    or more: `BAD_FORMAT`
-4. `inner` and `outer` of LOAD, STORE, MATMUL and POOL: `BAD_LENGTH`
+4. `inner` and `outer` of LOAD, STORE, MATMUL and VECTOR: `BAD_LENGTH`
 5. END only: alignment of `completion`, `BAD_ALIGNMENT`; its range, `BAD_ADDRESS`
 
 These errors blame the unit `SEQUENCER`, and are reported when everything before the command has
 run as far as it can. All other errors come from the unit that runs the command. SEMAPHORE, BARRIER
 and END ignore `wait`, `signal`, `inner`, `outer` and `operand`.
+
+MATMUL checks each iteration in this order:
+
+1. `BAD_LENGTH`: one of `k`, `n`, `n_inner`, `entries`, `run_bytes`, `runs_inner` and `slice` is 0;
+   `k` is above {max_k}, or not a whole number of runs; the smaller of `slice` and `k` is above
+   `OPERAND_DEPTH`, with more entries than rows; `slice` is below `k`, and not a multiple of
+   {release}, or has more entries than partial sums can be kept for
+2. `BAD_FORMAT`: a format, encoding, flag or function is unknown; the inputs have no mode; INT32
+   results, unless both inputs are integers and there is no `BLOCK_SCALE`; `anchor` is out of range,
+   or not 0 where it has no meaning; INT4 results with an odd `n_inner` below `n`
+3. `BAD_ALIGNMENT`: of the blob, of X with its strides and `run_bytes`, of results with their
+   strides
+4. `BAD_ADDRESS`: the directory or X leaves the scratchpad
+5. of entries that are not empty: `BAD_ALIGNMENT` (`out_offset`), `BAD_ADDRESS` (a stream, a
+   result), `BAD_SCALE` (any scale), `BAD_INDEX`
+
+VECTOR checks each iteration in this order:
+
+1. `BAD_LENGTH`: one of `granules`, `out_y`, `out_x`, `kernel_y` and `kernel_x` is 0; ADD or
+   MULTIPLY with a kernel other than 1 x 1
+2. `BAD_FORMAT`: `op` is unknown, or `in_format` is not INT8
+3. `BAD_ALIGNMENT`: of an operand that is used, or a stride
+4. `BAD_SCALE`: `a_scale`, except for MAX; `b_scale` of ADD
+5. `BAD_ADDRESS`: a granule read or written is outside the scratchpad
+
+Where an iteration has several faults, another of them than the first may be reported from
+`BAD_ADDRESS` on.
 
 After the first error of a job the card stops its units, resets them and the semaphores, skips the
 job's commands up to and including its END, and writes the completion record with the error. If END
@@ -75,7 +105,14 @@ def _docstrings(cls: type) -> dict[str, str]:
 
 def _markdown(text: str) -> str:
     """Turn the markup of a docstring into Markdown."""
-    return re.sub(r"`(?:\w+\.)?(\w+)`", r"`\1`", text.replace("``", "`"))
+
+    def name(match: re.Match[str]) -> str:
+        # A field is only known by its structure; all other names are unique.
+        owner = getattr(isa, match[1] or "", None)
+        of_structure = isinstance(owner, type) and issubclass(owner, data.Struct)
+        return f"`{match[1]}.{match[2]}`" if of_structure else f"`{match[2]}`"
+
+    return re.sub(r"`(?:(\w+)\.)?(\w+)`", name, text.replace("``", "`"))
 
 
 def _prose(cls: type) -> str:
@@ -141,16 +178,40 @@ def _enumeration(cls: type[python_enum.Enum]) -> str:
 
 def _registers() -> str:
     meanings = _docstrings(isa.Csr)
-    rows = [
-        (f"0x{member.value:02X}", f"`{member.name}`", _markdown(meanings.get(member.name, "")))
-        for member in isa.Csr
-    ]
-    split = next(n for n, member in enumerate(isa.Csr) if member is isa.Csr.CYCLES)
     header = ("address", "name", "meaning")
+    counters, others = [], []
+    for member in isa.Csr:
+        rows = counters if member >= isa.Csr.CYCLES and member not in SETTINGS else others
+        meaning = _markdown(meanings.get(member.name, ""))
+        rows.append((f"0x{member.value:02X}", f"`{member.name}`", meaning))
     return (
-        f"{_prose(isa.Csr)}\n\n{_table(header, rows[:split])}\n\n"
+        f"{_prose(isa.Csr)}\n\n{_table(header, others)}\n\n"
         "Counters have 64 bits: the low word at the address given, the high word 4 bytes above.\n\n"
-        f"{_table(header, rows[split:])}\n"
+        f"{_table(header, counters)}\n"
+    )
+
+
+def _entries() -> str:
+    """Return how many entries of a stream a granule holds."""
+    widths = sorted({bits for by_bits in isa.ENTRIES.values() for bits in by_bits})
+    rows = [
+        (f"`{encoding.name}`", *(str(by_bits[bits]) for bits in widths))
+        for encoding, by_bits in isa.ENTRIES.items()
+    ]
+    return "Entries of a granule, by encoding and bits of a value:\n\n" + _table(
+        ("encoding", *(f"{bits} bits" for bits in widths)), rows
+    )
+
+
+def _modes() -> str:
+    """Return the mode of each pair of input formats."""
+    names = [f"`{form.name}`" for form in isa.INPUT_FORMATS]
+    rows = []
+    for stream in isa.INPUT_FORMATS:
+        modes = [isa.array_mode(stream, resident) for resident in isa.INPUT_FORMATS]
+        rows.append((f"`{stream.name}`", *(f"`{mode.name}`" if mode else "" for mode in modes)))
+    return "Mode by the format of the stream (left) and of X (top):\n\n" + _table(
+        ("", *names), rows
     )
 
 
@@ -231,18 +292,20 @@ def document() -> str:
         "queues": len(isa.Queue),
         "semaphores": isa.SEMAPHORES,
         "abi": isa.ABI_VERSION,
+        "max_k": config.MAX_K,
+        "release": config.RELEASE_WORDS,
     }
     bodies = {
         isa.TransferBody: "LOAD, STORE",
         isa.MatmulBody: "MATMUL",
-        isa.PoolBody: "POOL",
+        isa.VectorBody: "VECTOR",
         isa.SemaphoreBody: "SEMAPHORE",
         isa.BarrierBody: "BARRIER",
         isa.EndBody: "END",
     }
     enumerations = (
         *(isa.Opcode, isa.Queue, isa.Unit),
-        *(isa.Format, isa.Function, isa.MatmulFlag),
+        *(isa.Format, isa.Mode, isa.Encoding, isa.Function, isa.MatmulFlag, isa.VectorOp, isa.Flag),
     )
     parts = [
         INTRODUCTION.format(**sizes),
@@ -253,6 +316,7 @@ def document() -> str:
         *(_structure(layout, f"{name}: `{layout.__name__}`") for layout, name in bodies.items()),
         "## Enumerations\n",
         *map(_enumeration, enumerations),
+        f"{_modes()}\n",
         "## Checks and errors\n",
         _enumeration(isa.Status),
         CHECKS.format(**sizes),
@@ -260,6 +324,7 @@ def document() -> str:
         _structure(isa.Completion),
         "## Streams\n",
         _structure(isa.DirectoryEntry),
+        f"{_entries()}\n",
         "## Registers\n",
         _registers(),
         "## Examples\n",

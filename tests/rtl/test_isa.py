@@ -16,7 +16,7 @@ STRUCTURES = {
     isa.DirectoryEntry: 16,
     isa.TransferBody: 64,
     isa.MatmulBody: 64,
-    isa.PoolBody: 64,
+    isa.VectorBody: 64,
     isa.SemaphoreBody: 64,
     isa.BarrierBody: 64,
     isa.EndBody: 64,
@@ -61,10 +61,13 @@ def test_fields_are_aligned(layout: type[data.Struct]) -> None:
         (isa.Operand, "pong", 12),
         (isa.TransferBody, "scratchpad_z_stride", 20),
         (isa.MatmulBody, "x_run_stride", 12),
-        (isa.MatmulBody, "in_format", 32),
-        (isa.MatmulBody, "parameter", 44),
-        (isa.PoolBody, "in_format", 32),
+        (isa.MatmulBody, "runs_inner", 36),
+        (isa.MatmulBody, "in_format", 40),
+        (isa.MatmulBody, "anchor", 44),
+        (isa.MatmulBody, "parameter", 52),
+        (isa.VectorBody, "in_format", 41),
         (isa.EndBody, "tag", 4),
+        (isa.Completion, "flags", 6),
         (isa.Completion, "valid", 7),
         (isa.Completion, "cycles", 12),
         (isa.DirectoryEntry, "scale", 12),
@@ -113,7 +116,11 @@ def test_document_names_everything() -> None:
     for layout in STRUCTURES:
         for name, _ in layout.as_shape():
             assert f"`{name}`" in text, name
-    for codes in (isa.Csr, isa.Status, isa.Opcode, isa.Unit, isa.Format, isa.Function):
+    enumerations = (
+        *(isa.Csr, isa.Status, isa.Opcode, isa.Unit, isa.Format, isa.Function),
+        *(isa.Mode, isa.Encoding, isa.Flag, isa.MatmulFlag),
+    )
+    for codes in enumerations:
         for code in codes:
             assert f"`{code.name}`" in text, code
 
