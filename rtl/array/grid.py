@@ -1,11 +1,12 @@
 """The systolic array: rows by columns of PEs, and the hops between them."""
 
-from amaranth.hdl import Module
+from amaranth.hdl import Module, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from ..config import CardConfig
 from ..hierarchy import Repeated
+from ..isa import Mode
 from .pe import PE
 from .ports import drain_layout, fill_layout, stream_layout
 
@@ -21,7 +22,9 @@ class Grid(wiring.Component):
 
     Members
     -------
-    fp16 : ``In(1)``
+    mode : ``In(Mode)``
+    offset : ``In(signed(10))``
+        `offset_of` the mode; both are still while a command's weights and sums are in the array.
     stream : ``In(stream_layout).array(rows)``
         Weights, into column 0.
     fill : ``In(fill_layout).array(cols)``
@@ -30,8 +33,8 @@ class Grid(wiring.Component):
         Pulses for each operand word that has reached the row: a weight that enters the row in the
         next cycle finds it in every column.
     release : ``Out(1).array(rows)``
-        Pulses when a weight marked ``release`` has left the last column: the engine's reads of
-        the column block are over.
+        Pulses when a hop marked ``release``, with or without a weight, has left the last column:
+        every PE of the row has read the weights that came before it, and its own.
     drain : ``Out(drain_layout).array(rows)``
         Sums, out of column 0: the first beat 9 cycles after the visit's last weight entered, then
         one a cycle, column 0 first.
@@ -41,7 +44,8 @@ class Grid(wiring.Component):
         self._config = config
         super().__init__(
             {
-                "fp16": In(1),
+                "mode": In(Mode),
+                "offset": In(signed(10)),
                 "stream": In(stream_layout(config)).array(config.rows),
                 "fill": In(fill_layout(config)).array(config.cols),
                 "filled": Out(1).array(config.rows),
@@ -58,7 +62,8 @@ class Grid(wiring.Component):
             for c, pe in enumerate(row):
                 m.submodules[f"pe_{r}_{c}"] = Repeated(pe, "pe")
                 m.d.comb += [
-                    pe.fp16.eq(self.fp16),
+                    pe.mode.eq(self.mode),
+                    pe.offset.eq(self.offset),
                     pe.stream_i.eq(row[c - 1].stream_o if c else self.stream[r]),
                     pe.fill_i.eq(pes[r - 1][c].fill_o if r else self.fill[c]),
                 ]
