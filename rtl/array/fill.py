@@ -1,87 +1,38 @@
 """The fill path: reads windows of the resident operand and turns them into operand words."""
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed, unsigned
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import In, Out
 
-from ..config import GRANULE, CardConfig
+from ..config import GRANULE, RELEASE_WORDS, CardConfig
 from ..core.ports import ReadPort
-from ..isa import Format, MatmulBody, Status
+from ..hierarchy import Repeated
+from ..isa import LANES, Format, MatmulBody, Status
+from ..numerics.widen import mode_of
 from .ports import fill_layout
+from .serializer import SETS, Serializer
 
 __all__ = ["Fill"]
 
-_READ_AHEAD = 8
-"""Chunks read or asked for, and not yet in a column."""
-
-
-class _Serializer(wiring.Component):
-    """One column's transposition: takes chunks of consecutive k, gives an operand word a cycle.
-
-    Members
-    -------
-    fp16 : format
-    load : load ``chunk`` into the waiting register of lane 0 or 1
-    transfer : move what waits into the shift registers
-    shift : next word
-    word : the current one
-    """
-
-    def __init__(self, chunk_bytes: int) -> None:
-        self._parts = chunk_bytes // 8
-        super().__init__(
-            {
-                "fp16": In(1),
-                "load": In(2),
-                "chunk": In(8 * chunk_bytes),
-                "transfer": In(1),
-                "shift": In(1),
-                "word": Out(16),
-            }
-        )
-
-    def elaborate(self, platform: object) -> Module:
-        m = Module()
-        words = []
-        for lane in range(2):
-            # In parts of 64 bits, which simulate faster than one wide register.
-            waiting, parts = (
-                [Signal(64, name=f"{name}{lane}_{i}", reset_less=True) for i in range(self._parts)]
-                for name in ("waiting", "part")
-            )
-
-            def shifted(bits: int, parts=parts) -> list:
-                above = [*parts[1:], Const(0, 64)]
-                return [
-                    part.eq(Cat(part[bits:], upper[:bits]))
-                    for part, upper in zip(parts, above, strict=True)
-                ]
-
-            with m.If(self.load[lane]):
-                m.d.sync += Cat(waiting).eq(self.chunk)
-            with m.If(self.transfer):
-                m.d.sync += Cat(parts).eq(Cat(waiting))
-            with m.Elif(self.shift):
-                if lane == 0:
-                    with m.If(self.fp16):
-                        m.d.sync += shifted(16)
-                    with m.Else():
-                        m.d.sync += shifted(8)
-                else:
-                    m.d.sync += shifted(8)
-            words.append(parts[0])
-        m.d.comb += self.word.eq(Mux(self.fp16, words[0][:16], Cat(words[0][:8], words[1][:8])))
-        return m
+_SPOT = data.StructLayout({"offset": signed(32), "outer": signed(32), "inner": unsigned(16)})
+"""Where a column is: its byte offset, that of its outer loop's start, and its place from there."""
 
 
 class Fill(wiring.Component):
     """Fills the operand memories of all columns in step, one word a column and cycle.
 
-    For each column block of an iteration, element k of each column is written to the next ring
-    address: the block's k run through the ring in order. Reads follow the windows that
-    `MatmulBody` describes; each takes up to `CardConfig.fill_bytes` from any byte address. Writing
-    stops where the ring still holds words that an engine has not released.
+    For each column block of an iteration, element k of each column is widened to the array's mode
+    and written to the next ring address: the block's k run through the ring in order; after the
+    last one the address advances to the next multiple of `RELEASE_WORDS`. Reads follow the windows
+    that `MatmulBody` describes; each takes a *chunk*: up to `CardConfig.fill_bytes` of one block
+    column, from any byte address. Writing stops where the ring still holds words that an engine has
+    not released.
+
+    A chunk is read of each block column before its words are written: where no read waits, the
+    first word leaves ``min(n, cols * LANES) + 4`` cycles after ``start``. A chunk is asked for in
+    every cycle, up to `SETS` chunks of each column ahead, with no bubble between chunks, runs,
+    blocks or iterations; nor is there one between words whose chunks are here.
 
     Parameters
     ----------
@@ -92,14 +43,18 @@ class Fill(wiring.Component):
     start : ``In(stream)``
         Byte address of the resident operand: starts an iteration.
     body : ``In(MatmulBody)``
-        The command; still while it runs.
+        The command; still from ``start`` to ``done``. One that breaks its rules makes words without
+        meaning, and may need a reset.
     read : ``Out(ReadPort)``
         As wide as two chunks.
     fill : ``Out(fill_layout).array(cols)``
     release : ``In(1)``
-        Pulses when every engine is done with the oldest block.
+        Pulses when every engine is done with the oldest `RELEASE_WORDS` words of the ring.
+    done : ``Out(1)``
+        Pulses with an iteration's last word. Its results may be there earlier: not every operand
+        needs to meet a weight.
     error : ``Out(1)``, status : ``Out(Status)``
-        Pulses on an address outside the scratchpad.
+        High from an address outside the scratchpad on; nothing more is read.
     """
 
     def __init__(self, config: CardConfig) -> None:
@@ -111,6 +66,7 @@ class Fill(wiring.Component):
                 "read": Out(ReadPort(config, 2 * config.fill_bytes // GRANULE)),
                 "fill": Out(fill_layout(config)).array(config.cols),
                 "release": In(1),
+                "done": Out(1),
                 "error": Out(1),
                 "status": Out(Status),
             }
@@ -118,180 +74,257 @@ class Fill(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        fp16 = Signal()
-        m.d.comb += fp16.eq(self.body.in_format == Format.FP16)
         config = self._config
-        count = range(2 * config.cols + 1)
-        chunk = data.StructLayout({"columns": count, "words": range(config.fill_bytes + 1)})
-        m.submodules.chunks = chunks = SyncFIFO(width=chunk.size, depth=4)
-        m.submodules.loads = loads = SyncFIFO(width=8 * config.fill_bytes, depth=_READ_AHEAD)
-        self._read(m, fp16, chunk, chunks, loads)
-        self._write(m, fp16, chunk, chunks, loads)
+        mode, _ = mode_of(m, self.body.stream_format, self.body.in_format)
+        columns = [Serializer(config) for _ in range(config.cols)]
+        for c, column in enumerate(columns):
+            m.submodules[f"column_{c}"] = Repeated(column, "serializer")
+            m.d.comb += [column.mode.eq(mode), column.in_format.eq(self.body.in_format)]
+        # What is still to be known of a chunk when all block columns have been read of.
+        chunk = data.StructLayout(
+            {"bytes": range(config.fill_bytes + 1), "block_end": 1, "iteration_end": 1}
+        )
+        m.submodules.chunks = chunks = SyncFIFO(width=chunk.size, depth=SETS)
+        # Sets that are free to be asked for, and sets that all block columns have arrived in.
+        free, full = Signal(range(SETS + 1), init=SETS), Signal(range(SETS + 1))
+        claimed, asked = self._ask(m, mode, free.any(), chunks, chunk)
+        arrived = self._load(m, mode, asked, columns)
+        done = self._write(m, full.any(), data.View(chunk, chunks.r_data), columns)
+        m.d.comb += chunks.r_en.eq(done)
+        m.d.sync += [free.eq(free - claimed + done), full.eq(full + arrived - done)]
         return m
 
-    def _read(self, m: Module, fp16, chunk, chunks: SyncFIFO, loads: SyncFIFO) -> None:
-        """Walk blocks, runs, chunks and columns; read one chunk a cycle."""
+    def _ask(self, m: Module, mode, free, chunks: SyncFIFO, chunk: data.StructLayout):
+        """Walk blocks, runs, chunks and block columns; ask for one chunk a cycle.
+
+        Returns whether a set was claimed, and for the request on the port its place in a granule
+        and whether it is its chunk's last.
+        """
         config, body = self._config, self.body
         size = config.fill_bytes
-        spot = data.StructLayout({"offset": signed(32), "outer": signed(32), "inner": unsigned(16)})
-        active = Signal()
-        base, run_base, chunk_base = Signal(32), Signal(32), Signal(32)
-        columns, run_left, k_left = Signal(16), Signal(16), Signal(16)
-        block_spot, here, next_spot = Signal(spot), Signal(spot), Signal(spot)
-        index = Signal(range(2 * config.cols))
-        limit, words = Signal(range(2 * config.cols + 1)), Signal(range(size + 1))
-        block_columns = Mux(fp16, config.cols, 2 * config.cols)
-        chunk_bytes = Signal(range(size + 1))
-        with m.If(here.inner + 1 == body.n_inner):
-            outer = (here.outer + body.x_outer_stride)[:32]
-            m.d.comb += [
-                next_spot.offset.eq(outer),
-                next_spot.outer.eq(outer),
-                next_spot.inner.eq(0),
-            ]
-        with m.Else():
-            m.d.comb += [
-                next_spot.offset.eq(here.offset + body.x_inner_stride),
-                next_spot.outer.eq(here.outer),
-                next_spot.inner.eq(here.inner + 1),
-            ]
+        k_bytes, block_columns = Signal(17), Signal(range(4 * config.cols + 1))
+        m.d.comb += k_bytes.eq(body.k)
+        with m.Switch(body.in_format):
+            with m.Case(Format.INT4):
+                m.d.comb += k_bytes.eq(body.k >> 1)
+            with m.Case(Format.FP16, Format.BF16):
+                m.d.comb += k_bytes.eq(body.k << 1)
+        with m.Switch(mode):
+            for each, lanes in LANES.items():
+                with m.Case(each):
+                    m.d.comb += block_columns.eq(config.cols * lanes)
+
+        # Where the walk is. An iteration's first chunk is asked for in the cycle of its start, so
+        # that what would be loaded then is used at once.
+        active, going = Signal(), Signal()
+        m.d.comb += [self.start.ready.eq(~active), going.eq(active | self.start.valid)]
+
+        def walk(width: int, first: Value, name: str) -> tuple[Signal, Signal]:
+            """Return a register that starts as ``first``, and what it is now."""
+            register = Signal(width, name=name, reset_less=True)
+            now = Signal(width, name=f"{name}_now")
+            m.d.comb += now.eq(Mux(active, register, first))
+            m.d.sync += register.eq(now)
+            return register, now
+
+        _, base_now = walk(32, self.start.payload, "base")
+        chunk_base, chunk_base_now = walk(32, self.start.payload, "chunk_base")
+        run_base, run_base_now = walk(32, self.start.payload, "run_base")
+        outer_base, outer_base_now = walk(32, self.start.payload, "outer_base")
+        runs_left, runs_left_now = walk(16, body.runs_inner, "runs_left")
+        run_left, run_left_now = walk(16, body.run_bytes, "run_left")
+        k_left, k_left_now = walk(17, k_bytes, "k_left")
+        columns, columns_now = walk(16, body.n, "columns")
+
+        # The block column's offset from where column 0 would be. Zero between iterations.
+        block_spot, here = Signal(_SPOT), Signal(_SPOT)
+        next_spot = self._next_spot(m, here)
+        index = Signal(range(4 * config.cols))
+        limit, chunk_bytes = Signal(range(4 * config.cols + 1)), Signal(range(size + 1))
+        last_block = columns_now <= block_columns
+        last_run = runs_left_now == 1
+        next_run = (
+            Mux(last_run, outer_base_now, run_base_now)
+            + Mux(last_run, body.x_run_outer_stride, body.x_run_stride)
+        )[:32]
         m.d.comb += [
-            limit.eq(Mux(columns < block_columns, columns, block_columns)),
-            chunk_bytes.eq(Mux(run_left < size, run_left, size)),
-            words.eq(Mux(fp16, chunk_bytes >> 1, chunk_bytes)),
+            limit.eq(Mux(last_block, columns_now, block_columns)),
+            chunk_bytes.eq(Mux(run_left_now < size, run_left_now, size)),
         ]
 
-        asked_address, asked_last = Signal(32), Signal(range(size))
-        asked = Signal()
-        room = Signal(range(_READ_AHEAD + 1), init=_READ_AHEAD)
-        outside = Signal()
-        spad_bits = (config.scratchpad_bytes - 1).bit_length()
-        m.d.comb += [
-            outside.eq((asked_address + asked_last)[spad_bits:].any()),
-            self.read.valid.eq(asked & room.any() & ~outside),
-            self.read.address.eq(asked_address[4:]),
-            self.error.eq(asked & outside),
-            self.status.eq(Status.BAD_ADDRESS),
-        ]
+        asked, asked_address = Signal(), Signal(32)
+        asked_last, asked_end = Signal(range(size)), Signal()
         accepted = self.read.valid & self.read.ready
-        step = active & (~asked | accepted) & chunks.w_rdy
-        m.d.comb += self.start.ready.eq(~active)
+        step, end_chunk, end_run, end_block = Signal(), Signal(), Signal(), Signal()
+        m.d.comb += [
+            step.eq(going & (~asked | accepted) & (index.any() | free)),
+            end_chunk.eq(index + 1 == limit),
+            end_run.eq(run_left_now <= size),
+            end_block.eq(k_left_now <= chunk_bytes),
+        ]
+        m.d.sync += active.eq(going)
         with m.If(accepted):
             m.d.sync += asked.eq(0)
-        with m.If(self.start.ready & self.start.valid):
-            m.d.sync += [
-                active.eq(1),
-                base.eq(self.start.payload),
-                run_base.eq(self.start.payload),
-                chunk_base.eq(self.start.payload),
-                columns.eq(body.n),
-                run_left.eq(body.run_bytes),
-                k_left.eq(body.k),
-                block_spot.eq(0),
-                here.eq(0),
-                index.eq(0),
-            ]
-        end_chunk = index + 1 == limit
         with m.If(step):
             m.d.sync += [
                 asked.eq(1),
-                asked_address.eq(chunk_base + here.offset),
+                asked_address.eq(chunk_base_now + here.offset),
                 asked_last.eq(chunk_bytes - 1),
+                asked_end.eq(end_chunk),
                 here.eq(next_spot),
                 index.eq(index + 1),
             ]
             with m.If(end_chunk):
-                m.d.sync += [index.eq(0), here.eq(block_spot), k_left.eq(k_left - words)]
-                with m.If(run_left > size):
-                    m.d.sync += [
-                        run_left.eq(run_left - size),
-                        chunk_base.eq(chunk_base + size),
-                    ]
-                with m.Elif(k_left > words):
-                    next_run = (run_base + body.x_run_stride)[:32]
+                m.d.sync += [
+                    index.eq(0),
+                    here.eq(block_spot),
+                    k_left.eq(k_left_now - chunk_bytes),
+                    run_left.eq(run_left_now - size),
+                    chunk_base.eq(chunk_base_now + size),
+                ]
+                with m.If(end_run):
                     m.d.sync += [
                         run_left.eq(body.run_bytes),
                         run_base.eq(next_run),
                         chunk_base.eq(next_run),
+                        runs_left.eq(runs_left_now - 1),
                     ]
-                with m.Else():
+                    with m.If(last_run):
+                        m.d.sync += [runs_left.eq(body.runs_inner), outer_base.eq(next_run)]
+                with m.If(end_block):
                     m.d.sync += [
+                        k_left.eq(k_bytes),
                         run_left.eq(body.run_bytes),
-                        run_base.eq(base),
-                        chunk_base.eq(base),
-                        k_left.eq(body.k),
-                        columns.eq(columns - limit),
+                        runs_left.eq(body.runs_inner),
+                        chunk_base.eq(base_now),
+                        run_base.eq(base_now),
+                        outer_base.eq(base_now),
+                        columns.eq(columns_now - limit),
                         block_spot.eq(next_spot),
                         here.eq(next_spot),
                     ]
-                    with m.If(columns <= block_columns):
-                        m.d.sync += active.eq(0)
+                    with m.If(last_block):
+                        m.d.sync += [active.eq(0), block_spot.eq(0), here.eq(0)]
+
         info = data.View(chunk, chunks.w_data)
         m.d.comb += [
-            # Ahead of its chunks, since these may not all find room before the first is taken.
-            chunks.w_en.eq(step & ~index.any()),
-            info.columns.eq(limit),
-            info.words.eq(words),
+            chunks.w_en.eq(step & end_chunk),
+            info.bytes.eq(chunk_bytes),
+            info.block_end.eq(end_block),
+            info.iteration_end.eq(end_block & last_block),
         ]
+        self._request(m, asked, asked_address, asked_last)
+        return step & ~index.any(), Cat(asked_address[:4], asked_end)
 
-        # Two cycles later the granules that hold the chunk are here: pick its bytes.
-        shift1, shift2 = Signal(4), Signal(4)
-        m.d.sync += [shift1.eq(asked_address[:4]), shift2.eq(shift1)]
-        aligned = Signal(8 * size, reset_less=True)
-        aligned_valid = Signal()
-        m.d.sync += aligned_valid.eq(self.read.data_valid)
-        with m.If(self.read.data_valid):
-            m.d.sync += aligned.eq(self.read.data >> (shift2 << 3))
-        m.d.comb += [loads.w_en.eq(aligned_valid), loads.w_data.eq(aligned)]
-        m.d.sync += room.eq(room - accepted + (loads.r_en & loads.r_rdy))
-
-    def _write(self, m: Module, fp16, chunk, chunks: SyncFIFO, loads: SyncFIFO) -> None:
-        """Load the columns' serializers in turn; write a word to all of them at once."""
-        config = self._config
-        columns = [_Serializer(config.fill_bytes) for _ in range(config.cols)]
-        loaded = Signal(range(2 * config.cols + 1))
-        info = data.View(chunk, chunks.r_data)
-        full = Signal()
-        words = Signal(range(config.fill_bytes + 1))
-        space = Signal(range(config.operand_depth + 1), init=config.operand_depth)
-        address = Signal(range(config.operand_depth))
-        write, transfer, load = Signal(), Signal(), Signal()
+    def _next_spot(self, m: Module, here) -> Signal:
+        """Return the spot of the block column behind ``here``."""
+        body, result = self.body, Signal(_SPOT, name="next_spot")
+        inner_end = here.inner + 1 == body.n_inner
+        offset = (
+            Mux(inner_end, here.outer, here.offset)
+            + Mux(inner_end, body.x_outer_stride, body.x_inner_stride)
+        )[:32]
         m.d.comb += [
-            full.eq(chunks.r_rdy & (loaded == info.columns)),
-            write.eq(words.any() & space.any()),
-            transfer.eq(full & (~words.any() | (write & (words == 1)))),
-            chunks.r_en.eq(transfer),
-            # The registers that wait are free again once they were transferred.
-            load.eq(loads.r_rdy & chunks.r_rdy & ~full),
-            loads.r_en.eq(load),
+            result.offset.eq(offset),
+            result.outer.eq(Mux(inner_end, offset, here.outer)),
+            result.inner.eq(Mux(inner_end, 0, here.inner + 1)),
         ]
-        with m.If(transfer):
-            m.d.sync += [loaded.eq(0), words.eq(info.words)]
-        with m.Elif(write):
-            m.d.sync += words.eq(words - 1)
-        with m.If(load):
-            m.d.sync += loaded.eq(loaded + 1)
-        with m.If(write):
-            m.d.sync += address.eq(address + 1)
-        m.d.sync += space.eq(space - write + Mux(self.release, self.body.k, 0))
+        return result
 
+    def _request(self, m: Module, asked: Signal, address: Signal, last: Signal) -> None:
+        """Ask for the chunk from ``address`` to ``last`` bytes on, if it is in the scratchpad."""
+        outside = Signal()
+        spad_bits = (self._config.scratchpad_bytes - 1).bit_length()
+        m.d.comb += [
+            outside.eq((address + last)[spad_bits:].any()),
+            self.read.valid.eq(asked & ~outside),
+            self.read.address.eq(address[4:]),
+            self.error.eq(asked & outside),
+            self.status.eq(Status.BAD_ADDRESS),
+        ]
+
+    def _load(self, m: Module, mode, asked, columns: list[Serializer]) -> Value:
+        """Two cycles after a request its granules are here: store the chunk that they hold.
+
+        Returns whether it completes its set.
+        """
+        asked1, asked2 = Signal(5), Signal(5)
+        m.d.sync += [asked1.eq(asked), asked2.eq(asked1)]
+        shift, last = asked2[:4], asked2[4]
+        loaded_set = Signal(range(SETS))
+        # Counts lanes by fours: what is not used of an index (1 of 2 lanes, 3 of 1) is passed over.
+        place, lanes = Signal(range(4 * self._config.cols)), Signal(3)
+        arrived = self.read.data_valid & last
+        with m.Switch(mode):
+            for each, count in LANES.items():
+                with m.Case(each):
+                    m.d.comb += lanes.eq(4 // count)
+        with m.If(self.read.data_valid):
+            m.d.sync += place.eq(Mux(last, 0, place + lanes))
+        m.d.sync += loaded_set.eq(loaded_set + arrived)
+
+        half = 4 * self._config.fill_bytes
+        halves = [Signal(half, name=f"half{i}") for i in range(2)]
+        with m.If(self.read.data_valid):
+            chunk = self.read.data >> (shift << 3)
+            m.d.comb += Cat(halves).eq(chunk)
         for c, column in enumerate(columns):
-            m.submodules[f"column_{c}"] = column
+            for pair in range(2):
+                at = place[1:] == 2 * c + pair
+                m.d.comb += column.load[pair].eq(self.read.data_valid & at)
             m.d.comb += [
-                column.fp16.eq(fp16),
-                column.chunk.eq(loads.r_data),
-                column.transfer.eq(transfer),
-                column.shift.eq(write),
+                column.load_odd.eq(place[0]),
+                column.load_set.eq(loaded_set),
+                column.chunk[0].eq(Mux(place[0], halves[1], halves[0])),
+                column.chunk[1].eq(Mux(place[0], halves[0], halves[1])),
             ]
-            with m.If(fp16):
-                m.d.comb += column.load[0].eq(load & (loaded == c))
-            with m.Else():
-                m.d.comb += [
-                    column.load[0].eq(load & (loaded == 2 * c)),
-                    column.load[1].eq(load & (loaded == 2 * c + 1)),
-                ]
-            m.d.sync += [
-                self.fill[c].value.eq(column.word),
-                self.fill[c].address.eq(address),
-                self.fill[c].valid.eq(write),
+        return arrived
+
+    def _write(self, m: Module, full, chunk, columns: list[Serializer]) -> Value:
+        """Write words of full sets to all columns; return whether one is the last of its set."""
+        config = self._config
+        low = (RELEASE_WORDS - 1).bit_length()
+        units = config.operand_depth // RELEASE_WORDS
+        space = Signal(range(units + 1), init=units)
+        address = Signal(range(config.operand_depth))
+        picked_set = Signal(range(SETS))
+        position, nibbles = Signal(range(2 * config.fill_bytes)), Signal(3)
+        next_position = Signal(range(2 * config.fill_bytes + 1))
+        write, claim, done = Signal(), Signal(), Signal()
+        m.d.comb += nibbles.eq(2)
+        with m.Switch(self.body.in_format):
+            with m.Case(Format.INT4):
+                m.d.comb += nibbles.eq(1)
+            with m.Case(Format.FP16, Format.BF16):
+                m.d.comb += nibbles.eq(4)
+        m.d.comb += [
+            # The ring is claimed in the units that it is released in.
+            claim.eq(~address[:low].any()),
+            write.eq(full & (~claim | space.any())),
+            next_position.eq(position + nibbles),
+            done.eq(write & (next_position == chunk.bytes << 1)),
+        ]
+        m.d.sync += space.eq(space - (write & claim) + self.release)
+        with m.If(write):
+            m.d.sync += [position.eq(next_position), address.eq(address + 1)]
+        with m.If(done):
+            m.d.sync += [position.eq(0), picked_set.eq(picked_set + 1)]
+            with m.If(chunk.block_end):
+                m.d.sync += address.eq(Cat(Const(0, low), address[low:] + 1))
+
+        # The word leaves the serializers a cycle after it was picked.
+        fill_address, fill_valid = Signal.like(address, reset_less=True), Signal()
+        m.d.sync += [
+            fill_address.eq(address),
+            fill_valid.eq(write),
+            self.done.eq(done & chunk.iteration_end),
+        ]
+        for port, column in zip(self.fill, columns, strict=True):
+            m.d.comb += [
+                column.pick_set.eq(picked_set),
+                column.position.eq(position),
+                port.value.eq(column.word),
+                port.address.eq(fill_address),
+                port.valid.eq(fill_valid),
             ]
+        return done
