@@ -2,266 +2,208 @@
 
 import cocotb
 import numpy as np
-from cocotb.triggers import FallingEdge, RisingEdge
+from cocotb.triggers import FallingEdge
 
-from ...rtl.array.ports import stream_layout, visit_layout
 from ...rtl.array.row_engine import engine_start_layout
-from ...rtl.isa import DirectoryEntry, Format, MatmulBody, Status
-from .lib import StreamSink, StreamSource, bench_config, pack, rng, start, tick, unpack, within
-
-
-def encode(values, deltas, fp16, sparse):
-    """Return the granules (as numbers) of a stream, written from `DirectoryEntry`."""
-    size = 2 if fp16 else 1
-    per = {(0, 0): 16, (0, 1): 8, (1, 0): 8, (1, 1): 5}[int(fp16), int(sparse)]
-    granules = []
-    for at in range(0, len(values), per):
-        granule = bytearray(16)
-        for i, value in enumerate(values[at : at + per]):
-            granule[size * i : size * (i + 1)] = int(value).to_bytes(size, "little")
-        if sparse:
-            for i, delta in enumerate(deltas[at : at + per]):
-                granule[per * size + i] = int(delta)
-        granules.append(int.from_bytes(granule, "little"))
-    return granules
-
-
-class Blob:
-    """A random blob of one engine: a directory at granule 0, streams behind it.
-
-    `visits` has for each entry its weights as (value, k), or none for an empty entry.
-    """
-
-    def __init__(self, config, r, fp16, sparse, k, visits, engine=1):
-        self.memory = {}
-        self.visits, self.entries = [], []
-        at = visits * config.rows
-        for v in range(visits):
-            fields = {
-                "out_offset": int(r.integers(1 << 16)) * 4,
-                "bias": int(r.integers(1 << 32)),
-                "scale": int(r.integers(1 << 32)),
-            }
-            weights = []
-            if r.random() > 0.2:
-                if sparse:
-                    count = int(r.integers(1, k + 1))
-                    ks = np.sort(r.choice(k, min(count, k), replace=False))
-                else:
-                    ks = np.arange(k)
-                values = r.integers(0, 1 << (16 if fp16 else 8), len(ks))
-                deltas = np.diff(ks, prepend=-1) - 1
-                keep = deltas < 256
-                assert keep.all()
-                weights = list(zip(values.tolist(), ks.tolist(), strict=True))
-                granules = encode(values, deltas, fp16, sparse)
-                self.memory.update({at + i: g for i, g in enumerate(granules)})
-                fields |= {"stream": at, "count": len(ks)}
-                at += len(granules)
-            self.memory[v * config.rows + engine] = pack(DirectoryEntry, **fields)
-            self.visits.append(weights)
-            self.entries.append(fields)
-
-
-async def _fetches(dut, blob_base, memory, r, stall):
-    """Answer fetches two to nine cycles later, in order, as a busy scratchpad does."""
-    waiting = []
-    now = 0
-    while True:
-        ready = int(r.random() >= stall)
-        dut.fetch__ready.value = ready
-        due = waiting and waiting[0][0] <= now
-        entry, value = waiting.pop(0)[1:] if due else (0, int(r.integers(1 << 62)))
-        dut.fetch__entry_valid.value = int(bool(due and entry))
-        dut.fetch__granule_valid.value = int(bool(due and not entry))
-        dut.fetch__data.value = value
-        await FallingEdge(dut.clk)
-        if ready and int(dut.fetch__valid.value):
-            address = int(dut.fetch__address.value) - blob_base
-            assert address in memory, f"fetch of granule {address}, which is not in the blob"
-            last = waiting[-1][0] if waiting else 0
-            when = max(now + 2, last + 1) + (int(r.integers(7)) if r.random() < stall else 0)
-            waiting.append((when, int(dut.fetch__entry.value), memory[address]))
-        await RisingEdge(dut.clk)
-        now += 1
-
-
-class Monitor:
-    """Takes what the engine issues; checks operands, credits and the distance of visits."""
-
-    def __init__(self, dut, config, k, blocks, ring, r, stall):
-        self.dut, self.config, self.k, self.r, self.stall = dut, config, k, r, stall
-        self.ring = ring
-        self.weights, self.releases = [], 0
-        self.filled, self.blocks = 0, blocks
-        self.credits, self.cycle, self.last = 2, 0, -1000
-        self.owed = []
-
-    async def run(self):
-        dut = self.dut
-        while True:
-            room = self.filled - self.releases * self.k < self.config.operand_depth
-            fill = self.filled < self.k * self.blocks and room and self.r.random() >= self.stall
-            credit = bool(self.owed) and self.r.random() >= self.stall
-            if credit:
-                self.owed.pop()
-            dut.filled.value, dut.credit.value = int(fill), int(credit)
-            await FallingEdge(dut.clk)
-            weight = unpack(stream_layout(self.config), int(dut.stream.value))
-            if weight["valid"]:
-                self._check(weight)
-            self.releases += weight["release"]
-            await RisingEdge(dut.clk)
-            self.filled += fill
-            self.credits += credit
-            self.cycle += 1
-
-    def _check(self, weight):
-        k = (weight["address"] - self.ring - self.releases * self.k) % self.config.operand_depth
-        assert self.filled > self.releases * self.k + k, f"weight {k} before its operand"
-        self.weights.append((weight["value"], k, weight["first"], weight["last"]))
-        if weight["last"]:
-            assert self.cycle - self.last >= self.config.min_visit, "visits end too close"
-            assert self.credits > 0, "a visit without a credit"
-            self.last = self.cycle
-            self.credits -= 1
-            self.owed.append(1)
-
-
-async def _iteration(
-    dut, config, r, source, visits_sink, *, fp16, sparse, k, visits, n, ring, stall
-):
-    lanes = 1 if fp16 else 2
-    blocks = -(-n // (config.cols * lanes))
-    blob = Blob(config, r, fp16, sparse, k, visits)
-    base = int(r.integers(64)) * 4
-    output = int(r.integers(1 << 12)) * 4
-    dut.body.value = pack(
-        MatmulBody,
-        k=k,
-        n=n,
-        visits=visits,
-        in_format=Format.FP16 if fp16 else Format.INT8,
-        out_format=Format.FP32,
-        flags=int(sparse),
-    )
-    fetches = cocotb.start_soon(_fetches(dut, base, blob.memory, r, stall))
-    monitor = Monitor(dut, config, k, blocks, ring, r, stall)
-    watcher = cocotb.start_soon(monitor.run())
-    visits_sink.items.clear()
-    source.put(pack(engine_start_layout(config), entry=base + 1, blob=base, output=output))
-
-    expected = [
-        (value, index, int(i == 0), int(i == len(weights) - 1))
-        for _ in range(blocks)
-        for weights in blob.visits
-        for i, (value, index) in enumerate(weights)
-    ]
-
-    async def finish():
-        while monitor.releases < blocks or monitor.filled < k * blocks:
-            await tick(dut)
-
-    await within(40 * len(expected) + 200 * blocks * visits + 2000, finish(), "the engine")
-    await tick(dut, 3)
-    assert monitor.weights == expected
-    descriptors = [unpack(visit_layout(), item) for item in visits_sink.items]
-    assert len(descriptors) == blocks * visits
-    for i, descriptor in enumerate(descriptors):
-        block, v = divmod(i, visits)
-        fields = blob.entries[v]
-        wanted = {
-            "address": (output + fields["out_offset"]) % (1 << 32),
-            "bias": fields["bias"],
-            "scale": fields["scale"],
-            "block_first": int(block == 0),
-            "block_new": int(v == 0),
-            "empty": int(not blob.visits[v]),
-            "iteration_last": int(i == blocks * visits - 1),
-        }
-        assert descriptor == wanted
-    watcher.cancel()
-    fetches.cancel()
-    dut.filled.value, dut.credit.value = 0, 0
-    # Hand back the credits that the monitor still owed.
-    for _ in monitor.owed:
-        dut.credit.value = 1
-        await tick(dut)
-        dut.credit.value = 0
-    return len(expected), ring + blocks * k
-
-
-async def _reset(dut):
-    for name in ("filled", "credit", "fetch__ready", "fetch__entry_valid", "fetch__granule_valid"):
-        getattr(dut, name).value = 0
-    dut.body.value = 0
-    await start(dut)
+from ...rtl.isa import (
+    INPUT_FORMATS,
+    LANES,
+    DirectoryEntry,
+    Encoding,
+    Format,
+    MatmulBody,
+    Mode,
+    Status,
+    array_mode,
+)
+from .engine import EngineBench
+from .lib import pack, tick, within
+from .streams import encode
 
 
 @cocotb.test()
-@cocotb.parametrize(fp16=[False, True], sparse=[False, True])
-async def streams(dut, fp16, sparse):
-    """Random blobs, with and without stalls."""
-    config = bench_config()
-    r = rng()
-    await _reset(dut)
-    source = StreamSource(dut, "start", rng=r)
-    sink = StreamSink(dut, "visit", rng=r)
-    issued, ring = 0, 0
-    for stall in (0.0, 0.3, 0.6):
-        sink.stall = stall
-        for k in (1, 7, 40, int(r.integers(2, 200))):
-            count, ring = await _iteration(
-                dut, config, r, source, sink,
-                fp16=fp16, sparse=sparse, k=k, ring=ring,
-                visits=int(r.integers(1, 5)), n=int(r.integers(1, 30)), stall=stall,
+@cocotb.parametrize(encoding=list(Encoding), stream_format=list(INPUT_FORMATS))
+async def streams(dut, encoding, stream_format):
+    """Random commands of every form, with and without stalls."""
+    bench = EngineBench(dut)
+    await bench.begin()
+    r, rows = bench.r, bench.config.rows
+    for stall in (0.0, 0.4):
+        bench.stall(stall)
+        for k in (int(r.integers(1, 17)), int(r.integers(17, 150))):
+            pair = bench.pair(stream_format)
+            block = bench.config.cols * LANES[array_mode(*pair)]
+            await bench.command(
+                pair, encoding, k=k, n=int(r.integers(1, 4 * block)),
+                entries=int(r.integers(1, 3 * rows)), slice=int(r.choice([16, 32, k, 2000])),
+                iterations=int(r.integers(1, 4)),
             )  # fmt: skip
-            issued += count
-    assert issued > 0
-
-
-def _wrong_blobs(rows):
-    """Return the body's other fields, the blob's granules and the status of each case."""
-    return {
-        "dense stream that is not K long": (
-            {},
-            {1: pack(DirectoryEntry, stream=rows, count=3), rows: 0},
-            Status.BAD_INDEX,
-        ),
-        "index that is not below K": (
-            {"flags": 1},
-            {
-                1: pack(DirectoryEntry, stream=rows, count=1),
-                rows: encode([1], [4], False, True)[0],
-            },
-            Status.BAD_INDEX,
-        ),
-        "stream outside the scratchpad": (
-            {},
-            {1: pack(DirectoryEntry, stream=0xFFFF, count=4)},
-            Status.BAD_ADDRESS,
-        ),
-        "results that are not aligned": (
-            {"out_format": Format.FP16},
-            {1: pack(DirectoryEntry, stream=rows, count=4, out_offset=1), rows: 0},
-            Status.BAD_ALIGNMENT,
-        ),
-    }
+    assert bench.array.at
 
 
 @cocotb.test()
-@cocotb.parametrize(case=range(4))
+async def mixture(dut):
+    """Random commands of all forms after each other, without a reset."""
+    bench = EngineBench(dut)
+    await bench.begin()
+    r, rows = bench.r, bench.config.rows
+    for _ in range(10):
+        bench.stall(float(r.choice([0.0, 0.1, 0.5])))
+        bench.array.lane_stall = float(r.choice([0.0, 0.99]))
+        k = int(r.integers(1, 300))
+        await bench.command(
+            bench.pair(), list(Encoding)[r.integers(len(Encoding))], k=k, n=int(r.integers(1, 60)),
+            entries=int(r.integers(1, 2 * rows)), slice=int(r.choice([16, 48, 128, k, 400])),
+            iterations=int(r.integers(1, 4)), empty=float(r.choice([0.1, 0.7])),
+            early=float(r.choice([0.0, 0.7])),
+        )  # fmt: skip
+
+
+@cocotb.test()
+@cocotb.parametrize(mode=list(Mode))
+async def rotation(dut, mode):
+    """Rows run on from block to block, for every engine, with rows to spare and without."""
+    bench = EngineBench(dut)
+    await bench.begin()
+    rows = bench.config.rows
+    for index in range(rows):
+        for entries in (1, rows - 1, rows, rows + 1, 2 * rows + 3):
+            bench.stall(float(bench.r.choice([0.0, 0.3])))
+            columns = bench.config.cols * LANES[mode]
+            await bench.command(
+                bench.pair(mode=mode), Encoding.DENSE, k=17, n=columns * (rows + 2) - 1,
+                entries=entries, slice=16, index=index, empty=0.1,
+            )  # fmt: skip
+
+
+@cocotb.test()
+@cocotb.parametrize(stall=[0.0, 0.3])
+async def long_k(dut, stall):
+    """One visit streams K through the ring, longer than it; so do slices."""
+    bench = EngineBench(dut)
+    await bench.begin()
+    bench.stall(stall)
+    rows = bench.config.rows
+    for encoding in Encoding:
+        pair = bench.pair()
+        columns = bench.config.cols * LANES[array_mode(*pair)]
+        for slice in (3000, 1008):
+            await bench.command(
+                pair, encoding, k=3000, n=columns, entries=int(bench.r.integers(1, rows + 1)),
+                slice=slice, density=float(bench.r.choice([0.5, 0.05, 0.005])),
+            )  # fmt: skip
+
+
+@cocotb.test()
+async def longest_k(dut):
+    """The longest K, in engines with a row and without, and rows that end early."""
+    bench = EngineBench(dut)
+    await bench.begin()
+    for k, index in ((32768, 1), (4000, 2)):
+        await bench.command(
+            (Format.INT8, Format.INT8), Encoding.SPARSE_1_8, k=k, n=1, entries=2, index=index,
+            slice=32768, empty=0.0,
+        )  # fmt: skip
+    # The last one has no row: it has no work but to find that out.
+    counts = bench.array.counts
+    assert not counts["active"] and counts["stall_stream"] < 10, counts
+    assert not counts["stall_fill"] and not counts["stall_drain"], counts
+
+
+@cocotb.test()
+async def latency(dut):
+    """A start is answered at once, and what is ready is issued without a bubble."""
+    bench = EngineBench(dut)
+    await bench.begin()
+    config = bench.config
+    k, entries = 4 * config.cols, 3 * config.rows
+    for encoding in (Encoding.DENSE, Encoding.SPARSE_2_4):
+        for iterations in (1, 3):
+            await bench.command(
+                (Format.FP16, Format.FP16), encoding, k=k, n=5 * config.cols, entries=entries,
+                iterations=iterations, empty=0.0, early=0.0, fill_first=True, index=1,
+            )  # fmt: skip
+            counts = bench.array.counts
+            assert bench.latency <= 12, f"{bench.latency} cycles from start to first weight"
+            assert counts["stall_stream"] <= 11 and not counts["stall_drain"], counts
+            dut._log.info("latency %d, %s", bench.latency, counts)
+
+
+CASES = 20
+"""Faults in `_wrong_blobs`."""
+
+
+def _wrong_blobs(config):
+    """Return the body's other fields, the blob's granules and the status of each case.
+
+    The engine is the second one of its rows; K is 4.
+    """
+    delta = {"encoding": Encoding.DELTA}
+    good = 127 << 23
+    entry = {"stream": 2, "count": 4, "scale": good}
+
+    def dense(**fields):
+        return {1: pack(DirectoryEntry, entry | fields), 2: 0}
+
+    def sparse(ks, encoding, source=Format.INT8):
+        granules = encode([1] * len(ks), np.array(ks), source, encoding)
+        fields = entry | {"count": len(ks)}
+        return {1: pack(DirectoryEntry, fields)} | {2 + i: g for i, g in enumerate(granules)}
+
+    outside = (1 << config.granule_addr_width) - 2
+    cases = {
+        "dense stream that is too short": ({}, dense(count=3), Status.BAD_INDEX),
+        "dense stream that is too long": ({}, dense(count=5), Status.BAD_INDEX),
+        "dense stream longer than its slice": ({"k": 20, "slice": 16}, dense(count=20)),
+        "index that is not below K": (delta, sparse([4], Encoding.DELTA)),
+        "index beyond its slice": (delta | {"k": 40, "slice": 16}, sparse([16], Encoding.DELTA)),
+        "escape that is not below K": (delta | {"k": 255}, sparse([0, 255], Encoding.DELTA)),
+        "place beyond K": (
+            {"k": 3, "encoding": Encoding.SPARSE_1_4}, sparse([3], Encoding.SPARSE_1_4)
+        ),
+        "two values in one place": (
+            {"encoding": Encoding.SPARSE_2_4}, sparse([2, 2], Encoding.SPARSE_2_4)
+        ),
+        "places that descend in FP16's second granule": (
+            {"k": 32, "encoding": Encoding.SPARSE_2_4, "stream_format": Format.FP16,
+             "in_format": Format.FP16},
+            sparse([0, 1, 4, 5, 8, 9, 14, 13], Encoding.SPARSE_2_4, Format.FP16),
+        ),
+        "stream outside": ({}, dense(stream=0xFFFF), Status.BAD_ADDRESS),
+        "stream that leaves": ({"k": 40}, dense(count=40, stream=outside), Status.BAD_ADDRESS),
+        "directory outside": ({"blob": outside + 2}, {}, Status.BAD_ADDRESS),
+        "directory far outside": ({"blob": (1 << 28) - 1}, {}, Status.BAD_ADDRESS),
+        "results that are not aligned": (
+            {"out_format": Format.BF16}, dense(out_offset=1), Status.BAD_ALIGNMENT
+        ),
+        "words that are not aligned": (
+            {"out_format": Format.INT32}, dense(out_offset=2), Status.BAD_ALIGNMENT
+        ),
+    }  # fmt: skip
+    for scale in (0, 1, 0x80000000, 0xFF << 23, 0xFF << 23 | 1):
+        cases[f"scale {scale:#x}"] = ({}, dense(scale=scale), Status.BAD_SCALE)
+    return {what: (*case, Status.BAD_INDEX)[:3] for what, case in cases.items()}
+
+
+@cocotb.test()
+@cocotb.parametrize(case=range(CASES))
 async def wrong_blobs(dut, case):
-    config = bench_config()
-    r = rng()
-    what, (fields, memory, expected) = list(_wrong_blobs(config.rows).items())[case]
-    await _reset(dut)
-    dut.visit__ready.value = 1
-    dut.body.value = pack(MatmulBody, {"k": 4, "n": 1, "visits": 1} | fields)
-    cocotb.start_soon(_fetches(dut, 0, memory, r, 0.0))
-    source = StreamSource(dut, "start", rng=r)
-    source.put(pack(engine_start_layout(config), entry=1, blob=0, output=0))
-    dut.filled.value = 1
+    """Every fault has its status."""
+    bench = EngineBench(dut)
+    cases = _wrong_blobs(bench.config)
+    assert len(cases) == CASES
+    what, (fields, memory, expected) = list(cases.items())[case]
+    await bench.begin()
+    fields = {"k": 4, "n": 1, "entries": 2} | fields
+    blob = fields.pop("blob", 0)
+    dut.body.value = pack(MatmulBody, {"slice": fields["k"]} | fields)
+    dut.index.value = 1
+    # What is not given is an empty entry.
+    bench.scratchpad.memory, bench.scratchpad.open = memory, True
+    await tick(dut)
+    bench.array.blocks = [fields["k"]]
+    bench.array._check = lambda weight: None
+    bench.source.put(pack(engine_start_layout(bench.config), blob=blob, output=0))
 
     async def failure():
         while True:
@@ -269,4 +211,4 @@ async def wrong_blobs(dut, case):
             if int(dut.error.value):
                 return int(dut.status.value)
 
-    assert await within(200, failure(), what) == expected.value
+    assert await within(400, failure(), what) == expected.value, what

@@ -1,0 +1,354 @@
+"""The walk over the directory: which visits an engine makes, and the streams that they name."""
+
+from amaranth.hdl import Module, Mux, Signal, signed, unsigned
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.fifo import SyncFIFO
+from amaranth.lib.wiring import In, Out
+
+from ..config import GRANULE, CardConfig
+from ..isa import BITS, ENTRIES, LANES, DirectoryEntry, Format, MatmulBody, Mode
+from .stream_port import EngineFetch
+
+__all__ = ["Walk", "engine_start_layout", "step_layout", "width_of"]
+
+_VISITS_AHEAD = 4
+"""Directory entries that an engine holds or has asked for, beside the one it works on."""
+
+_GRANULES_AHEAD = 5
+"""Granules that an engine holds or has asked for."""
+
+
+def engine_start_layout(config: CardConfig) -> data.StructLayout:
+    """Layout of an iteration's start: granule address of the blob, byte address of the output."""
+    return data.StructLayout({"blob": unsigned(28), "output": unsigned(32)})
+
+
+def step_layout() -> data.StructLayout:
+    """Layout of a visit on its way from the walk to the decoder.
+
+    ``absent``: the engine has no row in the block, and ``entry`` is void. ``final``: it is the
+    engine's last visit of its slice. ``output`` is the iteration's. The rest is as in
+    `visit_layout`.
+    """
+    return data.StructLayout(
+        {
+            "entry": DirectoryEntry,
+            "output": unsigned(32),
+            "slot": unsigned(8),
+            "slice_first": unsigned(1),
+            "slice_last": unsigned(1),
+            "block_first": unsigned(1),
+            "block_new": unsigned(1),
+            "iteration_last": unsigned(1),
+            "absent": unsigned(1),
+            "final": unsigned(1),
+        }
+    )
+
+
+def width_of(m: Module, stream_format) -> dict[int, Signal]:
+    """Return, by bits of a number, whether the numbers of ``stream_format`` have so many."""
+    widths = {bits: Signal(name=f"has_{bits}_bits") for bits in (4, 8, 16)}
+    with m.Switch(stream_format):
+        with m.Case(Format.INT4.value):
+            m.d.comb += widths[4].eq(1)
+        with m.Case(*(f.value for f in Format if BITS[f] == 8)):
+            m.d.comb += widths[8].eq(1)
+        with m.Default():
+            m.d.comb += widths[16].eq(1)
+    return widths
+
+
+class Walk(wiring.Component):
+    """Finds the visits of one engine, and fetches their directory entries and streams.
+
+    `MatmulBody` says which visits these are: of each column block the slices in order, and of each
+    slice the engine's rows; an engine without a row in a block has one visit there, an absent one.
+    Directory entries are fetched ahead of the granules of streams, and these ahead of the decoder.
+
+    Parameters
+    ----------
+    config : CardConfig
+
+    Members
+    -------
+    index : ``In``
+        Which engine this is.
+    start : ``In(stream)``
+        Starts an iteration (`engine_start_layout`).
+    body : ``In(MatmulBody)``, mode : ``In(Mode)``
+        Of the command; still while it runs.
+    fetch : ``Out(EngineFetch)``
+    visit : ``Out(stream)``
+        The visits (`step_layout`).
+    granule : ``Out(stream)``
+        The granules of their streams, one stream after the other.
+    last_length : ``Out(16)``
+        Length of the last slice, from before its first visit on.
+    busy : ``Out(1)``
+        Not all visits are on ``visit`` yet.
+    error : ``Out(1)``
+        Pulses when a granule is outside the scratchpad.
+    """
+
+    def __init__(self, config: CardConfig) -> None:
+        self._config = config
+        super().__init__(
+            {
+                "index": In(range(config.rows)),
+                "start": In(stream.Signature(engine_start_layout(config))),
+                "body": In(MatmulBody),
+                "mode": In(Mode),
+                "fetch": Out(EngineFetch(config)),
+                "visit": Out(stream.Signature(step_layout())),
+                "granule": Out(stream.Signature(8 * GRANULE)),
+                "last_length": Out(16),
+                "busy": Out(1),
+                "error": Out(1),
+            }
+        )
+        # An address with room for one step of up to 16 bits beyond the scratchpad, and with a top
+        # bit that marks a blob outside.
+        self._address = unsigned(max(config.granule_addr_width, 16) + 2)
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        m.d.sync += self.error.eq(0)
+        self._known_layout = data.StructLayout(
+            {name: field.shape for name, field in step_layout() if name != "entry"}
+        )
+        self._known = SyncFIFO(width=self._known_layout.size, depth=_VISITS_AHEAD)
+        self._flying = Signal(2)  # entries asked for that have not arrived
+        self._blob = Signal(self._address, reset_less=True)
+        self._asked_entry = Signal()  # a directory entry is asked for in this cycle
+        self._streaming = Signal()  # granules of a stream are still to be asked for
+        self._begun = Signal()  # a stream begins, or an empty entry is done with
+        want_granule, granule_address, room = self._streams(m)
+        want_entry, entry_address = self._visits(m, want_granule)
+
+        # Entries go first, as few as they are, but not before a stream that has just begun.
+        hurry = want_granule & (room >= _GRANULES_AHEAD - 1)
+        m.d.comb += [
+            self.fetch.valid.eq(want_entry | want_granule),
+            self.fetch.entry.eq(want_entry & ~hurry),
+            self.fetch.address.eq(Mux(self.fetch.entry, entry_address, granule_address)),
+            self._asked_entry.eq(self.fetch.entry & self.fetch.ready),
+        ]
+        return m
+
+    def _outside(self, address):
+        return address[self._config.granule_addr_width :].any()
+
+    def _visits(self, m: Module, want_granule):
+        """Step from visit to visit. Returns the request for the next entry, and its address."""
+        config, body = self._config, self.body
+        rows = config.rows
+
+        # Where the walk is: the column block, its slice of K, the engine's row in it.
+        walking = Signal()
+        requested = Signal()  # the row's entry has been asked for
+        output = Signal(32, reset_less=True)
+        columns = Signal(16, reset_less=True)
+        k_left = Signal(16, reset_less=True)
+        left = Signal(signed(17), reset_less=True)  # rows from this one on
+        entry = Signal(self._address, reset_less=True)
+        slot = Signal(8, reset_less=True)
+        block_first, block_new, slice_first = (
+            Signal(name=name, reset_less=True)
+            for name in ("block_first", "block_new", "slice_first")
+        )
+        # The engine's first row in the block, and its entry in the slice.
+        block_left = Signal(signed(17), reset_less=True)
+        slice_entry = Signal(self._address, reset_less=True)
+
+        block_columns = Signal(range(max(LANES.values()) * config.cols + 1))
+        with m.Switch(self.mode):
+            for mode, lanes in LANES.items():
+                with m.Case(mode):
+                    m.d.comb += block_columns.eq(lanes * config.cols)
+        absent, row_last, slice_last = Signal(), Signal(), Signal()
+        block_ends, block_last = Signal(), Signal()
+        step = Signal()
+        m.d.comb += [
+            absent.eq(left <= 0),
+            row_last.eq(left <= rows),
+            slice_last.eq(k_left <= body.slice),
+            block_ends.eq(absent | (row_last & slice_last)),
+            block_last.eq(columns <= block_columns),
+        ]
+
+        # The first entry is asked for in the cycle of the start.
+        blob, first_entry = Signal(self._address), Signal(self._address)
+        first_left = Signal(signed(17))
+        addr_width = config.granule_addr_width
+        m.d.comb += [
+            self.start.ready.eq(~walking & ~self._flying.any()),
+            blob.eq(self.start.payload.blob[:addr_width]),
+            blob[-1].eq(self.start.payload.blob[addr_width:].any()),
+            first_entry.eq(blob + self.index),
+            first_left.eq(body.entries - self.index),
+        ]
+        starts = self.start.valid & self.start.ready
+        with m.If(starts):
+            m.d.sync += [
+                walking.eq(1),
+                requested.eq(self._asked_entry),
+                output.eq(self.start.payload.output),
+                self._blob.eq(blob),
+                columns.eq(body.n),
+                k_left.eq(body.k),
+                left.eq(first_left),
+                block_left.eq(first_left),
+                entry.eq(first_entry),
+                slice_entry.eq(first_entry),
+                slot.eq(0),
+                block_first.eq(1),
+                block_new.eq(1),
+                slice_first.eq(1),
+            ]
+        with m.Elif(self._asked_entry):
+            m.d.sync += requested.eq(1)
+
+        # To the next row, slice or block. Rows go on where the last block's rows ended.
+        offset = Signal(range(rows))
+        next_left, next_entry = Signal(signed(17)), Signal(self._address)
+        m.d.comb += [
+            offset.eq(Mux(absent, 0, rows) - left),
+            next_left.eq(body.entries - offset),
+            next_entry.eq(self._blob + offset),
+        ]
+        with m.If(step):
+            m.d.sync += [requested.eq(0), slot.eq(slot + 1), block_new.eq(0)]
+            with m.If(block_ends):
+                m.d.sync += [
+                    walking.eq(~block_last),
+                    columns.eq(columns - block_columns),
+                    k_left.eq(body.k),
+                    left.eq(next_left),
+                    block_left.eq(next_left),
+                    entry.eq(next_entry),
+                    slice_entry.eq(next_entry),
+                    slot.eq(0),
+                    block_first.eq(0),
+                    block_new.eq(1),
+                    slice_first.eq(1),
+                ]
+            with m.Elif(row_last):
+                m.d.sync += [
+                    k_left.eq(k_left - body.slice),
+                    left.eq(block_left),
+                    entry.eq(slice_entry + body.entries),
+                    slice_entry.eq(slice_entry + body.entries),
+                    slot.eq(0),
+                    slice_first.eq(0),
+                ]
+            with m.Else():
+                m.d.sync += [left.eq(left - rows), entry.eq(entry + rows)]
+        with m.If(step & slice_last & ~absent):
+            m.d.sync += self.last_length.eq(k_left)
+
+        filler = Signal()
+        held = self._join(m, step, filler)
+        steps = data.View(self._known_layout, self._known.w_data)
+        m.d.comb += [
+            filler.eq(walking & absent & ~self._flying.any() & (held != _VISITS_AHEAD)),
+            step.eq(walking & (filler | requested | self._asked_entry) & self._known.w_rdy),
+            steps.output.eq(output),
+            steps.slot.eq(slot),
+            steps.slice_first.eq(slice_first | absent),
+            steps.slice_last.eq(slice_last | absent),
+            steps.block_first.eq(block_first),
+            steps.block_new.eq(block_new),
+            steps.iteration_last.eq(block_ends & block_last),
+            steps.absent.eq(absent),
+            steps.final.eq(row_last),
+            self.busy.eq(walking | self._known.r_rdy),
+        ]
+
+        # At first only one entry is asked for: a second one would hold up the first one's stream.
+        unread = Signal(2)
+        m.d.sync += unread.eq(unread + self._asked_entry - self._begun)
+        may_ask = (held != _VISITS_AHEAD) & (~unread.any() | ((unread == 1) & self._streaming))
+        this = walking & ~absent & ~requested
+        first = starts & (first_left > 0) & ~want_granule
+        with m.If(this & self._outside(entry)):
+            m.d.sync += self.error.eq(1)
+        want = may_ask & ((this & ~self._outside(entry)) | (first & ~self._outside(first_entry)))
+        return want, Mux(walking, entry, first_entry)
+
+    def _join(self, m: Module, step, filler) -> Signal:
+        """Put entries next to what the walk knows of their visits; an absent visit has one, too,
+        of what is on the bus (``filler``). Returns how many are held or asked for."""
+        m.submodules.known = known = self._known
+        m.submodules.entries = entries = SyncFIFO(width=8 * GRANULE, depth=_VISITS_AHEAD)
+        held = Signal(range(_VISITS_AHEAD + 1))
+        visit = self.visit.payload
+        described = data.View(self._known_layout, known.r_data)
+        filled = step & filler
+        m.d.comb += [
+            known.w_en.eq(step),
+            entries.w_data.eq(self.fetch.data),
+            entries.w_en.eq(self.fetch.entry_valid | filled),
+            self.visit.valid.eq(known.r_rdy & entries.r_rdy),
+            known.r_en.eq(self.visit.valid & self.visit.ready),
+            entries.r_en.eq(known.r_en),
+            visit.entry.eq(entries.r_data),
+        ]
+        m.d.comb += [visit[name].eq(described[name]) for name, _ in self._known_layout]
+        m.d.sync += [
+            held.eq(held + self._asked_entry + filled - entries.r_en),
+            self._flying.eq(self._flying + self._asked_entry - self.fetch.entry_valid),
+        ]
+        return held
+
+    def _streams(self, m: Module):
+        """Fetch the streams that the entries name. Returns the request for a granule, its address,
+        and for how many granules there is room."""
+        body = self.body
+        address = Signal(self._address, reset_less=True)
+        left = Signal(signed(17))  # values whose granules have not been asked for
+
+        layout = data.StructLayout({"address": self._address, "count": 16})
+        m.submodules.streams = streams = SyncFIFO(width=layout.size, depth=2)
+        arriving = data.View(DirectoryEntry, self.fetch.data)
+        found, queued = Signal(layout), data.View(layout, streams.r_data)
+        idle = left <= 0
+        m.d.comb += [
+            self._streaming.eq(~idle),
+            found.address.eq(self._blob + arriving.stream),
+            found.count.eq(arriving.count),
+            streams.w_data.eq(found),
+            streams.r_en.eq(idle),
+            self._begun.eq(idle & (streams.r_rdy | self.fetch.entry_valid)),
+            streams.w_en.eq(self.fetch.entry_valid & (~idle | streams.r_rdy)),
+        ]
+        with m.If(self._begun):
+            m.d.sync += [
+                address.eq(Mux(streams.r_rdy, queued.address, found.address)),
+                left.eq(Mux(streams.r_rdy, queued.count, found.count)),
+            ]
+
+        per_granule = Signal(range(33))
+        widths = width_of(m, body.stream_format)
+        for encoding, entries in ENTRIES.items():
+            for bits, count in entries.items():
+                with m.If((body.encoding == encoding.value) & widths[bits]):
+                    m.d.comb += per_granule.eq(count)
+
+        m.submodules.granules = granules = SyncFIFO(width=8 * GRANULE, depth=_GRANULES_AHEAD)
+        room = Signal(range(_GRANULES_AHEAD + 1), init=_GRANULES_AHEAD)
+        outside = self._outside(address)
+        asked = self.fetch.valid & self.fetch.ready & ~self.fetch.entry
+        with m.If(asked):
+            m.d.sync += [address.eq(address + 1), left.eq(left - per_granule)]
+        with m.If(~idle & outside):
+            m.d.sync += self.error.eq(1)
+        m.d.comb += [
+            granules.w_en.eq(self.fetch.granule_valid),
+            granules.w_data.eq(self.fetch.data),
+            self.granule.payload.eq(granules.r_data),
+            self.granule.valid.eq(granules.r_rdy),
+            granules.r_en.eq(self.granule.ready),
+        ]
+        m.d.sync += room.eq(room - asked + (granules.r_en & granules.r_rdy))
+        return ~idle & room.any() & ~outside, address, room
