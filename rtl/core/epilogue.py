@@ -1,38 +1,40 @@
 """The epilogue of one row: from drained sums to bytes in the scratchpad."""
 
-import dataclasses
-
-from amaranth.hdl import Cat, Module, Mux, Signal, signed, unsigned
-from amaranth.lib import stream, wiring
-from amaranth.lib.fifo import SyncFIFO, SyncFIFOBuffered
+from amaranth.hdl import Cat, Module, Mux, Signal, unsigned
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
-from ..array.ports import SEGMENT, drain_layout, visit_layout
+from ..array.ports import drain_layout, visit_layout
 from ..config import CardConfig
-from ..isa import Format, MatmulBody, Status
+from ..isa import BITS, LANES, Flag, Format, MatmulBody, MatmulFlag, Mode, Status
 from ..numerics.convert import NarrowFp32
 from ..numerics.fp32 import Fp32Add, Fp32Multiply
 from ..numerics.rounding import SumToFp32
+from ..numerics.widen import mode_of
 from ..plu.slot import PluSlot
 from .output import lane_write_layout
+from .partials import PartialMemory
+from .resolve import SumResolver, partial_layout
 from .writer import ResultWriter, place_layout
 
 __all__ = ["EpilogueLane"]
 
 _VISITS = 16  # the depth of distributed RAM
-_VISITS_IN_BUFFER = 2
+
+# From the look-up of a running sum to its replacement: a cycle to read it, and the addition.
+_ADD_DISTANCE = 1 + Fp32Add.LATENCY
 
 
-@dataclasses.dataclass
-class _Sums:
-    """Registers with one exact sum a cycle, as `SumToFp32` takes it."""
+def _tag_layout() -> data.StructLayout:
+    """What moves beside a number: whether it is the last one of its visit, and its flags so far."""
+    return data.StructLayout({"end": 1, "below": 1, "above": 1, "overflow": 1})
 
-    valid: Signal
-    last: Signal
-    whole: Signal
-    part: Signal
-    flags: Signal
+
+def _running_layout() -> data.StructLayout:
+    """Layout of a running sum of scaled slices, with its flags."""
+    return data.StructLayout({"value": unsigned(32), "below": 1, "above": 1, "overflow": 1})
 
 
 class EpilogueLane(wiring.Component):
@@ -40,20 +42,23 @@ class EpilogueLane(wiring.Component):
 
     Integer sums get their bias exactly. An INT32 result is that sum, saturated. Otherwise it is
     rounded to FP32 and multiplied by the scale; fixed-point sums get their FP32 bias then; the
-    PLU and the conversion to the output format follow. Results of one granule that come one after
-    the other in a visit are written together.
+    PLU and the conversion to the output format follow. Sums of the slices of K are added exactly
+    before all this; with BLOCK_SCALE each is rounded and scaled, also an integer, and added in FP32
+    to those before, the first to the bias. Results of one granule that come one after the other in
+    a visit are written together.
 
     A visit's last write is offered 7 cycles after its last beat came where nothing waits and
-    results are INT32; 20 or 25 cycles after it for integer sums and FP32 or narrower results; 27
-    or 32 cycles for fixed-point sums. The lane takes a beat a cycle.
+    results are INT32; 20 or 24 cycles after it for integer sums and FP32 or narrower results; 26
+    or 30 cycles for fixed-point sums. The lane takes a beat a cycle, of INT4 every second cycle:
+    it finishes a result a cycle.
 
     A drain beat waits in a buffer that holds two visits; what comes behind it stands still
     whenever ``write`` does. So the engine starts with two credits, and takes one for each visit
     that is not empty.
 
-    Column blocks are ``cols`` columns wide, ``2 * cols`` for INT8 inputs, each PE's two results
-    side by side; results beyond column ``n`` are dropped. Every engine visit of a block has the
-    same columns: where a block starts is where the last one ended.
+    Column blocks are ``cols * LANES`` columns wide; results beyond column ``n`` are dropped. Every
+    engine visit of a block has the same columns, and each block is announced by a visit with
+    ``block_new``, with results or not.
 
     Parameters
     ----------
@@ -72,6 +77,8 @@ class EpilogueLane(wiring.Component):
         Pulses when the last beat of a visit has left the buffer.
     write : ``Out(stream.Signature(lane_write_layout(config)))``
         The last of an iteration is marked; it has no bytes where the iteration ended without.
+    flags : ``Out(4)``
+        `Flag` bits that a result raises, before its write is offered.
     error : ``Out(1)``
         Pulses for a result outside the scratchpad; it is not written.
     status : ``Out(Status)``
@@ -87,6 +94,7 @@ class EpilogueLane(wiring.Component):
                 "drain": In(drain_layout()),
                 "credit": Out(1),
                 "write": Out(stream.Signature(lane_write_layout(config))),
+                "flags": Out(len(Flag)),
                 "error": Out(1),
                 "status": Out(Status),
             }
@@ -94,206 +102,281 @@ class EpilogueLane(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        config = self._config
+        config, command = self._config, self.command
+        # A row's running sums are looked up again as many cycles later as it has beats, or more.
+        pause = max(_ADD_DISTANCE - 2 * config.cols, 0)
+        m.submodules.resolver = resolver = SumResolver(config, pause=pause)
         m.submodules.rounding = rounding = SumToFp32()
         m.submodules.multiply = multiply = Fp32Multiply()
         m.submodules.add = add = Fp32Add()
         m.submodules.plu = plu = PluSlot()
         m.submodules.narrow = narrow = NarrowFp32()
         m.submodules.writer = writer = ResultWriter(config)
+        m.submodules.partials = partials = PartialMemory(
+            config,
+            visits=_VISITS,
+            width=partial_layout().size,
+            near=SumResolver.KEEP,
+            far=_ADD_DISTANCE,
+        )
 
-        command = self.command
-        fp16 = Signal()
-        to = {form: Signal(name=f"to_{form.name.lower()}") for form in Format}
-        m.d.sync += fp16.eq(command.in_format == Format.FP16.value)
-        m.d.sync += [flag.eq(command.out_format == form.value) for form, flag in to.items()]
+        # What the command decides.
+        mode, _ = mode_of(m, command.stream_format, command.in_format)
+        fixed, int4, blocks, adds = (
+            Signal(name=name) for name in ("fixed", "int4", "blocks", "adds")
+        )
+        is_bf16, is_fixed = mode == Mode.BF16, (mode == Mode.FP16) | (mode == Mode.BF16)
+        block_scale = command.flags[MatmulFlag.BLOCK_SCALE.value.bit_length() - 1]
+        to_int32, to_fp32 = Signal(), Signal()
+        m.d.sync += [
+            fixed.eq(is_fixed),
+            int4.eq(mode == Mode.INT4),
+            blocks.eq(block_scale),
+            adds.eq(is_fixed | block_scale),
+            to_int32.eq(command.out_format == Format.INT32.value),
+            to_fp32.eq(command.out_format == Format.FP32.value),
+            rounding.weight.eq(Mux(is_bf16, command.anchor, -48)),
+        ]
 
         # One enable for all stages between the buffer and the writer.
         ce = Signal()
-        bias = Signal(32)
-        sums, resolved_last = self._resolve(m, ce, fp16, bias)
+        for unit in (resolver, rounding, multiply, add, plu.slot, narrow, partials):
+            m.d.comb += unit.ce.eq(ce)
 
-        # The tag of a visit's last result moves beside the units; how far depends on the path.
-        scaled = rounding.LATENCY + multiply.LATENCY
-        biased = scaled + add.LATENCY
-        tags = Signal(biased + plu.latency + narrow.LATENCY)
-        with m.If(ce):
-            m.d.sync += tags.eq(Cat(sums.last, tags))
+        def delay(value, cycles: int, name: str) -> list[Signal]:
+            """Return the value as it was 1, 2, ... cycles with ``ce`` high ago."""
+            steps = []
+            for i in range(cycles):
+                step = Signal.like(value, name=f"{name}{i + 1}")
+                with m.If(ce):
+                    m.d.sync += step.eq(steps[-1] if steps else value)
+                steps.append(step)
+            return steps
 
-        def last_after(cycles):
-            return tags[cycles - 1]
-
-        def last_behind_sums(cycles):
-            return Mux(fp16, last_after(biased + cycles), last_after(scaled + cycles))
-
-        # Where an operand is needed a counter says whose: visits pass in order. Integer sums take
-        # their bias as they are resolved, the others after the multiplication.
-        scale_step = Mux(
-            to[Format.INT32],
-            sums.valid & sums.last,
-            rounding.valid_o & last_after(rounding.LATENCY),
-        )
-        bias_step = Mux(fp16, multiply.valid_o & last_after(scaled), resolved_last)
-        scale = self._operand(m, "scale", self.visit.payload.scale, ce & scale_step)
-        m.d.comb += bias.eq(self._operand(m, "bias", self.visit.payload.bias, ce & bias_step))
-
+        # Exact sums, rounded and scaled.
+        tag = Signal(_tag_layout())
         m.d.comb += [
-            rounding.ce.eq(ce),
-            rounding.valid_i.eq(sums.valid & ~to[Format.INT32]),
-            rounding.whole.eq(sums.whole),
-            rounding.part.eq(sums.part),
-            Cat(rounding.nan, rounding.inf_pos, rounding.inf_neg).eq(sums.flags),
-            multiply.ce.eq(ce),
+            tag.end.eq(resolver.end),
+            tag.below.eq(resolver.flags.below),
+            tag.above.eq(resolver.flags.above),
+        ]
+        tags = delay(tag, rounding.LATENCY + multiply.LATENCY, "tag")
+        rounded_tag, scaled_tag, soon_tag = tags[rounding.LATENCY - 1], tags[-1], tags[-2]
+        (*_, soon, _) = delay(rounding.valid_o, multiply.LATENCY, "soon")
+        product_tag = Signal(_tag_layout())
+        m.d.comb += [
+            product_tag.eq(scaled_tag),
+            product_tag.overflow.eq(multiply.overflow),
+            resolver.fixed.eq(fixed),
+            resolver.int4.eq(int4),
+            resolver.pauses.eq(blocks),
+            resolver.drain.eq(self.drain),
+            self.credit.eq(resolver.credit),
+            rounding.valid_i.eq(resolver.valid & ~to_int32),
+            rounding.whole.eq(resolver.whole),
+            rounding.part.eq(resolver.part),
+            rounding.nan.eq(resolver.flags.nan),
+            rounding.inf_pos.eq(resolver.flags.inf_pos),
+            rounding.inf_neg.eq(resolver.flags.inf_neg),
             multiply.valid_i.eq(rounding.valid_o),
             multiply.a.eq(rounding.result),
+        ]
+
+        # Exact partial sums are looked up as beats leave the buffer, running sums in the cycle
+        # before the product is there.
+        running = Signal(_running_layout())
+        added_tag, into_add = Signal(_tag_layout()), Signal(_tag_layout())
+        added_last = delay(partials.last, add.LATENCY, "added_last")[-1]
+        m.d.comb += [
+            partials.is_far.eq(blocks),
+            partials.long_rows.eq(int4 & blocks),
+            partials.look_up.eq(Mux(blocks, soon, resolver.take)),
+            partials.end.eq(Mux(blocks, soon_tag.end, resolver.take_end)),
+            resolver.last.eq(blocks | partials.last),
+            resolver.kept.eq(Mux(blocks | partials.first, 0, partials.word)),
+            running.eq(Mux(blocks & ~partials.first, partials.word, 0)),
+            partials.replace.eq(
+                Mux(
+                    blocks,
+                    Cat(add.result, added_tag.below, added_tag.above, added_tag.overflow),
+                    resolver.keep,
+                )
+            ),
+        ]
+
+        # Where an operand is needed a counter says whose: visits pass in order. Exact integers take
+        # their bias as they are resolved, all others after the multiplication.
+        accepted = self.visit.valid & self.visit.ready & ~self.visit.payload.empty
+        used = accepted & (self.visit.payload.slice_last | blocks)
+        scale_step = Signal()
+        bias_step = Signal()
+        m.d.comb += [
+            scale_step.eq(
+                Mux(
+                    to_int32,
+                    resolver.valid & resolver.end,
+                    rounding.valid_o & rounded_tag.end,
+                )
+            ),
+            bias_step.eq(Mux(adds, ce & multiply.valid_o & scaled_tag.end, resolver.bias_end)),
+        ]
+        scale = self._operand(m, "scale", used, self.visit.payload.scale, ce & scale_step)
+        bias = self._operand(m, "bias", used, self.visit.payload.bias, bias_step)
+        m.d.comb += [
             multiply.b.eq(scale),
-            add.ce.eq(ce),
-            add.valid_i.eq(multiply.valid_o & fp16),
+            resolver.bias.eq(Mux(blocks, 0, bias)),
+            add.valid_i.eq(multiply.valid_o & adds),
             add.a.eq(multiply.result),
-            add.b.eq(bias),
+            add.b.eq(Mux(blocks & ~partials.first, running.value, bias)),
+            into_add.end.eq(scaled_tag.end),
+            into_add.below.eq(scaled_tag.below | running.below),
+            into_add.above.eq(scaled_tag.above | running.above),
+            into_add.overflow.eq(multiply.overflow | running.overflow),
+        ]
+        add_tag = delay(into_add, add.LATENCY, "add_tag")[-1]
+        m.d.comb += [
+            added_tag.eq(add_tag),
+            added_tag.overflow.eq(add_tag.overflow | add.overflow),
+        ]
+
+        # The function, and the output format.
+        value_tag = Signal(_tag_layout())
+        m.d.comb += [
+            value_tag.eq(Mux(adds, added_tag, product_tag)),
             plu.function.eq(command.function),
-            plu.slot.ce.eq(ce),
             plu.slot.parameter.eq(command.parameter),
-            plu.slot.valid_i.eq(Mux(fp16, add.valid_o, multiply.valid_o)),
-            plu.slot.value_i.eq(Mux(fp16, add.result, multiply.result)),
-            narrow.ce.eq(ce),
-            narrow.fp16.eq(to[Format.FP16]),
+            plu.slot.valid_i.eq(Mux(adds, add.valid_o & (added_last | ~blocks), multiply.valid_o)),
+            plu.slot.value_i.eq(Mux(adds, add.result, multiply.result)),
+            narrow.format.eq(command.out_format),
             narrow.zero_point.eq(command.zero_point),
             narrow.clamp_low.eq(command.clamp_low),
             narrow.clamp_high.eq(command.clamp_high),
-            narrow.valid_i.eq(plu.slot.valid_o & ~to[Format.FP32]),
+            narrow.valid_i.eq(plu.slot.valid_o & ~to_fp32),
             narrow.number.eq(plu.slot.value_o),
         ]
+        plu_tag = delay(value_tag, plu.latency, "plu_tag")[-1]
+        narrow_tag = delay(plu_tag, narrow.LATENCY, "narrow_tag")[-1]
 
         # The path's end.
-        valid = Signal()
-        with m.If(to[Format.INT32]):
-            fits = sums.whole[31:].all() | ~sums.whole[31:].any()
-            saturated = Cat((~sums.whole[-1]).replicate(31), sums.whole[-1])
+        valid = self._end(
+            m, (to_int32, resolver, tag), (to_fp32, plu, plu_tag), (narrow, narrow_tag), writer
+        )
+        m.d.comb += [
+            ce.eq(~valid | writer.ready),
+            self.flags.eq(writer.flags),
+            self.error.eq(writer.error),
+            self.status.eq(Status.BAD_ADDRESS),
+        ]
+        self._accept(
+            m,
+            writer,
+            partials,
+            accepted,
+            Mux(blocks, bias_step, ce & partials.look_up & partials.end),
+        )
+        self._layout(m, writer, mode)
+        wiring.connect(m, writer.write, wiring.flipped(self.write))
+        return m
+
+    def _end(self, m: Module, integers, floats, narrows, writer):
+        """Send the results of the path that the command takes to the writer.
+
+        Returns whether there is one.
+        """
+        (to_int32, resolver, tag), (to_fp32, plu, plu_tag) = integers, floats
+        narrow, narrow_tag = narrows
+        valid, nan = Signal(), Signal()
+        tag_out = Signal(_tag_layout())
+        with m.If(to_int32):
+            total = resolver.whole
+            fits = total[31:].all() | ~total[31:].any()
+            saturated = Cat((~total[-1]).replicate(31), total[-1])
             m.d.comb += [
-                valid.eq(sums.valid),
-                writer.last.eq(sums.last),
-                writer.result.eq(Mux(fits, sums.whole[:32], saturated)),
+                valid.eq(resolver.valid),
+                tag_out.eq(tag),
+                tag_out.overflow.eq(~fits),
+                writer.result.eq(Mux(fits, total[:32], saturated)),
             ]
-        with m.Elif(to[Format.FP32]):
+        with m.Elif(to_fp32):
+            value = plu.slot.value_o
             m.d.comb += [
                 valid.eq(plu.slot.valid_o),
-                writer.last.eq(last_behind_sums(plu.latency)),
-                writer.result.eq(plu.slot.value_o),
+                tag_out.eq(plu_tag),
+                nan.eq(value[23:31].all() & value[:23].any()),
+                writer.result.eq(value),
             ]
         with m.Else():
             m.d.comb += [
                 valid.eq(narrow.valid_o),
-                writer.last.eq(last_behind_sums(plu.latency + narrow.LATENCY)),
+                tag_out.eq(narrow_tag),
+                tag_out.overflow.eq(narrow_tag.overflow | narrow.overflow),
+                nan.eq(narrow.nan),
                 writer.result.eq(narrow.result),
             ]
-
-        # Places are remembered until the writer has used them; the operands' memories are as deep.
-        m.submodules.places = places = SyncFIFO(width=place_layout().size, depth=_VISITS)
-        place = {name: self.visit.payload[name] for name, _ in place_layout()}
         m.d.comb += [
-            self.visit.ready.eq(places.w_rdy),
-            places.w_en.eq(self.visit.valid),
+            writer.valid.eq(valid),
+            writer.last.eq(tag_out.end),
+            writer.result_flags.eq(Cat(tag_out.below, tag_out.above, tag_out.overflow, nan)),
+        ]
+        return valid
+
+    def _accept(self, m: Module, writer, partials, accepted, release) -> None:
+        """Take descriptors: places wait for the writer, operands until ``release``."""
+        visit = self.visit.payload
+        m.submodules.places = places = SyncFIFO(width=place_layout().size, depth=_VISITS)
+        unfinished = Signal(range(_VISITS + 1))
+        empty = visit.empty | ~visit.slice_last
+        place = {name: visit[name] for name, _ in place_layout()} | {"empty": empty}
+        m.d.sync += unfinished.eq(unfinished + accepted - release)
+        m.d.comb += [
+            self.visit.ready.eq(places.w_rdy & (unfinished < _VISITS)),
+            # A visit without results is only of interest if it marks something.
+            places.w_en.eq(
+                self.visit.valid
+                & self.visit.ready
+                & (~empty | visit.block_new | visit.iteration_last)
+            ),
             places.w_data.eq(Cat(place.values())),
             writer.visit.valid.eq(places.r_rdy),
             writer.visit.payload.eq(places.r_data),
             places.r_en.eq(writer.visit.ready),
-            ce.eq(~valid | writer.ready),
-            writer.valid.eq(valid),
+            partials.announce.eq(accepted),
+            partials.slot.eq(visit.slot),
+            partials.slice_first.eq(visit.slice_first),
+            partials.slice_last.eq(visit.slice_last),
+        ]
+
+    def _layout(self, m: Module, writer, mode) -> None:
+        """Tell the writer what the command says about the output's layout."""
+        command = self.command
+        m.d.comb += [
             writer.n.eq(command.n),
             writer.n_inner.eq(command.n_inner),
             writer.inner_stride.eq(command.out_inner_stride),
             writer.outer_stride.eq(command.out_outer_stride),
-            writer.size.eq(
-                Cat(to[Format.INT8], to[Format.FP16], to[Format.INT32] | to[Format.FP32])
-            ),
-            self.error.eq(writer.error),
-            self.status.eq(Status.BAD_ADDRESS),
         ]
-        wiring.connect(m, writer.write, wiring.flipped(self.write))
-        return m
+        m.d.sync += writer.nibbles.eq(command.out_format == Format.INT4.value)
+        with m.Switch(command.out_format):
+            for form, bits in BITS.items():
+                with m.Case(form.value):
+                    m.d.sync += writer.size.eq(max(bits // 8, 1))
+        with m.Switch(mode):
+            for known, lanes in LANES.items():
+                with m.Case(known):
+                    m.d.sync += writer.block_columns.eq(lanes * self._config.cols)
 
-    def _operand(self, m: Module, name: str, word, step):
-        """Store ``word`` of each visit that is not empty; return the one that is used next."""
+    def _operand(self, m: Module, name: str, store, word, step):
+        """Store words; return the one that is used next."""
         memory = Memory(shape=unsigned(32), depth=_VISITS, init=[])
         m.submodules[name] = memory
         write, read = memory.write_port(), memory.read_port(domain="comb")
         written = Signal(range(_VISITS), name=f"{name}_written")
         used = Signal(range(_VISITS), name=f"{name}_used")
         m.d.comb += [
-            write.en.eq(self.visit.valid & self.visit.ready & ~self.visit.payload.empty),
+            write.en.eq(store),
             write.addr.eq(written),
             write.data.eq(word),
             read.addr.eq(used),
         ]
         m.d.sync += [written.eq(written + write.en), used.eq(used + step)]
         return read.data
-
-    def _resolve(self, m: Module, ce, fp16, bias):
-        """Buffer the beats, add up what their halves and carries stand for, and the integer bias.
-
-        Returns the sums, and whether the last one of a visit takes ``bias`` in this cycle.
-        """
-        config = self._config
-        beat = Signal(drain_layout())
-        kept = beat.as_value()[:-1]  # but `valid`
-        m.submodules.buffer = buffer = SyncFIFOBuffered(
-            width=len(kept), depth=_VISITS_IN_BUFFER * 2 * config.cols
-        )
-        count = Signal(range(2 * config.cols))
-        pop = Signal()
-        final = count == 2 * config.cols - 1
-        m.d.comb += [
-            buffer.w_en.eq(self.drain.valid),
-            buffer.w_data.eq(self.drain.as_value()[:-1]),
-            kept.eq(buffer.r_data),
-            pop.eq(ce & buffer.r_rdy),
-            buffer.r_en.eq(pop),
-        ]
-        m.d.sync += self.credit.eq(pop & final)
-        with m.If(pop):
-            m.d.sync += count.eq(Mux(final, 0, count + 1))
-
-        # The carry between a beat's segments, then the one between beats or the bias.
-        valid1, half1, last1 = Signal(), Signal(reset_less=True), Signal(reset_less=True)
-        word1 = Signal(2 * SEGMENT, reset_less=True)
-        carry1 = Signal(2, reset_less=True)
-        flags1 = Signal(3, reset_less=True)
-        upper = Signal(SEGMENT + 1)
-        m.d.comb += upper.eq(beat.segment[1] + beat.carry[0])
-        with m.If(ce):
-            m.d.sync += valid1.eq(pop)
-        with m.If(pop):
-            m.d.sync += [
-                word1.eq(Cat(beat.segment[0], upper)),
-                carry1.eq(upper[-1] + beat.carry[1]),
-                flags1.eq(Cat(beat.nan, beat.inf_pos, beat.inf_neg)),
-                half1.eq(count[0]),
-                last1.eq(final),
-            ]
-
-        sums = _Sums(
-            valid=Signal(name="sum_valid"),
-            last=Signal(name="sum_last", reset_less=True),
-            whole=Signal(signed(49), name="sum_whole", reset_less=True),
-            part=Signal(2 * SEGMENT, name="sum_part", reset_less=True),
-            flags=Signal(3, name="sum_flags", reset_less=True),
-        )
-        carry2 = Signal(2, reset_less=True)
-        low = fp16 & ~half1
-        total = Signal(signed(49))
-        m.d.comb += total.eq(word1.as_signed() + Mux(fp16, carry2, bias.as_signed()))
-        with m.If(ce):
-            m.d.sync += sums.valid.eq(valid1 & ~low)
-        with m.If(ce & valid1):
-            with m.If(low):
-                m.d.sync += [sums.part.eq(word1), carry2.eq(carry1)]
-            with m.Else():
-                m.d.sync += [
-                    sums.whole.eq(Mux(fp16, total[:48].as_signed(), total)),
-                    sums.last.eq(last1),
-                    sums.flags.eq(flags1),
-                ]
-            with m.If(~fp16):
-                m.d.sync += sums.part.eq(0)
-        return sums, valid1 & last1

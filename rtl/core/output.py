@@ -29,8 +29,11 @@ def lane_write_layout(config: CardConfig) -> data.StructLayout:
 class OutputMerge(wiring.Component):
     """Writes what the epilogue lanes send to the scratchpad, one granule a cycle.
 
-    Lanes take turns; with the lane whose turn it is go all others that wait to write to the same
-    granule. No two lanes write the same byte within an iteration.
+    The lane that waits with the lowest address goes first, and with it all others that wait to
+    write to the same granule; lanes that are an iteration ahead come after the others. So where
+    lanes share granules, those that are ahead wait until they can join those behind: else lanes
+    that have drifted apart would each need writes of their own. No two lanes write the same byte
+    within an iteration.
 
     Parameters
     ----------
@@ -75,15 +78,15 @@ class OutputMerge(wiring.Component):
             move.eq(~valid | write.ready),
         ]
 
-        # Whose turn: the first waiting lane after the last one, or else the first of all.
-        wants = Signal(rows)
-        later = Signal(rows)
-        candidates = Signal(rows)
-        leader = Signal(rows)
+        # Who goes first is found out a cycle ahead; if it has nothing by then, any other goes.
+        wants, ahead = Signal(rows), Signal(rows)
+        first, rest, leader = Signal(rows), Signal(rows), Signal(rows)
+        keys = [Cat(lane.payload.address, ahead[r], ~wants[r]) for r, lane in enumerate(self.lane)]
+        m.d.sync += first.eq(1 << _lowest(m, keys))
         m.d.comb += [
             wants.eq(Cat(lane.valid & lane.payload.mask.any() for lane in self.lane)),
-            candidates.eq(Mux((wants & later).any(), wants & later, wants)),
-            leader.eq(candidates & (~candidates + 1)),
+            rest.eq(Mux((wants & ~ahead).any(), wants & ~ahead, wants)),
+            leader.eq(Mux((wants & first).any(), first, rest & (~rest + 1))),
         ]
 
         chosen = Signal(len(write.address))
@@ -109,7 +112,6 @@ class OutputMerge(wiring.Component):
             ]
             with m.If(wants.any()):
                 m.d.sync += [
-                    later.eq(~(leader | (leader - 1))),
                     address.eq(chosen),
                     mask.eq(
                         _any(
@@ -128,10 +130,34 @@ class OutputMerge(wiring.Component):
 
         # A lane may be ahead of the others by the two iterations that a queue has outstanding.
         counts = [Signal(range(3), name=f"done_count{r}") for r in range(rows)]
-        m.d.comb += self.iteration_done.eq(Cat(count.any() for count in counts).all())
+        m.d.comb += [
+            ahead.eq(Cat(count.any() for count in counts)),
+            self.iteration_done.eq(ahead.all()),
+        ]
         for r, count in enumerate(counts):
             m.d.sync += count.eq(count + (done[r] & move) - self.iteration_done)
         return m
+
+
+def _lowest(m: Module, keys):
+    """Return the index of the lowest of some keys."""
+    best = [(key, i) for i, key in enumerate(keys)]
+    level = 0
+    while len(best) > 1:
+        pairs = list(zip(best[::2], best[1::2], strict=False))
+        winners = []
+        for i, ((key_a, index_a), (key_b, index_b)) in enumerate(pairs):
+            key = Signal(len(key_a), name=f"lowest{level}_{i}")
+            index = Signal(range(len(keys)), name=f"lowest_index{level}_{i}")
+            lower = key_b < key_a
+            m.d.comb += [
+                key.eq(Mux(lower, key_b, key_a)),
+                index.eq(Mux(lower, index_b, index_a)),
+            ]
+            winners.append((key, index))
+        best = winners + best[2 * len(pairs) :]
+        level += 1
+    return best[0][1]
 
 
 def _any(values):

@@ -5,13 +5,17 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..config import GRANULE, CardConfig
+from ..isa import Flag
 from .output import lane_write_layout
 
 __all__ = ["ResultWriter", "place_layout"]
 
 
 def place_layout() -> data.StructLayout:
-    """Layout of what the writer needs of a visit's descriptor (`array.ports.visit_layout`)."""
+    """Layout of what the writer needs of a visit's descriptor (`array.ports.visit_layout`).
+
+    ``empty``: the visit has no results for the writer.
+    """
     return data.StructLayout(
         {
             "address": unsigned(32),
@@ -52,7 +56,13 @@ class ResultWriter(wiring.Component):
     """Walks over the columns of each visit, and packs their results into granules.
 
     Column j lies at ``visit.address + (j // n_inner) * outer_stride + (j % n_inner) *
-    inner_stride``. `EpilogueLane` says what the rest means.
+    inner_stride``. Nibbles share bytes: column j, for odd j, goes to the high half of column
+    j - 1's byte; a high half without a column is 0. A visit begins with an even column then, and
+    has an even number.
+
+    All visits with results of one block walk over the same columns; the next block starts where
+    they ended. A block that had none is stepped over when the next one is announced, a column a
+    cycle.
 
     Parameters
     ----------
@@ -63,16 +73,22 @@ class ResultWriter(wiring.Component):
     n, n_inner : ``In(16)``
     inner_stride, outer_stride : ``In(signed(32))``
     size : ``In(3)``
-        Bytes of a result: 1, 2 or 4. This and the four above stand still while visits are open.
+        Bytes of a result: 1, 2 or 4.
+    nibbles : ``In(1)``
+        Results are nibbles; ``size`` is 1 then.
+    block_columns : ``In(8)``
+        Columns of a block. This and the six above stand still while visits are open.
     visit : ``In(stream.Signature(place_layout()))``
         Taken with the last result of the visit. Addresses and strides are multiples of ``size``.
-    valid, last, result : ``In(1)``, ``In(1)``, ``In(32)``
+    valid, last, result, result_flags : ``In(1)``, ``In(1)``, ``In(32)``, ``In(4)``
         A result, and whether it is the last of its visit. Taken while ``ready`` is high.
     ready : ``Out(1)``
         May depend on ``valid``.
     write : ``Out(stream.Signature(lane_write_layout(config)))``
     error : ``Out(1)``
         Pulses for a result outside the scratchpad; it is not written.
+    flags : ``Out(4)``
+        ``result_flags`` of a result whose column is below ``n``, in the cycle after it was taken.
     """
 
     def __init__(self, config: CardConfig) -> None:
@@ -84,13 +100,17 @@ class ResultWriter(wiring.Component):
                 "inner_stride": In(signed(32)),
                 "outer_stride": In(signed(32)),
                 "size": In(3),
+                "nibbles": In(1),
+                "block_columns": In(8),
                 "visit": In(stream.Signature(place_layout())),
                 "valid": In(1),
                 "last": In(1),
                 "result": In(32),
+                "result_flags": In(len(Flag)),
                 "ready": Out(1),
                 "write": Out(stream.Signature(lane_write_layout(config))),
                 "error": Out(1),
+                "flags": Out(len(Flag)),
             }
         )
 
@@ -98,48 +118,75 @@ class ResultWriter(wiring.Component):
         m = Module()
         visit = self.visit.payload
         move = Signal()  # the packer takes what is placed
-        empty = self.visit.valid & visit.empty
-        result = Signal()
-        leave = Signal()
+        behind = Signal()  # the walk is still before a block that has had no results
+        free = move & self.visit.valid & ~behind
+        empty, result, leave = Signal(), Signal(), Signal()
         m.d.comb += [
-            self.ready.eq(move & self.visit.valid & ~visit.empty),
+            empty.eq(free & visit.empty),
+            self.ready.eq(free & ~visit.empty),
             result.eq(self.valid & self.ready),
-            leave.eq((result & self.last) | (empty & move)),
+            leave.eq((result & self.last) | empty),
             self.visit.ready.eq(leave),
         ]
 
-        present, address = self._walk(m, result, empty & move)
+        present, address = self._walk(m, result, empty, behind)
+        m.d.sync += self.flags.eq(Mux(result & present, self.result_flags, 0))
 
+        # The first of two nibbles waits for the second, in the place of both.
         placed = Signal(_PLACED)
+        place = Signal(32, reset_less=True)
+        value = Signal(32, reset_less=True)
+        second, byte_present = Signal(), Signal(reset_less=True)
         with m.If(move):
             m.d.sync += [
-                placed.valid.eq(result | empty),
-                placed.write.eq(result & present),
+                placed.valid.eq(empty | (result & (second | ~self.nibbles))),
+                placed.write.eq(result & Mux(self.nibbles, second & byte_present, present)),
                 placed.close.eq(leave),
                 placed.done.eq(leave & visit.iteration_last),
             ]
-        place = Signal(32, reset_less=True)
-        value = Signal(32, reset_less=True)
         with m.If(result):
-            m.d.sync += [place.eq(address), value.eq(self.result)]
+            m.d.sync += second.eq(self.nibbles & ~second)
+            with m.If(second):
+                m.d.sync += value[4:8].eq(Mux(present, self.result[:4], 0))
+            with m.Else():
+                m.d.sync += [
+                    place.eq(address),
+                    value.eq(Mux(self.nibbles, self.result[:4], self.result)),
+                    byte_present.eq(present),
+                ]
         self._pack(m, placed, place, value, move)
         return m
 
-    def _walk(self, m: Module, result, empty):
+    def _walk(self, m: Module, result, empty, behind):
         """Step from column to column with ``result``, from block to block with either.
 
-        Returns whether the column is one of the ``n``, and its address.
+        Drives ``behind``; returns whether the column is one of the ``n``, and its address.
         """
         visit = self.visit.payload
         start = _walk_signals("start", reset_less=True)  # of the block
         here = _walk_signals("here", reset_less=True)  # the next column of this visit
         block, column = _walk_signals("block"), _walk_signals("column")
         first = {"offset": 0, "row": 0, "inner": self.n_inner - 1, "columns": self.n}
-        inside = Signal()  # the visit has begun
+        inside = Signal()  # the visit, or the stepping over, has begun
+        ended = Signal()  # ``here`` is where the block ends, but inside a visit
+        skipped = Signal(8)
+        skip, skip_last = Signal(), Signal()
+        m.d.comb += [
+            behind.eq(visit.block_new & ~visit.block_first & ~ended),
+            skip.eq(self.visit.valid & behind),
+            skip_last.eq(skipped == self.block_columns - 1),
+        ]
+        with m.If(skip):
+            m.d.sync += skipped.eq(Mux(skip_last, 0, skipped + 1))
+        with m.If((result & self.last) | (skip & skip_last)):
+            m.d.sync += ended.eq(1)
+        with m.Elif(empty & visit.block_new):
+            m.d.sync += ended.eq(0)
+
         for field in _WALK:
             next_block = Mux(visit.block_first, first[field], here[field])
             m.d.comb += [
-                block[field].eq(Mux(visit.block_new, next_block, start[field])),
+                block[field].eq(Mux(visit.block_new & ~behind, next_block, start[field])),
                 column[field].eq(Mux(inside, here[field], block[field])),
             ]
             with m.If(empty | (result & ~inside)):
@@ -147,7 +194,7 @@ class ResultWriter(wiring.Component):
 
         below = Signal(32)
         m.d.comb += below.eq(column["row"] + self.outer_stride)
-        with m.If(result):
+        with m.If(result | skip):
             with m.If(column["inner"] == 0):
                 m.d.sync += [
                     here["offset"].eq(below),
@@ -162,7 +209,7 @@ class ResultWriter(wiring.Component):
                 ]
             m.d.sync += [
                 here["columns"].eq(column["columns"] - column["columns"].any()),
-                inside.eq(~self.last),
+                inside.eq(Mux(skip, ~skip_last, ~self.last)),
             ]
         return column["columns"].any(), visit.address + column["offset"]
 

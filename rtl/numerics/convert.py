@@ -4,22 +4,31 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from .pipeline import FP32, pack_rounded, shift_right, stage_enables
+from ..isa import Format
+from .pipeline import FP32, shift_right, stage_enables
 
 __all__ = ["NarrowFp32"]
 
-_FP16_INFINITY = 0x7C00
-_FP16_NAN = 0x7E00
 # Integers of this magnitude are beyond every sum of a 16-bit zero point and a 16-bit clamp.
 _HUGE_BITS = 17
+_LOST = 25  # a significand of 24 bits that moves so far, or further, rounds to zero
+
+# Bits of the fraction, exponent bias, magnitude of what is too large, and of the NaN.
+_FLOATS = {
+    Format.FP16: (10, 15, 0x7C00, 0x7E00),
+    Format.BF16: (7, 127, 0x7F80, 0x7FC0),
+    Format.E4M3: (3, 7, 0x7F, 0x7F),
+    Format.E5M2: (2, 15, 0x7C, 0x7E),
+}
 
 
 class NarrowFp32(wiring.Component):
-    """Converts FP32 to FP16 or INT8, to nearest even.
+    """Converts FP32 to a format of at most 16 bits, to nearest even.
 
-    FP16: with subnormal numbers; too large becomes infinite; the NaN is 0x7E00. INT8: the rounded
-    value (0 for NaN) plus ``zero_point``, then raised to ``clamp_low`` if it is below, then lowered
-    to ``clamp_high`` if it is above, then cut to 8 bits.
+    FP16, BF16, E4M3, E5M2: with subnormal numbers. Too large becomes infinite, in E4M3 the NaN of
+    its sign. NaNs become 0x7E00, 0x7FC0, 0x7F, 0x7E. INT8 and INT4: the rounded value (0 for NaN)
+    plus ``zero_point``, then raised to ``clamp_low`` if it is below, then lowered to
+    ``clamp_high`` if it is above, then cut to 8 bits.
 
     One result a cycle, ``LATENCY`` cycles with ``ce`` high after its number.
 
@@ -27,20 +36,25 @@ class NarrowFp32(wiring.Component):
     -------
     ce : ``In(1)``
         Low: the whole unit stands still.
-    fp16 : ``In(1)``
-        FP16 if high, else INT8. This and the three below stand still while numbers are inside.
+    format : ``In(Format)``
+        A float format, or else the result is an integer. This and the three below stand still from
+        the cycle before the first number until the last result.
     zero_point, clamp_low, clamp_high : ``In(signed(16))``
     valid_i : ``In(1)``
     number : ``In(32)``
     valid_o : ``Out(1)``
     result : ``Out(16)``
-        INT8 has its value in the low byte, and zeros above.
+        Formats of 8 bits, and integers, have zeros in the high byte.
+    overflow : ``Out(1)``
+        A finite number was too large for a float format.
+    nan : ``Out(1)``
+        The result, or of an integer the number, is not a number.
     """
 
-    LATENCY = 5
+    LATENCY = 4
 
     ce: In(1)
-    fp16: In(1)
+    format: In(Format)
     zero_point: In(signed(16))
     clamp_low: In(signed(16))
     clamp_high: In(signed(16))
@@ -48,77 +62,112 @@ class NarrowFp32(wiring.Component):
     number: In(32)
     valid_o: Out(1)
     result: Out(16)
+    overflow: Out(1)
+    nan: Out(1)
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
         enable = stage_enables(m, self.ce, self.valid_i, self.valid_o, self.LATENCY)
 
-        # How far to the right the significand must move to have its last bit at weight 1.
+        # What the format decides. A number of FP32 exponent ``smallest`` or more is normal and its
+        # significand moves by ``normal_shift``, one below that by ``reach - exponent``: integers
+        # have only such numbers. From the exponent ``huge`` on all are too large.
+        smallest, normal_shift = Signal(8), Signal(range(_LOST + 1))
+        reach, huge_from, top, canonical = Signal(8), Signal(8), Signal(15), Signal(15)
+        integer, byte, e4m3 = Signal(), Signal(), Signal()
+        with m.Switch(self.format):
+            for form, (fraction, bias, infinity, nan) in _FLOATS.items():
+                lowest = 127 - bias + 1
+                beyond = {Format.BF16: 255, Format.E4M3: 136}.get(form, lowest + 30)
+                with m.Case(form):
+                    m.d.sync += [
+                        smallest.eq(lowest),
+                        normal_shift.eq(23 - fraction),
+                        reach.eq(23 - fraction + lowest),
+                        huge_from.eq(beyond),
+                        top.eq(infinity),
+                        canonical.eq(nan),
+                        integer.eq(0),
+                        byte.eq(form in (Format.E4M3, Format.E5M2)),
+                        e4m3.eq(form == Format.E4M3),
+                    ]
+            with m.Default():
+                m.d.sync += [
+                    smallest.eq(255),
+                    reach.eq(127 + 23),
+                    huge_from.eq(127 + _HUGE_BITS),
+                    integer.eq(1),
+                ]
+
+        # How far to the right the significand must move.
         fields = data.View(FP32, self.number)
-        exponent = fields.exponent
-        to_integer = Mux(exponent < 150 - 25, 25, 150 - exponent)
-        smallest, bias = 113, 112  # FP32 exponent of the smallest normal FP16; difference of biases
-        to_fp16 = Mux(exponent < smallest - 12, 25, Mux(exponent < smallest, 126 - exponent, 13))
+        normal = fields.exponent.any()
+        exponent = Cat(fields.exponent[0] | ~normal, fields.exponent[1:])
+        small, lost = exponent < smallest, exponent + _LOST < reach
         significand1 = Signal(24, reset_less=True)
-        shift1 = Signal(range(26), reset_less=True)
-        exponent1 = Signal(5, reset_less=True)
-        nan, huge = exponent.all() & fields.fraction.any(), Signal()
-        m.d.comb += huge.eq(exponent >= Mux(self.fp16, bias + 31, 127 + _HUGE_BITS))
+        shift1 = Signal(range(_LOST + 1), reset_less=True)
+        raised1 = Signal(8, reset_less=True)  # exponent of the result, less 1
+        special = exponent.all()
+        kind = Cat(fields.sign, exponent >= huge_from, special, special & fields.fraction.any())
         with m.If(enable[0]):
             m.d.sync += [
-                significand1.eq(Cat(fields.fraction, exponent.any())),
-                shift1.eq(Mux(self.fp16, to_fp16, to_integer)),
-                exponent1.eq(Mux(exponent < smallest, 1, exponent - bias)),
+                significand1.eq(Cat(fields.fraction, normal)),
+                shift1.eq(Mux(small, Mux(lost, _LOST, reach - exponent), normal_shift)),
+                raised1.eq(Mux(small, 0, exponent - smallest)),
             ]
-        kind = Cat(fields.sign, huge, nan)
-        for stage in range(2):
-            step = Signal(3, name=f"kind{stage + 1}", reset_less=True)
+        kinds = [kind]
+        for stage in range(self.LATENCY - 1):
+            step = Signal(4, name=f"kind{stage + 1}", reset_less=True)
             with m.If(enable[stage]):
-                m.d.sync += step.eq(kind)
-            kind = step
+                m.d.sync += step.eq(kinds[-1])
+            kinds.append(step)
 
-        kept2 = Signal(_HUGE_BITS, reset_less=True)
+        kept2 = Signal(_HUGE_BITS + 1, reset_less=True)
         half2, below2 = Signal(reset_less=True), Signal(reset_less=True)
-        exponent2 = Signal(5, reset_less=True)
+        raised2 = Signal(8, reset_less=True)
         kept, half, below = shift_right(m, significand1, shift1, "aligned")
+        _, huge1, _, nan1 = kinds[1]
         with m.If(enable[1]):
-            m.d.sync += [
-                kept2.eq(kept),
-                half2.eq(half),
-                below2.eq(below),
-                exponent2.eq(exponent1),
-            ]
+            m.d.sync += [kept2.eq(kept), half2.eq(half), below2.eq(below), raised2.eq(raised1)]
+            with m.If(nan1 | huge1):
+                m.d.sync += [kept2.eq(Mux(nan1, 0, 1 << _HUGE_BITS)), half2.eq(0)]
 
-        magnitude3 = Signal(_HUGE_BITS + 1, reset_less=True)
-        sign3 = Signal(reset_less=True)
-        sign, huge2, nan2 = kind
+        # One addition: exponent and rounded significand, or the rounded integer and the zero
+        # point. The negative of a magnitude is its complement plus 1, so rounding up takes 1 away.
+        rounded3 = Signal(signed(_HUGE_BITS + 3), reset_less=True)
+        base = Signal(signed(17))
+        with m.Switch(self.format):
+            for form, (fraction, *_) in _FLOATS.items():
+                with m.Case(form):
+                    m.d.comb += base.eq(raised2 << fraction)
+            with m.Default():
+                m.d.comb += base.eq(self.zero_point)
+        sign2, _, _, nan2 = kinds[2]
+        negate = integer & sign2 & ~nan2
+        magnitude = Cat(kept2, Const(0, 1)) ^ negate.replicate(_HUGE_BITS + 2)
+        up = half2 & (below2 | kept2[0])
         with m.If(enable[2]):
-            m.d.sync += sign3.eq(sign & ~nan2)
-            with m.If(nan2):
-                m.d.sync += magnitude3.eq(Mux(self.fp16, _FP16_NAN, 0))
-            with m.Elif(huge2):
-                m.d.sync += magnitude3.eq(Mux(self.fp16, _FP16_INFINITY, 1 << _HUGE_BITS))
-            with m.Elif(self.fp16):
-                m.d.sync += magnitude3.eq(pack_rounded(exponent2, kept2[:11], half2, below2))
-            with m.Else():
-                m.d.sync += magnitude3.eq(kept2 + (half2 & (below2 | kept2[0])))
-
-        shifted4 = Signal(signed(_HUGE_BITS + 3), reset_less=True)
-        negated = Cat(magnitude3, Const(0, 1)) ^ sign3.replicate(_HUGE_BITS + 2)
-        with m.If(enable[3]):
-            with m.If(self.fp16):
-                m.d.sync += shifted4.eq(Cat(magnitude3[:15], sign3))
-            with m.Else():
-                m.d.sync += shifted4.eq(negated.as_signed() + self.zero_point + sign3)
+            m.d.sync += rounded3.eq(magnitude.as_signed() + base + (up ^ negate))
 
         result = Signal(16, reset_less=True)
-        raised = Signal(signed(_HUGE_BITS + 3))
-        lowered = Signal(signed(16))
-        m.d.comb += [
-            raised.eq(Mux(shifted4 < self.clamp_low, self.clamp_low, shifted4)),
-            lowered.eq(Mux(raised > self.clamp_high, self.clamp_high, raised)),
-            self.result.eq(result),
-        ]
-        with m.If(enable[4]):
-            m.d.sync += result.eq(Mux(self.fp16, shifted4[:16], lowered[:8]))
+        overflow, nan = Signal(reset_less=True), Signal(reset_less=True)
+        m.d.comb += [self.result.eq(result), self.overflow.eq(overflow), self.nan.eq(nan)]
+        edge = Signal(signed(16))
+        m.d.sync += edge.eq(Mux(self.clamp_low > self.clamp_high, self.clamp_high, self.clamp_low))
+        sign3, huge3, special3, nan3 = kinds[3]
+        large = huge3 | (rounded3[:16] >= top)
+        number = Mux(nan3, canonical, Mux(large, top, rounded3[:15]))
+        negative = sign3 & ~nan3
+        clamped = Mux(rounded3 > self.clamp_high, self.clamp_high, rounded3)
+        with m.If(enable[3]):
+            with m.If(integer):
+                m.d.sync += result.eq(Mux(rounded3 < self.clamp_low, edge, clamped)[:8])
+            with m.Elif(byte):
+                m.d.sync += result.eq(Cat(number[:7], negative))
+            with m.Else():
+                m.d.sync += result.eq(Cat(number, negative))
+            m.d.sync += [
+                overflow.eq(~integer & ~special3 & large),
+                nan.eq(nan3 | (~integer & e4m3 & large)),
+            ]
         return m

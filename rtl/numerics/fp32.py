@@ -41,6 +41,8 @@ class Fp32Multiply(wiring.Component):
     a, b : ``In(32)``
     valid_o : ``Out(1)``
     result : ``Out(32)``
+    overflow : ``Out(1)``
+        Finite operands have an infinite result.
     """
 
     LATENCY = 6
@@ -51,6 +53,7 @@ class Fp32Multiply(wiring.Component):
     b: In(32)
     valid_o: Out(1)
     result: Out(32)
+    overflow: Out(1)
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -133,10 +136,13 @@ class Fp32Multiply(wiring.Component):
                 huge5.eq(exponent4 >= 255),
             ]
 
-        result = Signal(32, reset_less=True)
-        m.d.comb += self.result.eq(result)
+        result, overflow = Signal(32, reset_less=True), Signal(reset_less=True)
+        m.d.comb += [self.result.eq(result), self.overflow.eq(overflow)]
         sign, zero, infinite, nan = kind
+        # The largest numbers overflow only as they are rounded.
+        number = pack_rounded(exponent5, significand5, half5, below5)
         with m.If(enable[5]):
+            m.d.sync += overflow.eq((huge5 | number[23:31].all()) & ~(zero | infinite | nan))
             with m.If(nan):
                 m.d.sync += result.eq(CANONICAL_NAN)
             with m.Elif(infinite | (huge5 & ~zero)):
@@ -144,7 +150,6 @@ class Fp32Multiply(wiring.Component):
             with m.Elif(zero):
                 m.d.sync += result.eq(Cat(Const(0, 31), sign))
             with m.Else():
-                number = pack_rounded(exponent5, significand5, half5, below5)
                 m.d.sync += result.eq(Cat(number[:31], sign))
         return m
 
@@ -162,6 +167,8 @@ class Fp32Add(wiring.Component):
     a, b : ``In(32)``
     valid_o : ``Out(1)``
     result : ``Out(32)``
+    overflow : ``Out(1)``
+        Finite operands have an infinite result.
     """
 
     LATENCY = 7
@@ -172,6 +179,7 @@ class Fp32Add(wiring.Component):
     b: In(32)
     valid_o: Out(1)
     result: Out(32)
+    overflow: Out(1)
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -252,10 +260,13 @@ class Fp32Add(wiring.Component):
         with m.If(enable[5]):
             m.d.sync += [sum6.eq(fine), exponent6.eq(exponent5 - shift)]
 
-        result = Signal(32, reset_less=True)
-        m.d.comb += self.result.eq(result)
+        result, overflow = Signal(32, reset_less=True), Signal(reset_less=True)
+        m.d.comb += [self.result.eq(result), self.overflow.eq(overflow)]
         sign, opposite, infinite, nan = kind
+        number = pack_rounded(exponent6, sum6[4:], sum6[3], sum6[:3].any())
         with m.If(enable[6]):
+            large = exponent6.all() | number[23:31].all()
+            m.d.sync += overflow.eq(large & ~(infinite | nan))
             with m.If(nan):
                 m.d.sync += result.eq(CANONICAL_NAN)
             with m.Elif(infinite | exponent6.all()):
@@ -263,6 +274,5 @@ class Fp32Add(wiring.Component):
             with m.Elif(~sum6.any()):
                 m.d.sync += result.eq(Cat(Const(0, 31), sign & ~opposite))
             with m.Else():
-                number = pack_rounded(exponent6, sum6[4:], sum6[3], sum6[:3].any())
                 m.d.sync += result.eq(Cat(number[:31], sign))
         return m

@@ -15,10 +15,11 @@ _SEGMENTS = 4
 class SumToFp32(wiring.Component):
     """Rounds an exact sum to FP32, to nearest even.
 
-    The sum is ``whole + part * 2**-48``; its magnitude is below 2^48. Integers have a ``part`` of
-    zero; a 96-bit sum in units of 2^-48 has its high half in ``whole``. No such sum is subnormal
-    or overflows; zero becomes +0. NaN and infinity flags override the sum, and both infinities
-    make a NaN.
+    The sum is ``(whole * 2**48 + part) * 2**weight``: the two halves of 96 bits. Integers have a
+    ``part`` of zero and the weight -48. With weights from -126 to 32 nothing is subnormal or
+    overflows: the last bit is at least the smallest normal number, and the magnitude at most
+    2^(95 + 32). Zero becomes +0. NaN and infinity flags override the sum, and both infinities make
+    a NaN.
 
     One result a cycle, ``LATENCY`` cycles with ``ce`` high after its sum.
 
@@ -26,8 +27,10 @@ class SumToFp32(wiring.Component):
     -------
     ce : ``In(1)``
         Low: the whole unit stands still.
+    weight : ``In(signed(8))``
+        Stands still while sums are inside.
     valid_i : ``In(1)``
-    whole : ``In(signed(49))``
+    whole : ``In(signed(48))``
     part : ``In(48)``
     nan, inf_pos, inf_neg : ``In(1)``
     valid_o : ``Out(1)``
@@ -37,8 +40,9 @@ class SumToFp32(wiring.Component):
     LATENCY = 6
 
     ce: In(1)
+    weight: In(signed(8))
     valid_i: In(1)
-    whole: In(signed(49))
+    whole: In(signed(48))
     part: In(48)
     nan: In(1)
     inf_pos: In(1)
@@ -56,7 +60,7 @@ class SumToFp32(wiring.Component):
         with m.If(enable[0]):
             m.d.sync += [
                 low1.eq((self.part ^ sign.replicate(48)) + sign),
-                high1.eq(self.whole[:48] ^ sign.replicate(48)),
+                high1.eq(self.whole ^ sign.replicate(48)),
             ]
         # Sign, NaN and infinity travel beside the number.
         kind = Signal(3)
@@ -96,9 +100,10 @@ class SumToFp32(wiring.Component):
             with m.Else():
                 m.d.sync += [window3.eq(low2.shift_left(_SEGMENT)), below3.eq(0), leading3.eq(0)]
 
-        # Bit b of segment s weighs 2^(24 s + b - 48).
-        top_exponent = Signal(8)
-        m.d.comb += top_exponent.eq(_SEGMENT * leading3 + (127 - 48 + _SEGMENT - 1))
+        # Bit b of segment s weighs 2^(24 s + b + weight).
+        lowest, top_exponent = Signal(8), Signal(8)
+        m.d.sync += lowest.eq(self.weight + (127 + _SEGMENT - 1))
+        m.d.comb += top_exponent.eq(_SEGMENT * leading3 + lowest)
         window4 = Signal(2 * _SEGMENT, reset_less=True)
         below4 = Signal(reset_less=True)
         exponent4 = Signal(8, reset_less=True)

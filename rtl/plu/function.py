@@ -18,7 +18,7 @@ class SlotSignature(wiring.Signature):
     -------
     ce : ``Out(1)``
         Clock enable: while it is low, nothing in the slot changes.
-    parameter : ``Out(ArrayLayout(32, 4))``
+    parameter : ``Out(ArrayLayout(32, 3))``
         The command's parameters; they stand still while values are inside.
     valid_i : ``Out(1)``
     value_i : ``Out(32)``
@@ -31,7 +31,7 @@ class SlotSignature(wiring.Signature):
         super().__init__(
             {
                 "ce": Out(1),
-                "parameter": Out(data.ArrayLayout(unsigned(32), 4)),
+                "parameter": Out(data.ArrayLayout(unsigned(32), 3)),
                 "valid_i": Out(1),
                 "value_i": Out(32),
                 "valid_o": In(1),

@@ -44,8 +44,11 @@ def _pairs(r: np.random.Generator, count: int) -> tuple[Words, Words]:
 async def _binary(dut: object, a: Words, b: Words, expected: Words, latency: int) -> None:
     r = rng()
     cases = {"a": a.tolist(), "b": b.tolist()}
-    results = await run_unit(dut, cases, latency=latency, stall=0.1, rng=r)
-    compare(cases, results, expected.tolist())
+    infinite = [(words & 0x7FFFFFFF) == 0x7F800000 for words in (a, b, expected)]
+    overflow = infinite[2] & ~infinite[0] & ~infinite[1]
+    outputs = ("result", "overflow")
+    results = await run_unit(dut, cases, latency=latency, stall=0.1, rng=r, outputs=outputs)
+    compare(cases, results, (expected | overflow.astype(np.uint64) << 32).tolist())
 
 
 @cocotb.test()

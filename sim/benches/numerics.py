@@ -30,6 +30,7 @@ async def run_unit(
     stall: float,
     rng: np.random.Generator,
     constants: Mapping[str, int] | None = None,
+    outputs: Sequence[str] = ("result",),
 ) -> list[int]:
     """Send the cases through the unit, and return the results, in order.
 
@@ -46,6 +47,8 @@ async def run_unit(
     rng : numpy.random.Generator
     constants : mapping, optional
         Inputs that stand still.
+    outputs : sequence of str
+        Output ports that make a result, the lowest first.
     """
     dut.ce.value = 0
     dut.valid_i.value = 0
@@ -53,6 +56,7 @@ async def run_unit(
         getattr(dut, name).value = value
     await start(dut)
     ports = [getattr(dut, name) for name in cases]
+    results_ports = [getattr(dut, name) for name in outputs]
     rows = list(zip(*cases.values(), strict=True))
     results: list[int] = []
     moving = collections.deque([False] * latency)
@@ -69,7 +73,11 @@ async def run_unit(
         assert bool(dut.valid_o.value) == moving[0], f"valid_o after {sent} cases"
         if ce:
             if moving.popleft():
-                results.append(int(dut.result.value))
+                number, shift = 0, 0
+                for port in results_ports:
+                    number |= int(port.value) << shift
+                    shift += len(port)
+                results.append(number)
             moving.append(offer)
             sent += offer
         await tick(dut)

@@ -1,8 +1,11 @@
 """Bench of `SumToFp32`: all leading positions, ties, signs, flags, integers."""
 
+from fractions import Fraction
+
 import cocotb
 import numpy as np
 
+from ...rtl.isa import MAX_ANCHOR, MIN_ANCHOR
 from ...rtl.numerics.rounding import SumToFp32
 from ..golden.epilogue import fixed_to_fp32, int_to_fp32
 from ..golden.exact import FixedSums
@@ -31,15 +34,17 @@ def _fixed_sums(r: np.random.Generator) -> list[int]:
 
 
 @cocotb.test()
-@cocotb.parametrize(stall=[0.0, 0.3])
-async def fixed_point(dut: object, stall: float) -> None:
+@cocotb.parametrize(
+    (("stall", "weight"), [(0.0, -48), (0.3, MIN_ANCHOR), (0.0, MAX_ANCHOR), (0.2, -60)])
+)
+async def fixed_point(dut: object, stall: float, weight: int) -> None:
     """96-bit sums with and without flags are rounded once, to nearest even."""
     r = rng()
     sums = _fixed_sums(r)
     flags = np.where(r.random(len(sums)) < 0.2, r.integers(8, size=len(sums)), 0)
     nan, inf_pos, inf_neg = ((flags >> bit) & 1 for bit in range(3))
     cases = {
-        "whole": [(value >> 48) & ((1 << 49) - 1) for value in sums],
+        "whole": [(value >> 48) & ((1 << 48) - 1) for value in sums],
         "part": [value & ((1 << 48) - 1) for value in sums],
         "nan": nan.tolist(),
         "inf_pos": inf_pos.tolist(),
@@ -52,23 +57,48 @@ async def fixed_point(dut: object, stall: float) -> None:
             nan=nan != 0,
             inf_pos=inf_pos != 0,
             inf_neg=inf_neg != 0,
+            unit=weight,
         )
     )
-    results = await run_unit(dut, cases, latency=SumToFp32.LATENCY, stall=stall, rng=r)
+    results = await run_unit(
+        dut,
+        cases,
+        latency=SumToFp32.LATENCY,
+        stall=stall,
+        rng=r,
+        constants={"weight": weight & 0xFF},
+    )
     compare(cases, results, expected.tolist())
+    for case in range(0, len(sums), 7):  # the golden model, against exact fractions
+        if not flags[case]:
+            number = int(expected[case])
+            exponent, fraction = number >> 23 & 0xFF, number & 0x7FFFFF
+            assert not sums[case] or 1 <= exponent <= 254, "subnormal or too large"
+            value = Fraction(fraction + (1 << 23 if exponent else 0)) * Fraction(2) ** (
+                exponent - 150
+            )
+            error = abs(abs(sums[case]) * Fraction(2) ** weight - value)
+            unit = Fraction(2) ** (exponent - 150)
+            assert error < unit / 2 or (error == unit / 2 and number % 2 == 0), sums[case]
 
 
 @cocotb.test()
 async def integers(dut: object) -> None:
-    """Integers up to the largest that a 48-bit sum and a 32-bit bias make."""
+    """Integers of up to 48 bits."""
     r = rng()
-    top = (1 << 47) + (1 << 31)
-    values = [0, 1, -1, top - 1, -top, (1 << 47) - 1, -(1 << 47), (1 << 24) + 1, -(1 << 24) - 3]
-    for bits in range(1, 48):
+    values = [0, 1, -1, (1 << 47) - 1, -(1 << 47), (1 << 24) + 1, -(1 << 24) - 3]
+    for bits in range(1, 47):
         values += r.integers(-(1 << bits), 1 << bits, 20).tolist()
     number = np.array(values, np.int64)
-    cases = {"whole": [value & ((1 << 49) - 1) for value in values], "part": [0] * len(values)}
+    cases = {"whole": [value & ((1 << 48) - 1) for value in values], "part": [0] * len(values)}
     for flag in ("nan", "inf_pos", "inf_neg"):
         cases[flag] = [0] * len(values)
-    results = await run_unit(dut, cases, latency=SumToFp32.LATENCY, stall=0.2, rng=r)
+    results = await run_unit(
+        dut,
+        cases,
+        latency=SumToFp32.LATENCY,
+        stall=0.2,
+        rng=r,
+        constants={"weight": -48 & 0xFF},
+    )
     compare(cases, results, int_to_fp32(number).tolist())

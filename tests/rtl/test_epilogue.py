@@ -1,10 +1,41 @@
+# amaranth: UnusedElaboratable=no
+import dataclasses
+
 import pytest
 
 from deepseek.rtl.config import preset
 from deepseek.rtl.core.epilogue import EpilogueLane
+from deepseek.rtl.core.partials import PartialMemory
 from deepseek.sim.runner import run_bench
 
+BENCH = "deepseek.sim.benches.epilogue"
 
-@pytest.mark.parametrize("name", ["tiny", "ecp5"])
-def test_epilogue(name):
-    run_bench(EpilogueLane(preset(name)), "deepseek.sim.benches.epilogue", preset=name)
+
+def test_epilogue():
+    run_bench(EpilogueLane(preset("tiny")), BENCH, preset="tiny")
+
+
+def test_wider():
+    run_bench(
+        EpilogueLane(preset("ecp5")),
+        BENCH,
+        preset="ecp5",
+        testcase=["all_paths/stall=0.0", "full_rate/stride=1/blocks=True", "latency"],
+    )
+
+
+def test_shortest_visits():
+    """Visits of 4 beats are shorter than the addition of running sums."""
+    config = dataclasses.replace(preset("tiny"), name="narrow", cols=2, partial_beats=16)
+    run_bench(
+        EpilogueLane(config),
+        BENCH,
+        preset=config,
+        testcase=["slices_back_to_back", "slow_writes"],
+    )
+
+
+def test_refusals():
+    for near, far in ((1, 2), (3, 2)):
+        with pytest.raises(ValueError, match="near and far must be"):
+            PartialMemory(preset("tiny"), visits=16, width=53, near=near, far=far)

@@ -60,7 +60,7 @@ def test_slot(functions, pad):
     }
 
     async def bench(ctx):
-        for parameter, word in enumerate((5, 77, 6, 7)):
+        for parameter, word in enumerate((5, 77, 6)):
             ctx.set(slot.slot.parameter[parameter], word)
         for code in Function:
             ctx.set(slot.function, code.value)
