@@ -235,7 +235,10 @@ class Fill(wiring.Component):
         """Ask for the chunk from ``address`` to ``last`` bytes on, if it is in the scratchpad."""
         outside = Signal()
         spad_bits = (self._config.scratchpad_bytes - 1).bit_length()
+        end = Signal(range(2 * self._config.fill_bytes))
         m.d.comb += [
+            end.eq(address[:4] + last),
+            *(needed.eq(end[4:] >= i) for i, needed in enumerate(self.read.needed)),
             outside.eq((address + last)[spad_bits:].any()),
             self.read.valid.eq(asked & ~outside),
             self.read.address.eq(address[4:]),

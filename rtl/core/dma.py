@@ -249,6 +249,7 @@ class StoreUnit(wiring.Component):
         m.d.comb += [
             last_word.eq(index[lane_bits:] == end[lane_bits:]),
             self.read.valid.eq(reading & (held != STORE_WORDS)),
+            *([self.read.needed.eq(~0)] if _lanes(config) > 1 else []),
             self.read.address.eq(address - lane_first),
             issue.eq(self.read.valid & self.read.ready),
             free.eq(~reading | (issue & last_word)),

@@ -26,12 +26,15 @@ class ReadPort(wiring.Signature):
     Members
     -------
     valid, address, ready : request, address in granules
+    needed : a bit for each granule, of ports with several
+        The others' data are void, and their banks are left to other ports.
     data_valid, data : response, lowest address in the lowest bits
     """
 
     def __init__(self, config: CardConfig, granules: int = 1) -> None:
         self.config = config
         self.granules = granules
+        needed = {"needed": Out(granules)} if granules > 1 else {}
         super().__init__(
             {
                 "valid": Out(1),
@@ -40,6 +43,7 @@ class ReadPort(wiring.Signature):
                 "data_valid": In(1),
                 "data": In(8 * GRANULE * granules),
             }
+            | needed
         )
 
     def __eq__(self, other: object) -> bool:
@@ -102,7 +106,8 @@ class UnitPort(wiring.Signature):
         Starts an iteration (`iteration_layout`). ``payload`` holds the iteration that is next, and
         its ``body`` stays the same until all of the command's iterations have ended.
     done : ``In(1)``
-        Pulses once for each iteration, in order, when all its effects are visible.
+        Pulses once for each iteration, in order, when all its effects are visible; for the last
+        one under way also only when the unit needs the body no longer.
     error : ``In(1)``
         Pulses when an iteration failed, with ``status``. The core is reset after it.
     status : ``In(Status)``

@@ -21,10 +21,10 @@ class Scratchpad(wiring.Component):
     Granule ``a`` lies in row ``a // banks`` of bank ``(a + a // banks) % banks``: consecutive ones
     lie in different banks, and so do those a row of banks apart, as the same k of neighbouring rows
     of a matrix often is. Each bank serves one read and one write a cycle, to the first port in the
-    order of the lists that wants it; a port of several granules gets all of them or none, and does
-    not hold up others while it waits. ``ready`` does not depend on the port's own ``valid``. Read
-    data come two cycles after the request was accepted (the bank's read register, then the port's)
-    and stay until the port's next data.
+    order of the lists that wants it; a port of several granules gets all that it needs or none, and
+    does not hold up others while it waits. ``ready`` does not depend on the port's own ``valid``.
+    Read data come two cycles after the request was accepted (the bank's read register, then the
+    port's) and stay until the port's next data.
 
     Parameters
     ----------
@@ -88,6 +88,10 @@ class Scratchpad(wiring.Component):
                 )
                 masks.append(Mux(beyond, far, near))
                 lane_rows.append(Mux(beyond, next_row, row))
+            if name == "read" and width > 1:
+                masks = [
+                    Mux(port.needed[lane], lane_mask, 0) for lane, lane_mask in enumerate(masks)
+                ]
             mask = Signal(banks, name=f"{name}{i}_mask")
             m.d.comb += mask.eq(reduce(or_, masks))
             taken = reduce(or_, claims, Const(0, banks))

@@ -180,8 +180,12 @@ class Surroundings:
         self.reads += 1
         self.last_read = self.cycle
         at, width = 16 * int(dut.read__address.value), 2 * config.fill_bytes
-        span = self.memory[at : at + width].tobytes()
-        return int.from_bytes(span + self.memory[: width - len(span)].tobytes(), "little")
+        span = np.take(self.memory, np.arange(at, at + width), mode="wrap")
+        # What was not asked for is not there.
+        needed = int(dut.read__needed.value)
+        lanes = np.repeat([needed >> i & 1 for i in range(width // 16)], 16).astype(bool)
+        noise = self.r.integers(0, 256, width, np.uint8)
+        return int.from_bytes(np.where(lanes, span, noise).tobytes(), "little")
 
     def _word(self):
         columns = self.config.cols

@@ -28,12 +28,15 @@ class Model:
         """Return the bank of a granule; `Scratchpad` says why."""
         return (granule + granule // self.banks) % self.banks
 
-    def grants(self, requests: list[int | None], widths: list[int]) -> list[bool]:
-        """Serve requests in order; each takes all of its banks or nothing."""
+    def grants(
+        self, requests: list[int | None], widths: list[int], needed: list[int]
+    ) -> list[bool]:
+        """Serve requests in order; each takes all of the banks that it needs or nothing."""
         taken: set[int] = set()
         result = []
-        for address, width in zip(requests, widths, strict=True):
-            span = () if address is None else range(address, address + width)
+        for address, width, bits in zip(requests, widths, needed, strict=True):
+            lanes = () if address is None else [i for i in range(width) if bits >> i & 1]
+            span = [address + lane for lane in lanes]
             wanted = {self.bank(granule % self.granules) for granule in span}
             granted = bool(wanted) and not wanted & taken
             taken |= wanted if granted else set()
@@ -45,6 +48,11 @@ class Model:
 
     def read(self, address: int, width: int) -> int:
         return int.from_bytes(self.words[self.span(address, width)].tobytes(), "little")
+
+    def known(self, needed: int, width: int) -> int:
+        """Return a mask of the bits that a read returns."""
+        granule = (1 << 8 * GRANULE) - 1
+        return sum(granule << 8 * GRANULE * i for i in range(width) if needed >> i & 1)
 
     def write(self, address: int, width: int, value: int, mask: int) -> None:
         span = self.span(address, width)
@@ -63,7 +71,7 @@ class Traffic:
         self.dut = dut
         self.r = r
         self.model = Model(config.scratchpad_banks, config.scratchpad_bytes // GRANULE)
-        self.answers: collections.deque[list[int | None]] = collections.deque(
+        self.answers: collections.deque[list[tuple[int, int] | None]] = collections.deque(
             [[None] * len(READERS)] * 2
         )
         self.refused = collections.Counter[str]()
@@ -76,6 +84,10 @@ class Traffic:
         """One cycle with these requests (addresses; None is no request). Ends at a `tick`."""
         r, model = self.r, self.model
         data = []
+        needed = [int(r.integers(1, 1 << width)) for width in READERS]
+        for i, (width, bits) in enumerate(zip(READERS, needed, strict=True)):
+            if width > 1:
+                self.port(f"read{i}", "needed").value = bits
         for name, requests, widths in (("read", reads, READERS), ("write", writes, WRITERS)):
             for i, (address, width) in enumerate(zip(requests, widths, strict=True)):
                 port = f"{name}{i}"
@@ -97,11 +109,13 @@ class Traffic:
             answered = int(self.port(f"read{i}", "data_valid").value)
             assert answered == (answer is not None), f"read{i}: data_valid"
             if answer is not None:
-                assert int(self.port(f"read{i}", "data").value) == answer, f"read{i}: data"
+                value, known = answer
+                found = int(self.port(f"read{i}", "data").value) & known
+                assert found == value & known, f"read{i}: data"
 
         granted = {
-            "read": model.grants(reads, READERS),
-            "write": model.grants(writes, WRITERS),
+            "read": model.grants(reads, READERS, needed),
+            "write": model.grants(writes, WRITERS, [(1 << width) - 1 for width in WRITERS]),
         }
         for name, requests in (("read", reads), ("write", writes)):
             for i, address in enumerate(requests):
@@ -112,8 +126,12 @@ class Traffic:
                     (self.served if ready else self.refused)[port] += 1
         self.answers.append(
             [
-                model.read(address, width) if go and address is not None else None
-                for address, width, go in zip(reads, READERS, granted["read"], strict=True)
+                (model.read(address, width), model.known(bits, width))
+                if go and address is not None
+                else None
+                for address, width, bits, go in zip(
+                    reads, READERS, needed, granted["read"], strict=True
+                )
             ]
         )
         for address, width, go, word in zip(writes, WRITERS, granted["write"], data, strict=True):
