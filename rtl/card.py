@@ -93,7 +93,6 @@ class Card(wiring.Component):
         connect(m, sequencer.vector, vector.unit)
 
         events, engines = sequencer.events, compute.events
-        busy = engines.active + engines.stall_stream + engines.stall_fill + engines.stall_drain
         m.d.comb += [
             self.irq.eq(sequencer.irq),
             sequencer.memory_idle.eq(memory.idle),
@@ -105,7 +104,9 @@ class Card(wiring.Component):
             events.stall_stream.eq(engines.stall_stream),
             events.stall_fill.eq(engines.stall_fill),
             events.stall_drain.eq(engines.stall_drain),
-            events.idle.eq(config.rows - busy),
+            events.working.eq(engines.working),
+            compute.count_engine.eq(sequencer.count_engine),
+            sequencer.flags.eq(compute.flags),
             *(
                 getattr(events, name).eq(getattr(memory, name))
                 for name in ("read_beat", "write_beat", "row_hit", "activate", "refresh")
@@ -114,6 +115,7 @@ class Card(wiring.Component):
                 memory.read_beat
                 | memory.write_beat
                 | engines.active.any()
+                | (compute.fill_read.valid & compute.fill_read.ready)
                 | (compute.write.valid & compute.write.ready)
                 | (vector.read.valid & vector.read.ready)
             ),

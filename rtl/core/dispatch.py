@@ -14,11 +14,11 @@ from ..isa import (
     EndBody,
     MatmulBody,
     Opcode,
-    PoolBody,
     Queue,
     SemaphoreBody,
     Status,
     TransferBody,
+    VectorBody,
 )
 from ..memory.bus import request_layout, write_layout
 from .queue import QueueWrite, command_beats
@@ -29,7 +29,7 @@ BODIES: dict[Opcode, type[data.Struct]] = {
     Opcode.LOAD: TransferBody,
     Opcode.STORE: TransferBody,
     Opcode.MATMUL: MatmulBody,
-    Opcode.POOL: PoolBody,
+    Opcode.VECTOR: VectorBody,
     Opcode.SEMAPHORE: SemaphoreBody,
     Opcode.BARRIER: BarrierBody,
     Opcode.END: EndBody,
@@ -40,7 +40,7 @@ QUEUES: dict[Opcode, tuple[Queue, ...]] = {
     Opcode.LOAD: (Queue.LOAD0, Queue.LOAD1),
     Opcode.STORE: (Queue.STORE,),
     Opcode.MATMUL: (Queue.COMPUTE,),
-    Opcode.POOL: (Queue.VECTOR,),
+    Opcode.VECTOR: (Queue.VECTOR,),
 }
 """Queues that each command may name. The others are run by the dispatcher and name 0."""
 

@@ -6,12 +6,13 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 
 from ..config import CardConfig
 from ..hostport.csr import CsrBank, Events, HostPort
+from ..isa import Flag, Queue
 from ..memory.bus import Bus
 from .bank import UNITS, QueueBank
 from .dispatch import Dispatcher
 from .fetch import RingFetch
 from .ports import UnitPort
-from .queue import STALL_SEMAPHORE
+from .queue import STALL_SEMAPHORE, STALL_UNIT
 from .supervisor import Supervisor
 
 __all__ = ["Sequencer"]
@@ -33,7 +34,11 @@ class Sequencer(wiring.Component):
     bus : ``Out(Bus)``
         Ring reads and completion records.
     load0, load1, compute, vector, store : ``Out(UnitPort)``
+    flags : ``In(4)``
+        `Flag` bits that the results of the compute queue's command raise.
     events : ``In(Events)``
+    count_engine : ``Out(8)``
+        `Csr.COUNT_ENGINE`: whose cycles ``events`` shows two cycles later.
     progress : ``In(1)``
         Some unit moved data: the watchdog starts again.
     halt : ``Out(1)``
@@ -58,7 +63,9 @@ class Sequencer(wiring.Component):
                 "host": In(HostPort()),
                 "irq": Out(1),
                 "bus": Out(Bus(config)),
+                "flags": In(len(Flag)),
                 "events": In(Events(config)),
+                "count_engine": Out(8),
                 "progress": In(1),
                 "halt": Out(1),
                 "memory_idle": In(1),
@@ -92,6 +99,7 @@ class Sequencer(wiring.Component):
 
         busy = Cat(queue.busy for queue in bank.state)
         can_move = Cat(queue.busy & (queue.stall != STALL_SEMAPHORE) for queue in bank.state)
+        transfers = (Queue.LOAD0, Queue.LOAD1, Queue.STORE)
         units = [getattr(self, name) for name in UNITS]
         took = Signal()
         m.d.comb += [
@@ -101,6 +109,8 @@ class Sequencer(wiring.Component):
             self.ideal.eq(csr.ideal),
             csr.running.eq(supervisor.running),
             csr.start.eq(supervisor.start),
+            csr.transferring.eq(Cat(bank.state[q].stall == STALL_UNIT for q in transfers).any()),
+            self.count_engine.eq(csr.count_engine),
             csr.busy.eq(Cat(busy, supervisor.running, ~self.memory_idle)),
             csr.ring_head.eq(supervisor.taken),
             csr.completed.eq(supervisor.completed),
@@ -126,7 +136,10 @@ class Sequencer(wiring.Component):
             dispatcher.idle.eq(~busy.any()),
             dispatcher.stuck.eq(~can_move.any()),
             dispatcher.written.eq(self.bus.written),
-            dispatcher.result.command.eq(supervisor.index),
+            dispatcher.result.flags.eq(supervisor.flags),
+            dispatcher.result.command.eq(
+                Mux(supervisor.flags.any(), supervisor.flagged, supervisor.index)
+            ),
             dispatcher.result.cycles.eq(csr.cycles),
             bank.select.eq(dispatcher.select),
             bank.add.eq(dispatcher.add),
@@ -146,6 +159,7 @@ class Sequencer(wiring.Component):
             supervisor.fault_status.eq(dispatcher.fault_status),
             supervisor.queue.eq(bank.state),
             supervisor.unit_error.eq(Cat(unit.error for unit in units)),
+            supervisor.result_flags.eq(self.flags),
             supervisor.memory_idle.eq(self.memory_idle),
             supervisor.memory_illegal.eq(self.memory_illegal),
             supervisor.fetch_quiet.eq(fetch.quiet),
@@ -160,6 +174,7 @@ class Sequencer(wiring.Component):
             m.d.comb += [
                 dispatcher.result.status.eq(supervisor.error.status),
                 dispatcher.result.unit.eq(supervisor.error.unit),
+                dispatcher.result.flags.eq(0),
                 dispatcher.result.command.eq(supervisor.error.command),
             ]
         return m

@@ -4,7 +4,7 @@ from amaranth.hdl import Cat, Module, Signal
 from amaranth.lib import data, enum, wiring
 from amaranth.lib.wiring import In, Out
 
-from ..isa import SEMAPHORES, Queue, Status, Unit
+from ..isa import SEMAPHORES, Flag, Queue, Status, Unit
 from .queue import STALL_SEMAPHORE, STALL_UNIT, QueueState
 
 __all__ = ["ErrorReport", "Supervisor"]
@@ -50,6 +50,8 @@ class Supervisor(wiring.Component):
     queue : ``In(ArrayLayout(QueueState))``
     unit_error, unit_status : ``In``
         Each unit's ``error`` and ``status``.
+    result_flags : ``In(4)``
+        `Flag` bits that results of the command of the compute queue raise in this cycle.
     memory_idle, memory_illegal : ``In(1)``
         The memory system has nothing to do; it was given an illegal command sequence.
     fetch_quiet : ``In(1)``
@@ -64,6 +66,8 @@ class Supervisor(wiring.Component):
         Commands taken since reset; commands taken of this job; jobs ended.
     error : ``Out(ErrorReport)``
         Of the newest job that failed.
+    flags, flagged : ``Out(4)``, ``Out(32)``
+        All flags of this job so far, and the index of the first command that raised one.
     stall, stall_semaphore : ``Out``
         For `Csr.STALL` and `Csr.STALL_SEMAPHORE`, from the newest watchdog error.
     hold, halt, core_reset : ``Out(1)``
@@ -86,6 +90,7 @@ class Supervisor(wiring.Component):
                 "queue": In(data.ArrayLayout(QueueState, queues)),
                 "unit_error": In(queues),
                 "unit_status": In(data.ArrayLayout(Status, queues)),
+                "result_flags": In(len(Flag)),
                 "memory_idle": In(1),
                 "memory_illegal": In(1),
                 "fetch_quiet": In(1),
@@ -97,6 +102,8 @@ class Supervisor(wiring.Component):
                 "index": Out(32),
                 "completed": Out(32),
                 "error": Out(ErrorReport),
+                "flags": Out(len(Flag)),
+                "flagged": Out(32),
                 "stall": Out(4 * queues),
                 "stall_semaphore": Out(4 * queues),
                 "hold": Out(1),
@@ -134,10 +141,13 @@ class Supervisor(wiring.Component):
         def enter(following: _State) -> None:
             m.d.sync += [state.eq(following), wait.eq(0)]
 
+        m.d.sync += self.flags.eq(self.flags | self.result_flags)
+        with m.If(~self.flags.any()):
+            m.d.sync += self.flagged.eq(self.queue[Queue.COMPUTE].command)
         with m.Switch(state):
             with m.Case(_State.RUN):
                 with m.If(self.start):
-                    m.d.sync += [self.running.eq(1), self.index.eq(0)]
+                    m.d.sync += [self.running.eq(1), self.index.eq(0), self.flags.eq(0)]
                 with m.If(self.running & found):
                     m.d.sync += [
                         watched.eq(expired),

@@ -7,10 +7,13 @@ from amaranth.lib.wiring import In, Out
 from ..config import CardConfig
 from ..isa import ABI_VERSION, Csr, Queue
 
-__all__ = ["ID", "WATCHDOG_RESET", "CsrBank", "Events", "HostPort", "geometry"]
+__all__ = ["ALL_ENGINES", "ID", "WATCHDOG_RESET", "CsrBank", "Events", "HostPort", "geometry"]
 
 ID = int.from_bytes(b"DPSK", "little")
 WATCHDOG_RESET = 100_000
+ALL_ENGINES = 0xFF
+"""`Csr.COUNT_ENGINE` for all engines."""
+
 _RING_ALIGN_BITS = 7
 
 
@@ -40,8 +43,10 @@ class Events(wiring.Signature):
 
     Members
     -------
-    mac_active, stall_stream, stall_fill, stall_drain, idle : ``Out``
-        Row engines in each state.
+    mac_active, stall_stream, stall_fill, stall_drain : ``Out``
+        Row engines in each state, of those that are counted; the others have no work.
+    working : ``Out(1)``
+        A row engine has work, counted or not.
     read_beat, write_beat : ``Out(1)``
         A beat moved on the card memory bus.
     row_hit, activate, refresh : ``Out(2)``
@@ -57,7 +62,7 @@ class Events(wiring.Signature):
                 "stall_stream": Out(engines),
                 "stall_fill": Out(engines),
                 "stall_drain": Out(engines),
-                "idle": Out(engines),
+                "working": Out(1),
                 "read_beat": Out(1),
                 "write_beat": Out(1),
                 "row_hit": Out(2),
@@ -129,10 +134,14 @@ class CsrBank(wiring.Component):
         In the cycle of a write to `Csr.CONTROL`. ``reset`` clears the host's registers, too.
     ring_base, ring_size, ring_tail, watchdog : ``Out(32)``
     ideal, irq : ``Out(1)``
+    count_engine : ``Out(8)``
+        What ``events`` shows two cycles later.
     running : ``In(1)``
         A job runs: the counters count.
     start : ``In(1)``
         Clears the counters.
+    transferring : ``In(1)``
+        A load or store unit has work.
     busy : ``In(7)``
         By `Unit`.
     ring_head, completed, error, error_command, stall, stall_semaphore : ``In``
@@ -158,8 +167,10 @@ class CsrBank(wiring.Component):
                 "watchdog": Out(32, init=WATCHDOG_RESET),
                 "ideal": Out(1),
                 "irq": Out(1),
+                "count_engine": Out(8, init=ALL_ENGINES),
                 "running": In(1),
                 "start": In(1),
+                "transferring": In(1),
                 "busy": In(7),
                 "ring_head": In(32),
                 "completed": In(32),
@@ -183,6 +194,7 @@ class CsrBank(wiring.Component):
             Csr.ACK: ack,
             Csr.WATCHDOG: self.watchdog,
             Csr.MEMORY_MODE: self.ideal,
+            Csr.COUNT_ENGINE: self.count_engine,
         }
         readable: dict[Csr, Value] = {
             Csr.ID: Const(ID, 32),
@@ -239,14 +251,27 @@ class CsrBank(wiring.Component):
 
     def _elaborate_counters(self, m: Module) -> dict[Csr, Counter]:
         events = self.events
-        bus_bytes = self.config.bus_bytes
+        bus_bytes, rows = self.config.bus_bytes, self.config.rows
+        # All but those that worked were idle, at one cause a cycle: nothing is counted twice.
+        engines = Signal(range(rows + 1))  # as many are counted
+        engines_next = Signal(range(rows + 1))
+        idle = Signal(range(rows + 1))
+        with m.If(self.count_engine == ALL_ENGINES):
+            m.d.sync += engines_next.eq(rows)
+        with m.Else():
+            m.d.sync += engines_next.eq(self.count_engine < rows)
+        m.d.sync += engines.eq(engines_next)
+        stalled = events.stall_stream + events.stall_fill + events.stall_drain
+        m.d.comb += idle.eq(engines - events.mac_active - stalled)
         amounts: dict[Csr, Value] = {
             Csr.CYCLES: Const(1, 1),
             Csr.MAC_ACTIVE: events.mac_active,
             Csr.STALL_STREAM: events.stall_stream,
             Csr.STALL_FILL: events.stall_fill,
             Csr.STALL_DRAIN: events.stall_drain,
-            Csr.IDLE: events.idle,
+            Csr.IDLE_IMBALANCE: Mux(events.working, idle, 0),
+            Csr.IDLE_MEMORY: Mux(~events.working & self.transferring, idle, 0),
+            Csr.IDLE_OTHER: Mux(~events.working & ~self.transferring, idle, 0),
             Csr.BYTES_READ: Mux(events.read_beat, bus_bytes, 0),
             Csr.BYTES_WRITTEN: Mux(events.write_beat, bus_bytes, 0),
             Csr.HBM_ROW_HITS: events.row_hit,

@@ -33,9 +33,10 @@ OPCODES = {
     Queue.LOAD0: Opcode.LOAD,
     Queue.LOAD1: Opcode.LOAD,
     Queue.COMPUTE: Opcode.MATMUL,
-    Queue.VECTOR: Opcode.POOL,
+    Queue.VECTOR: Opcode.VECTOR,
     Queue.STORE: Opcode.STORE,
 }
+TRANSFERS = (Queue.LOAD0, Queue.LOAD1, Queue.STORE)
 NOTHING: list[dict[str, int]] = [{}] * 4
 
 
@@ -150,9 +151,11 @@ class Bench:
         self.running: list[collections.deque[Running]] = [collections.deque() for _ in UNITS]
         self.hung: set[int] = set()
         self.fail_at: dict[int, tuple[int, Any]] = {}  # queue: command, status
+        self.flags_of: dict[int, int] = {}  # of the results of a compute command, by its index
         self.resets = 0
         self.in_reset = False
         self.starts: list[int] = []
+        self.transferring = 0  # cycles in which a load or store unit worked
         self.written, self.size, self.tags = 0, 8, 100
         self.completed = 0
         for name in UNITS:
@@ -161,7 +164,8 @@ class Bench:
             getattr(dut, f"{name}__error").value = 0
         for name in ("host__write", "progress", "memory_illegal", "bus__written"):
             getattr(dut, name).value = 0
-        for name in ("mac_active", "stall_stream", "stall_fill", "stall_drain", "idle"):
+        dut.flags.value = 0
+        for name in ("mac_active", "stall_stream", "stall_fill", "stall_drain", "working"):
             getattr(dut, f"events__{name}").value = 0
         for name in ("read_beat", "write_beat", "row_hit", "activate", "refresh"):
             getattr(dut, f"events__{name}").value = 0
@@ -174,6 +178,7 @@ class Bench:
     async def step(self, cycles: int = 1) -> None:
         """Pass cycles: drive all ports but the host's, settle, act."""
         for _ in range(cycles):
+            self.transferring += any(self.running[queue] for queue in TRANSFERS)
             self.memory.drive()
             for n, name in enumerate(UNITS):
                 self._drive_unit(n, name)
@@ -204,6 +209,12 @@ class Bench:
         getattr(dut, f"{name}__done").value = int(due and failed is None)
         getattr(dut, f"{name}__error").value = int(failed is not None)
         getattr(dut, f"{name}__status").value = failed.value if failed else 0
+        if n == Queue.COMPUTE:
+            # With the last iteration's end at the latest, and not all of them in one cycle.
+            flags = self.flags_of.get(running[0].iteration.command, 0) if running else 0
+            final = due and running[0].iteration.last
+            some = int(self.rng.integers(16)) if self.go() else 0
+            dut.flags.value = flags if final else flags & some
         if due:
             running.popleft()
 
@@ -302,7 +313,13 @@ class Bench:
         return fields
 
     def check_record(
-        self, at: int, tag: int, command: int, status: Any = Status.OK, unit: int = 0
+        self,
+        at: int,
+        tag: int,
+        command: int,
+        status: Any = Status.OK,
+        unit: int = 0,
+        flags: int = 0,
     ) -> None:
         """Check a completion record."""
         got = self.record(at)
@@ -312,7 +329,7 @@ class Bench:
             "tag": tag,
             "status": status.value,
             "unit": unit,
-            "reserved": 0,
+            "flags": flags,
             "valid": 1,
             "command": command,
         }, got

@@ -6,9 +6,9 @@ from typing import Any
 import cocotb
 
 from ...rtl.core.bank import UNITS
-from ...rtl.hostport.csr import geometry
+from ...rtl.hostport.csr import ALL_ENGINES, geometry
 from ...rtl.isa import ABI_VERSION, COMMAND_BYTES, SEMAPHORES, Csr, Opcode, Queue, Status, Unit
-from .control import BARRIER, NOTHING, RING_BASE, add, begin, end, image
+from .control import BARRIER, NOTHING, add, begin, end, image
 from .queue import reference
 
 ABORTED = 9
@@ -33,6 +33,7 @@ async def registers(dut: Any) -> None:
         (Csr.WATCHDOG, 0xFFFFFFFF, 0xFFFFFFFF),
         (Csr.ACK, 5, 5),
         (Csr.MEMORY_MODE, 3, 1),
+        (Csr.COUNT_ENGINE, 0x1203, 3),
         (Csr.ID, 0, int.from_bytes(b"DPSK", "little")),
         (Csr.COMPLETED, 7, 0),
     ):
@@ -43,6 +44,7 @@ async def registers(dut: Any) -> None:
     await bench.write(Csr.CONTROL, 1)
     await bench.step(40)
     assert await bench.read(Csr.WATCHDOG) == 100_000
+    assert await bench.read(Csr.COUNT_ENGINE) == ALL_ENGINES
     for register in (Csr.RING_BASE, Csr.RING_SIZE, Csr.ACK, Csr.MEMORY_MODE, Csr.ERROR):
         assert await bench.read(register) == 0
     assert await bench.read(0xF8) == 0
@@ -122,21 +124,20 @@ REFUSED: dict[str, tuple[Any, bytes]] = {
     "queue_of_load": (Status.BAD_OPCODE, image(Opcode.LOAD, queue=2)),
     "queue_of_store": (Status.BAD_OPCODE, image(Opcode.STORE, queue=0)),
     "queue_of_matmul": (Status.BAD_OPCODE, image(Opcode.MATMUL, queue=3, version=9)),
-    "queue_of_pool": (Status.BAD_OPCODE, image(Opcode.POOL, queue=11)),
+    "queue_of_pool": (Status.BAD_OPCODE, image(Opcode.VECTOR, queue=11)),
     "queue_of_barrier": (Status.BAD_OPCODE, image(Opcode.BARRIER, queue=1)),
     "version": (Status.BAD_VERSION, image(Opcode.LOAD, version=0, pong_outer=8)),
-    "version_of_barrier": (Status.BAD_VERSION, image(Opcode.BARRIER, version=2)),
+    "version_of_barrier": (Status.BAD_VERSION, image(Opcode.BARRIER, version=1)),
     "pong_outer": (Status.BAD_FORMAT, image(Opcode.LOAD, pong_outer=8, inner=0)),
     "wait": (Status.BAD_FORMAT, image(Opcode.LOAD, wait=[{}, {}, {}, {"reserved": 1}])),
     "signal": (Status.BAD_FORMAT, image(Opcode.LOAD, signal=[{"reserved": 2}, {}, {}, {}])),
     "body_of_load": (Status.BAD_FORMAT, image(Opcode.LOAD, 1 << 511, queue=1)),
     "body_of_store": (Status.BAD_FORMAT, image(Opcode.STORE, 1 << 192, queue=4)),
-    "body_of_matmul": (Status.BAD_FORMAT, image(Opcode.MATMUL, 1 << 80, queue=2)),
-    "body_of_pool": (Status.BAD_FORMAT, image(Opcode.POOL, 1 << 264, queue=3)),
+    "body_of_pool": (Status.BAD_FORMAT, image(Opcode.VECTOR, 1 << 400, queue=3)),
     "body_of_barrier": (Status.BAD_FORMAT, image(Opcode.BARRIER, 1)),
     "semaphore_index": (Status.BAD_FORMAT, image(Opcode.SEMAPHORE, 16)),
     "inner": (Status.BAD_LENGTH, image(Opcode.STORE, queue=4, inner=0)),
-    "outer": (Status.BAD_LENGTH, image(Opcode.POOL, queue=3, outer=0)),
+    "outer": (Status.BAD_LENGTH, image(Opcode.VECTOR, queue=3, outer=0)),
 }
 
 
@@ -404,57 +405,3 @@ async def illegal_memory(dut: Any) -> None:
     bench.check_record(at, tag, 1, Status.MEMORY_FAULT, Unit.MEMORY)
     bench.hung = set()
     await bench.good_job()
-
-
-@cocotb.test()
-async def latency(dut: Any) -> None:
-    """From the doorbell to the first start, on an idle card with a memory of no delay."""
-    bench = await begin(dut, stall=0.0, latency=1)
-    at, tag = bench.new_record()
-    command = bench.queue_command(0, on=Queue.LOAD0, inner=1, outer=1)
-    place = RING_BASE
-    bench.memory.bytes[place : place + COMMAND_BYTES] = command
-    bench.memory.bytes[place + COMMAND_BYTES : place + 2 * COMMAND_BYTES] = end(at, tag)
-    bench.written = 2
-    rung = bench.cycle
-    await bench.write(Csr.RING_TAIL, 2)
-    await bench.step(100)
-    beats = COMMAND_BYTES // bench.config.bus_bytes
-    delay = bench.starts[0] - rung
-    cocotb.log.info("doorbell to start: %d cycles, %d of them beats", delay, beats)
-    assert delay <= beats + 20
-    await bench.finish()
-    bench.check_record(at, tag, 1)
-    cycles = await bench.read(Csr.CYCLES)
-    assert bench.record(at)["cycles"] <= cycles < bench.cycle - rung
-    assert bench.record(at)["cycles"] >= bench.starts[0] - rung - 3
-
-
-@cocotb.test()
-async def counters(dut: Any) -> None:
-    """Counters add what they are told while a job runs, and only then; a new job clears them."""
-    bench = await begin(dut, stall=0.0, latency=1)
-    rows = bench.config.rows
-    amounts = {
-        "mac_active": (Csr.MAC_ACTIVE, rows, 1),
-        "stall_stream": (Csr.STALL_STREAM, rows - 1, 1),
-        "stall_fill": (Csr.STALL_FILL, 1, 1),
-        "stall_drain": (Csr.STALL_DRAIN, 2, 1),
-        "idle": (Csr.IDLE, rows // 2, 1),
-        "read_beat": (Csr.BYTES_READ, 1, bench.config.bus_bytes),
-        "write_beat": (Csr.BYTES_WRITTEN, 1, bench.config.bus_bytes),
-        "row_hit": (Csr.HBM_ROW_HITS, 3, 1),
-        "activate": (Csr.HBM_ACTIVATES, 2, 1),
-        "refresh": (Csr.HBM_REFRESHES, 1, 1),
-    }
-    for name, (_, amount, _) in amounts.items():
-        getattr(dut, f"events__{name}").value = amount
-    for _ in range(2):
-        at, tag = bench.new_record()
-        await bench.send([bench.queue_command(0), end(at, tag)])
-        await bench.finish()
-        cycles = await bench.read(Csr.CYCLES)
-        assert await bench.read(Csr.CYCLES) == cycles > 0, "counts without a job"
-        for name, (register, amount, scale) in amounts.items():
-            assert await bench.read(register) == cycles * amount * scale, name
-            assert await bench.read(register + 4) == 0

@@ -10,14 +10,14 @@ DEFAULT_SEED = 1
 
 def pytest_addoption(parser):
     parser.addoption(
-        "--nightly", action="store_true", help="also the ecp5 card, and ten times as many jobs"
+        "--nightly", action="store_true", help="also the other cards, and ten times as many jobs"
     )
 
 
 def pytest_generate_tests(metafunc):
     if "name" in metafunc.fixturenames:
         nightly = metafunc.config.getoption("--nightly", default=False)
-        names = ["tiny", "ecp5"] if nightly else ["tiny"]
+        names = ["tiny", "ecp5", "sim"] if nightly else ["tiny"]
         metafunc.parametrize("name", names, scope="module")
 
 

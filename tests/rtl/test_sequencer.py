@@ -14,7 +14,8 @@ BUILD = 0x0123456789ABCDEF
 @pytest.mark.parametrize("name", ["tiny", "sim"])
 def test_sequencer(name: str) -> None:
     component = Sequencer(preset(name), build_hash=BUILD)
-    run_bench(component, "deepseek.sim.benches.sequencer", preset=name)
+    for bench in ("sequencer", "counters"):
+        run_bench(component, f"deepseek.sim.benches.{bench}", preset=name)
 
 
 def test_build_hash_is_checked() -> None:
