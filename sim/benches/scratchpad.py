@@ -35,8 +35,8 @@ class Model:
         taken: set[int] = set()
         result = []
         for address, width, bits in zip(requests, widths, needed, strict=True):
-            lanes = () if address is None else [i for i in range(width) if bits >> i & 1]
-            span = [address + lane for lane in lanes]
+            lanes = range(0) if address is None else range(address, address + width)
+            span = [granule for lane, granule in enumerate(lanes) if bits >> lane & 1]
             wanted = {self.bank(granule % self.granules) for granule in span}
             granted = bool(wanted) and not wanted & taken
             taken |= wanted if granted else set()

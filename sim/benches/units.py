@@ -2,7 +2,7 @@
 
 import collections
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import cocotb
@@ -14,7 +14,16 @@ from ...rtl.core.ports import iteration_layout
 from ...rtl.memory.bus import BURST_BYTES, request_layout, write_layout
 from .lib import pack, sample, tick, unpack
 
-__all__ = ["MemoryModel", "Outcome", "ScratchpadModel", "Stall", "UnitDriver", "noise", "reset"]
+__all__ = [
+    "MemoryModel",
+    "Outcome",
+    "ScratchpadModel",
+    "Stall",
+    "UnitDriver",
+    "noise",
+    "reset",
+    "see_errors",
+]
 
 
 def noise(rng: np.random.Generator, bits: int) -> int:
@@ -325,6 +334,14 @@ class UnitDriver:
         assert first is not None
         return Outcome(done, status if is_error else None, cycle - first)
 
+    async def refuse(self) -> None:
+        """Check that the unit, which has failed, accepts nothing; then reset. Ends at a `tick`."""
+        self._dut.unit__start__valid.value = 1
+        await self.quiet(10)
+        assert not int(self._dut.unit__start__ready.value)
+        self._dut.unit__start__valid.value = 0
+        await reset(self._dut)
+
     async def quiet(self, cycles: int) -> None:
         """Check that the unit neither ends nor starts anything for a while. Ends at a `tick`."""
         for _ in range(cycles):
@@ -332,3 +349,35 @@ class UnitDriver:
             assert not int(self._dut.unit__done.value), "done without an iteration"
             assert not int(self._dut.unit__error.value), "error without an iteration"
             await tick(self._dut)
+
+
+async def see_errors(
+    unit: UnitDriver,
+    wanted: set[tuple[int, int]],
+    attempt: Callable[[int], Awaitable[Outcome]],
+    *,
+    cases: int,
+    limit: int = 1000,
+) -> None:
+    """Run commands that may fail until every wanted error was seen; a failed unit is reset.
+
+    Parameters
+    ----------
+    unit : UnitDriver
+    wanted : set of (status, 0 in the first iteration or 1 in a later one)
+    attempt : async callable
+        Runs the command of the given number, from 0 on.
+    cases : int
+        Run at least so many.
+    limit : int
+        Fail after as many.
+    """
+    seen: set[tuple[int, int]] = set()
+    for case in range(limit):
+        outcome = await attempt(case)
+        if outcome.status is not None:
+            seen.add((outcome.status, min(outcome.done, 1)))
+            await unit.refuse()
+        if case + 1 >= cases and wanted <= seen:
+            return
+    raise AssertionError(f"not seen in {limit} commands: {sorted(wanted - seen)}")

@@ -1,4 +1,4 @@
-"""Bench of the vector unit: pooling windows of a scratchpad that stalls."""
+"""Bench of the vector unit: windows and pairs of granules of a scratchpad that stalls."""
 
 from typing import Any
 
@@ -7,15 +7,15 @@ import numpy as np
 
 from ...rtl import isa
 from ...rtl.config import GRANULE, CardConfig
-from ...rtl.isa import PoolBody
+from ...rtl.isa import VectorBody
 from .lib import bench_config, pack, rng, start
-from .units import Outcome, ScratchpadModel, UnitDriver, reset
-
-Body = dict[str, int]
+from .units import Outcome, ScratchpadModel, UnitDriver, reset, see_errors
+from .vector_cases import COUNTS, PAIRS, STRIDES, Body, Op, iterate, model, random_case
 
 # Amaranth's enums look like integers to a type checker.
 Status: Any = isa.Status
-Format: Any = isa.Format
+
+ONE = 0x3F800000
 
 
 class Card:
@@ -27,43 +27,18 @@ class Card:
         self.unit = UnitDriver(dut, r)
         self.expected = self.scratchpad.bytes.copy()
 
-    def model(self, body: Body, operand: list[int]) -> Any:
-        """Run an iteration on the copy; return its status if it fails, else None."""
-        counts = ("granules", "out_y", "out_x", "kernel_y", "kernel_x")
-        if not all(body[name] for name in counts):
-            return Status.BAD_LENGTH
-        if body["in_format"] != Format.INT8.value:
-            return Status.BAD_FORMAT
-        strides = [value for name, value in body.items() if name.endswith("stride")]
-        if any(value % GRANULE for value in (*operand[1:], *strides)):
-            return Status.BAD_ALIGNMENT
-        size = self.config.scratchpad_bytes
-        ky, kx = np.meshgrid(
-            np.arange(body["kernel_y"], dtype=np.int64),
-            np.arange(body["kernel_x"], dtype=np.int64),
-            indexing="ij",
-        )
-        window = (ky * body["in_ky_stride"] + kx * body["in_kx_stride"]).ravel()
-        signed = self.expected.view(np.int8)
-        for y in range(body["out_y"]):
-            for x in range(body["out_x"]):
-                source = operand[1] + y * body["in_y_stride"] + x * body["in_x_stride"]
-                target = operand[2] + y * body["out_y_stride"] + x * body["out_x_stride"]
-                for c in range(body["granules"]):
-                    reads = (source + window + GRANULE * c) % (1 << 32)
-                    write = (target + GRANULE * c) % (1 << 32)
-                    if write >= size or (reads >= size).any():
-                        return Status.BAD_ADDRESS
-                    granules = signed[reads[:, None] + np.arange(GRANULE)]
-                    signed[write : write + GRANULE] = granules.max(0)
-        return None
+    def fill(self, at: int, numbers: np.ndarray) -> None:
+        """Put numbers into the scratchpad."""
+        raw = np.ascontiguousarray(numbers, np.int8).reshape(-1).view(np.uint8)
+        self.scratchpad.bytes[at : at + raw.size] = raw
+        self.expected[at : at + raw.size] = raw
 
     async def run(self, body: Body, operands: list[list[int]]) -> Outcome:
         """Run a command on the design and on the copy, and compare all bytes."""
         after = []
         status = None
         for operand in operands:
-            status = self.model(body, operand)
+            status = model(self.expected, body, operand)
             if status is not None:
                 break
             after.append(self.expected.copy())
@@ -75,11 +50,12 @@ class Card:
             same = self.scratchpad.bytes == after[index]
             assert same[stays].all(), f"iteration {index} is not done"
 
-        outcome = await self.unit.run(pack(PoolBody, body), operands, on_done=on_done)
-        assert outcome.status == (None if status is None else status.value)
+        outcome = await self.unit.run(pack(VectorBody, body), operands, on_done=on_done)
+        assert outcome.status == (None if status is None else status.value), (body, operands)
         assert outcome.done == len(after)
         await self.unit.quiet(6)
-        assert (self.scratchpad.bytes == self.expected).all(), "scratchpad differs"
+        wrong = np.flatnonzero(self.scratchpad.bytes != self.expected)
+        assert not wrong.size, f"{wrong.size} bytes differ from {wrong[0]:#x} on: {body} {operands}"
         return outcome
 
     def disturb(self, r: np.random.Generator) -> None:
@@ -96,149 +72,78 @@ async def make_card(dut: Any) -> tuple[Card, np.random.Generator]:
     return Card(dut, bench_config(), r), r
 
 
-def random_pool(r: np.random.Generator, config: CardConfig) -> tuple[Body, list[int]]:
-    """Draw a pooling with its input in the lower half and its output in the upper one.
-
-    The returned operand is that of an iteration with room for two more at steps of one granule.
-    """
-    granules, out_y, out_x, kernel_y, kernel_x = (
-        int(r.choice(values))
-        for values in ((1, 1, 2, 5), (1, 2, 4), (1, 3, 6), (1, 2, 3), (1, 2, 3))
-    )
-    step_y, step_x = (int(r.choice([1, 2, 3])) for _ in range(2))
-    pixel = (granules + int(r.integers(2))) * GRANULE
-    row = ((out_x - 1) * step_x + kernel_x + int(r.integers(2))) * pixel
-    out_pixel = (granules + int(r.integers(2))) * GRANULE
-    body = {
-        "granules": granules,
-        "out_y": out_y,
-        "out_x": out_x,
-        "kernel_y": kernel_y,
-        "kernel_x": kernel_x,
-        "in_y_stride": step_y * row,
-        "in_x_stride": step_x * pixel,
-        "in_ky_stride": row,
-        "in_kx_stride": pixel,
-        "out_y_stride": out_x * out_pixel,
-        "out_x_stride": out_pixel,
-        "in_format": Format.INT8.value,
-    }
-    source, target = (int(r.integers(0, 64)) * GRANULE for _ in range(2))
-    target += config.scratchpad_bytes // 2
-    if r.random() < 0.3:
-        # Backwards: mirror the input in its upper end.
-        for name in ("in_y_stride", "in_x_stride", "in_ky_stride", "in_kx_stride"):
-            body[name] = -body[name]
-        source = config.scratchpad_bytes // 2 - GRANULE * (granules + 2)
-    return body, [int(r.integers(1 << 32)), source, target]
-
-
-def iterate(operand: list[int], count: int, step: int) -> list[list[int]]:
-    """Further iterations: the same input, outputs behind each other."""
-    return [[operand[0], operand[1], operand[2] + i * step] for i in range(count)]
+def plain(op: Any, **changes: int) -> Body:
+    """Return an operation on one granule, with scales of 1."""
+    body = dict.fromkeys(COUNTS, 1) | dict.fromkeys(STRIDES, 0)
+    body |= {"op": op.value, "in_format": 0, "a_scale": ONE, "b_scale": ONE}
+    body |= {"a_zero": 0, "b_zero": 0, "zero_point": 0, "clamp_low": -128, "clamp_high": 127}
+    return body | changes
 
 
 @cocotb.test()
 async def random_traffic(dut: Any) -> None:
-    """Random windows and iterations, everything stalling."""
+    """Random operations and iterations, also in place, everything stalling."""
     card, r = await make_card(dut)
-    room = 256 * GRANULE
-    for _ in range(30):
+    for _ in range(60):
         card.disturb(r)
-        body, operand = random_pool(r, card.config)
-        await card.run(body, iterate(operand, int(r.choice([1, 1, 2, 3])), room))
+        case = random_case(r, card.config)
+        await card.run(case.body, iterate(case, int(r.choice([1, 1, 2, 3]))))
 
 
 @cocotb.test()
-async def signs(dut: Any) -> None:
-    """The maximum is signed: every pair of bytes from both ends of the range."""
+async def all_pairs(dut: Any) -> None:
+    """Every pair of numbers from both ends of the range and its middle, in every operation."""
+    card, r = await make_card(dut)
+    values = np.array(
+        [-128, -127, -126, -65, -2, -1, 0, 1, 2, 3, 63, 64, 125, 126, 127, 5], np.int8
+    )
+    granules, size = len(values), len(values) * GRANULE
+    card.fill(0, np.repeat(values, GRANULE))
+    card.fill(size, np.tile(values, granules))
+    for zeros in ((0, 0), (-128, 127), (127, -128), (3, -1)):
+        changes = {"granules": granules, "a_zero": zeros[0], "b_zero": zeros[1]}
+        for op in (Op.ADD, Op.MULTIPLY):
+            half = {"a_scale": 0x3F000000, "b_scale": 0x3F000000}
+            await card.run(plain(op, **changes, **half), [[0, size, 4096], [size, 0, 8192]])
+        window = {"kernel_x": 2, "in_kx_stride": size}
+        for op in (Op.MAX, Op.AVERAGE):
+            scale = {"a_scale": int(r.choice([0x3F000000, 0x3E800000]))}
+            await card.run(plain(op, **changes, **window, **scale), [[0, 0, 4096]])
+
+
+@cocotb.test()
+async def largest_window(dut: Any) -> None:
+    """The largest sum there is, of one granule that is read again and again."""
     card, _ = await make_card(dut)
-    values = np.array([-128, -127, -2, -1, 0, 1, 2, 126, 127], np.int8)
-    pairs = np.stack([np.repeat(values, len(values)), np.tile(values, len(values))])
-    count = pairs.shape[1] // GRANULE * GRANULE
-    for row in (0, 1):
-        start_at = row * count
-        card.scratchpad.bytes[start_at : start_at + count] = pairs[row, :count].view(np.uint8)
-    card.expected[:] = card.scratchpad.bytes
-    body = {
-        "granules": count // GRANULE,
-        "out_y": 1,
-        "out_x": 1,
-        "kernel_y": 2,
-        "kernel_x": 1,
-        "in_y_stride": 0,
-        "in_x_stride": 0,
-        "in_ky_stride": count,
-        "in_kx_stride": 0,
-        "out_y_stride": 0,
-        "out_x_stride": 0,
-        "in_format": Format.INT8.value,
-    }
-    await card.run(body, [[0, 0, 4096]])
-    assert (card.expected[4096 : 4096 + count].view(np.int8) == pairs.max(0)[:count]).all()
+    card.fill(0, np.tile(np.array([-128, 127], np.int8), GRANULE // 2))
+    shape = {"kernel_y": 255, "kernel_x": 255}
+    count = np.float32(1 / (255 * 255 * 2))
+    scale = {"a_scale": int(count.view(np.uint32)), "a_zero": 127, "zero_point": 100}
+    await card.run(plain(Op.AVERAGE, **shape, **scale), [[0, 0, 4096]])
+    assert set(card.expected[4096 : 4096 + GRANULE].view(np.int8).tolist()) == {-28, 100}
 
 
-ERRORS = (Status.BAD_LENGTH, Status.BAD_FORMAT, Status.BAD_ALIGNMENT, Status.BAD_ADDRESS)
+ERRORS = ("BAD_LENGTH", "BAD_FORMAT", "BAD_ALIGNMENT", "BAD_SCALE", "BAD_ADDRESS")
 
 
 @cocotb.test()
 async def errors(dut: Any) -> None:
     """Every error, alone and with others, in the first and in a later iteration."""
     card, r = await make_card(dut)
-    wanted = {(status.value, 0) for status in ERRORS}
+    wanted = {(Status[name].value, 0) for name in ERRORS}
     wanted |= {(Status.BAD_ALIGNMENT.value, 1), (Status.BAD_ADDRESS.value, 1)}
-    seen: set[tuple[int, int]] = set()
-    case = -1
-    while case < 100 or (not wanted <= seen and case < 1000):
-        case += 1
-        if case % 3 == 0:
+
+    async def attempt(number: int) -> Outcome:
+        if number % 3 == 0:
             card.disturb(r)
-        body, operand = random_pool(r, card.config)
-        operands = iterate(operand, int(r.choice([1, 2, 3])), 256 * GRANULE)
-        spoil(r, card.config, body, operands, case % 6)
+        case = random_case(r, card.config)
+        operands = iterate(case, int(r.choice([1, 2, 3])))
+        spoil(r, card.config, case.body, operands, number % 8)
         if r.random() < 0.3:
-            spoil(r, card.config, body, operands, int(r.integers(6)))
-        outcome = await card.run(body, operands)
-        if outcome.status is not None:
-            seen.add((outcome.status, min(outcome.done, 1)))
-            dut.unit__start__valid.value = 1
-            await card.unit.quiet(10)
-            assert not int(dut.unit__start__ready.value)
-            dut.unit__start__valid.value = 0
-            await reset(dut)
-    assert wanted <= seen
+            spoil(r, card.config, case.body, operands, int(r.integers(8)))
+        return await card.run(case.body, operands)
 
-
-@cocotb.test()
-async def first_error_wins(dut: Any) -> None:
-    """An iteration that fails late is reported, not the next one that fails when it starts."""
-    card, _ = await make_card(dut)
-    size = card.config.scratchpad_bytes
-    strides = ("in_y", "in_x", "in_ky", "in_kx", "out_y", "out_x")
-    body = {f"{name}_stride": 0 for name in strides} | {"in_format": Format.INT8.value}
-    body |= dict.fromkeys(("granules", "out_y", "kernel_y", "kernel_x"), 1)
-    body |= {"out_x": 4, "out_x_stride": GRANULE}
-    for late in range(1, 5):
-        card.scratchpad.read_stall.short = 0.8
-        operands = [[0, 0, size - late * GRANULE], [0, 1, 0]]
-        await card.run(body, operands)
-        await reset(dut)
-
-
-@cocotb.test()
-async def far_addresses(dut: Any) -> None:
-    """Every bit above the scratchpad's size is seen, in the input's and the output's address."""
-    card, _ = await make_card(dut)
-    body = dict.fromkeys(("granules", "out_y", "out_x", "kernel_y", "kernel_x"), 1)
-    strides = ("in_y", "in_x", "in_ky", "in_kx", "out_y", "out_x")
-    body |= {f"{name}_stride": 0 for name in strides} | {"in_format": Format.INT8.value}
-    for bit in range(card.config.scratchpad_bytes.bit_length() - 1, 32):
-        for which in (1, 2):
-            operand = [0, 0, 0]
-            operand[which] = 1 << bit
-            outcome = await card.run(body, [operand])
-            assert outcome.status == Status.BAD_ADDRESS.value
-            await reset(dut)
+    await see_errors(card.unit, wanted, attempt, cases=150)
 
 
 def spoil(
@@ -248,18 +153,19 @@ def spoil(
     operands: list[list[int]],
     fault: int,
 ) -> None:
-    """Put a fault of one of six kinds into a command; not every one is an error."""
+    """Put a fault of one of eight kinds into a command; not every one is an error."""
     operand = operands[int(r.integers(len(operands)))]
-    which = int(r.choice([1, 2]))
-    strides = [name for name in body if name.endswith("stride")]
+    which = int(r.integers(3)) if body["op"] in PAIRS else int(r.choice([1, 2]))
     match fault:
         case 0:
-            counts = ["granules", "out_y", "out_x", "kernel_y", "kernel_x"]
-            body[str(r.choice(counts))] = 0
+            body[str(r.choice(COUNTS))] = 0
         case 1:
-            body["in_format"] = int(r.choice([1, 2, 3, 255]))
+            name, value = [("in_format", 1), ("in_format", 255), ("op", 4), ("op", 131)][
+                int(r.integers(4))
+            ]
+            body[name] = value
         case 2:
-            body[str(r.choice(strides))] += 1 << int(r.integers(4))
+            body[str(r.choice(STRIDES))] += 1 << int(r.integers(4))
         case 3:
             operand[which] += 1 << int(r.integers(4))
         case 4:
@@ -268,36 +174,71 @@ def spoil(
             high = operand[which] | 1 << int(r.integers(size.bit_length() - 1, 32))
             operand[which] = int(r.choice([size - GRANULE, (1 << 32) - GRANULE, high, high]))
         case 5:
-            # Leaves its half of the scratchpad only to leave the scratchpad.
-            name = "out_y_stride" if which == 2 else "in_y_stride"
+            # Leaves its part of the scratchpad only to leave the scratchpad.
+            name = ("in_ky_stride", "in_y_stride", "out_y_stride")[which]
             body[name] = int(r.choice([-1, 1])) * config.scratchpad_bytes
+        case 6:
+            bad = [0, 1, 0x7FFFFF, 0x80000001, 0x7F800000, 0xFF800000, 0x7F800001]
+            body[str(r.choice(["a_scale", "b_scale"]))] = int(r.choice(bad))
+        case 7:
+            # Windows of pairs.
+            body[str(r.choice(["kernel_y", "kernel_x"]))] += 1
+            body |= {"in_ky_stride": 0, "in_kx_stride": 0}
+            if body["op"] not in PAIRS:
+                body["kernel_y"] = body["kernel_x"] = 1
+
+
+@cocotb.test()
+async def first_error_wins(dut: Any) -> None:
+    """An iteration that fails late is reported, not the next one that fails when it starts."""
+    card, _ = await make_card(dut)
+    size = card.config.scratchpad_bytes
+    for op in (Op.MAX, Op.AVERAGE, Op.ADD):
+        body = plain(op, out_x=4, out_x_stride=GRANULE)
+        for late in range(1, 5):
+            card.scratchpad.read_stall.short = 0.8
+            operands = [[0, 0, size - late * GRANULE], [0, 1, 0]]
+            await card.run(body, operands)
+            await reset(dut)
+
+
+@cocotb.test()
+async def far_addresses(dut: Any) -> None:
+    """Every bit above the scratchpad's size is seen, in each address."""
+    card, _ = await make_card(dut)
+    for bit in range(card.config.scratchpad_bytes.bit_length() - 1, 32):
+        for which in range(3):
+            operand = [0, 16, 32]
+            operand[which] = 1 << bit
+            outcome = await card.run(plain(Op.ADD), [operand])
+            assert outcome.status == Status.BAD_ADDRESS.value
+            await reset(dut)
 
 
 @cocotb.test()
 async def speed(dut: Any) -> None:
-    """One input granule a cycle, whatever the window; iterations close together."""
+    """One input granule a cycle, whatever the window, unless results take longer."""
     card, _ = await make_card(dut)
-    for kernel, granules, out in ((1, 4, 8), (2, 2, 8), (3, 1, 6), (1, 1, 1)):
-        body = {
-            "granules": granules,
-            "out_y": out,
-            "out_x": out,
-            "kernel_y": kernel,
-            "kernel_x": kernel,
-            "in_y_stride": 16 * GRANULE * granules * kernel,
-            "in_x_stride": GRANULE * granules * kernel,
-            "in_ky_stride": 16 * GRANULE * granules,
-            "in_kx_stride": GRANULE * granules,
-            "out_y_stride": GRANULE * granules * out,
-            "out_x_stride": GRANULE * granules,
-            "in_format": Format.INT8.value,
-        }
-        base = card.config.scratchpad_bytes // 2
-        size = out * out * granules * GRANULE
-        outcome = await card.run(body, [[0, 0, base + i * size] for i in range(2)])
-        reads = 2 * out * out * granules * kernel * kernel
-        dut._log.info(
-            "2 poolings %dx%d of %d windows: %d cycles for %d granules",
-            *(kernel, kernel, out * out * granules, outcome.cycles, reads),
-        )
-        assert outcome.cycles <= reads + 15
+    period = GRANULE // card.config.vector_lanes
+    shapes = ((1, 4, 4), (2, 2, 4), (3, 1, 6), (1, 1, 1))
+    for op in Op:
+        for kernel, granules, out in shapes if op.value not in PAIRS else ((1, 4, 4), (1, 1, 8)):
+            pixel, row = GRANULE * granules, 32 * GRANULE * granules
+            body = plain(op, granules=granules, out_y=out, out_x=out)
+            body |= {"kernel_y": kernel, "kernel_x": kernel}
+            body |= {"in_y_stride": row * kernel, "in_x_stride": pixel * kernel}
+            body |= {"in_ky_stride": row, "in_kx_stride": pixel}
+            body |= {"out_y_stride": pixel * out, "out_x_stride": pixel}
+            half, size = card.config.scratchpad_bytes // 2, out * out * pixel
+            operands = [[half // 2, 0, half + i * size] for i in range(2)]
+            outcome = await card.run(body, operands)
+            reads, windows = kernel * kernel, 2 * out * out * granules
+            if op.value in PAIRS:
+                reads = 2
+            cycles = reads if op is Op.MAX else max(reads, period)
+            dut._log.info(
+                "%s of %d windows of %d granules: %d cycles, %.2f a window",
+                *(op.name, windows, reads, outcome.cycles, outcome.cycles / windows),
+            )
+            around = 15 if op is Op.MAX else 32 + reads
+            assert outcome.cycles <= windows * cycles + around

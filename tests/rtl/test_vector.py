@@ -1,4 +1,6 @@
-"""The vector unit against NumPy."""
+"""The vector unit against the golden model."""
+
+import dataclasses
 
 import pytest
 
@@ -7,7 +9,17 @@ from deepseek.rtl.core.vector import VectorUnit
 from deepseek.sim.runner import run_bench
 
 
-@pytest.mark.parametrize("name", ["tiny"])
-def test_pool(name):
-    config = preset(name)
-    run_bench(VectorUnit(config), "deepseek.sim.benches.vector", preset=config)
+@pytest.mark.parametrize(
+    "lanes, testcase",
+    [(2, None), (8, ["random_traffic", "all_pairs", "speed"])],
+)
+def test_vector(lanes, testcase):
+    config = dataclasses.replace(preset("tiny"), vector_lanes=lanes)
+    module = "deepseek.sim.benches.vector"
+    run_bench(VectorUnit(config), module, preset=config, testcase=testcase)
+
+
+@pytest.mark.parametrize("lanes", [0, 3, 32])
+def test_lanes_divide_a_granule(lanes):
+    with pytest.raises(ValueError, match=f"vector_lanes must divide .* not {lanes}"):
+        dataclasses.replace(preset("tiny"), vector_lanes=lanes)
