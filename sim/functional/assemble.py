@@ -7,17 +7,18 @@ import numpy as np
 import numpy.typing as npt
 
 from ...rtl.config import GRANULE
-from ...rtl.isa import ABI_VERSION, Command, DirectoryEntry, Opcode, Queue
+from ...rtl.isa import ABI_VERSION, Command, DirectoryEntry, Encoding, Format, Opcode, Queue
 from .checks import BODIES
 from .decode import dtype, pack
+from .streams import entries_of, pack_entries
 
-__all__ = ["blob", "command", "operand", "semaphore", "stream"]
+__all__ = ["blob", "command", "operand", "semaphore"]
 
 DEFAULT_QUEUES = {
     Opcode.LOAD: Queue.LOAD0,
     Opcode.STORE: Queue.STORE,
     Opcode.MATMUL: Queue.COMPUTE,
-    Opcode.POOL: Queue.VECTOR,
+    Opcode.VECTOR: Queue.VECTOR,
 }
 
 ONE = 0x3F800000
@@ -74,67 +75,43 @@ def command(
     return pack(Command, fields | header)
 
 
-def stream(weights: npt.NDArray, *, sparse: bool) -> tuple[bytes, int]:
-    """Return one row's stream, in granules, and its count.
-
-    Parameters
-    ----------
-    weights : ndarray
-        ``int8`` or ``uint16`` (FP16 bits), K values. Sparse streams leave zeros out.
-    """
-    size = weights.dtype.itemsize
-    if not sparse:
-        raw = weights.tobytes()
-        return raw + bytes(-len(raw) % GRANULE), len(weights)
-    entries: list[tuple[int, int]] = []
-    last = -1
-    for index in np.flatnonzero(weights).tolist():
-        while index - last > 256:
-            entries.append((0, 255))
-            last += 256
-        entries.append((int(weights[index]), index - last - 1))
-        last = index
-    per_granule = 8 if size == 1 else 5
-    raw = b""
-    for start in range(0, len(entries), per_granule):
-        part = entries[start : start + per_granule]
-        values = np.array([value for value, _ in part], weights.dtype).tobytes()
-        deltas = bytes(delta for _, delta in part)
-        raw += values.ljust(per_granule * size, b"\0") + deltas.ljust(GRANULE - per_granule * size)
-    return raw, len(entries)
-
-
 def blob(
     weights: npt.NDArray,
     *,
-    rows: int,
-    sparse: bool = False,
+    fmt: Format = Format.INT8,
+    encoding: Encoding = Encoding.DENSE,
+    slice: int | None = None,
     out_offset: npt.ArrayLike = 0,
     bias: npt.ArrayLike = 0,
     scale: npt.ArrayLike = ONE,
-) -> tuple[bytes, int]:
-    """Return the stream blob of A[M, K], and its visits: row m is visit m // rows of m % rows.
+) -> bytes:
+    """Return the stream blob of A[M, K]: a directory of M entries a slice, and the streams.
 
     Parameters
     ----------
     weights : ndarray
-        ``int8`` or ``uint16`` (FP16 bits) [M, K].
-    rows : int
-        Row engines.
-    sparse : bool
+        Raw numbers [M, K], as the golden models take them. Compressed streams leave zeros out.
+    fmt : Format
+    encoding : Encoding
+    slice : int, optional
+        Numbers in a slice of K; by default all.
     out_offset, bias, scale : array of uint32
-        Of each row, or of all.
+        Of each row [M] or each entry [slices, M], or of all.
     """
-    count = len(weights)
-    visits = -(-count // rows)
-    directory = np.zeros(visits * rows, dtype(DirectoryEntry))
-    directory["out_offset"][:count] = out_offset
-    directory["bias"][:count] = bias
-    directory["scale"][:count] = scale
+    m, k = weights.shape
+    length = k if slice is None else slice
+    starts = range(0, k, length)
+    directory = np.zeros((len(starts), m), dtype(DirectoryEntry))
+    directory["out_offset"] = out_offset
+    directory["bias"] = bias
+    directory["scale"] = scale
     streams = b""
-    for m, row in enumerate(weights):
-        raw, length = stream(row, sparse=sparse)
-        directory["stream"][m] = len(directory) + len(streams) // GRANULE
-        directory["count"][m] = length
-        streams += raw
-    return directory.tobytes() + streams, visits
+    for s, start in enumerate(starts):
+        for row, part in enumerate(weights[:, start : start + length]):
+            keep = part != 0
+            keep[0] |= not keep.any()  # a count of 0 would say that there is no row
+            values, places = entries_of(part, keep, encoding)
+            directory[s, row]["stream"] = directory.size + len(streams) // GRANULE
+            directory[s, row]["count"] = len(values)
+            streams += pack_entries(values, places, fmt, encoding).tobytes()
+    return directory.tobytes() + streams

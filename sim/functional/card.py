@@ -32,6 +32,7 @@ WATCHDOG_RESET = 100_000
 WORD = 0xFFFFFFFF
 ADDRESS_MASK = 0xFC
 STALL_SEMAPHORE = 1
+ALL_ENGINES = 0xFF
 
 COUNTERS = (
     Csr.CYCLES,
@@ -39,12 +40,14 @@ COUNTERS = (
     Csr.STALL_STREAM,
     Csr.STALL_FILL,
     Csr.STALL_DRAIN,
-    Csr.IDLE,
+    Csr.IDLE_IMBALANCE,
     Csr.BYTES_READ,
     Csr.BYTES_WRITTEN,
     Csr.HBM_ROW_HITS,
     Csr.HBM_ACTIVATES,
     Csr.HBM_REFRESHES,
+    Csr.IDLE_MEMORY,
+    Csr.IDLE_OTHER,
 )
 
 
@@ -85,9 +88,9 @@ class FunctionalCard:
     - A command outside card memory, or a second abort, ends the job without a record; what the
       doorbell had released is dropped.
 
-    Counters: MAC_ACTIVE (stream entries issued), BYTES_READ and BYTES_WRITTEN (whole beats that
-    commands, transfers and the completion record move) are counted, CYCLES is modelled, and the
-    others read 0.
+    Counters: MAC_ACTIVE (stream entries issued, by the engines that COUNT_ENGINE says), BYTES_READ
+    and BYTES_WRITTEN (whole beats that commands, transfers and the completion record move) are
+    counted, CYCLES is modelled, and the others read 0.
 
     Parameters
     ----------
@@ -115,6 +118,7 @@ class FunctionalCard:
     def _reset(self) -> None:
         self._registers = dict.fromkeys(Csr, 0)
         self._registers[Csr.WATCHDOG] = WATCHDOG_RESET
+        self._registers[Csr.COUNT_ENGINE] = ALL_ENGINES
         self._counters = dict.fromkeys(COUNTERS, 0)
         self._job: Job | None = None
         self._pending: _Pending | None = None
@@ -194,6 +198,8 @@ class FunctionalCard:
         elif addr == Csr.MEMORY_MODE:
             if self._job is None:
                 self._registers[Csr.MEMORY_MODE] = value & 1
+        elif addr == Csr.COUNT_ENGINE:
+            self._registers[Csr.COUNT_ENGINE] = value & ALL_ENGINES
         elif addr in (Csr.RING_SIZE, Csr.RING_TAIL, Csr.ACK, Csr.WATCHDOG):
             self._registers[Csr(addr)] = value
 
@@ -330,7 +336,10 @@ class FunctionalCard:
         except Fault as fault:
             job.fail(fault.status, Unit(queue), running.index)
             return
-        self._counters[Csr.MAC_ACTIVE] += work.issued
+        engine = self._registers[Csr.COUNT_ENGINE]
+        counted = work.issued if engine == ALL_ENGINES else work.issued[engine : engine + 1]
+        self._counters[Csr.MAC_ACTIVE] += sum(counted)
+        job.raised(work.flags, running.index)
         self._counters[Csr.BYTES_READ] += work.read
         self._counters[Csr.BYTES_WRITTEN] += work.written
         job.done(queue, cycle, work)
@@ -362,12 +371,14 @@ class FunctionalCard:
         """Write the completion record, if END gives it a place."""
         self.cycles = max(self.cycles, job.dispatcher)
         failure, place = job.failure, end["completion"]
+        flagged = job.flagged if job.flags else index
         record = {
             "tag": end["tag"],
             "status": failure.status if failure else Status.OK,
             "unit": failure.unit if failure else 0,
+            "flags": 0 if failure else job.flags,
             "valid": 1,
-            "command": failure.command if failure else index,
+            "command": failure.command if failure else flagged,
             "cycles": (self.cycles - job.started) & WORD,
         }
         if place % GRANULE == 0 and place + GRANULE <= self.config.memory_bytes:

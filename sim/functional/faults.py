@@ -1,33 +1,28 @@
 """Puts one fault into one command of a job, of every kind that `checks` lists."""
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from amaranth.lib import data
 
 from ...rtl.config import GRANULE, CardConfig
 from ...rtl.isa import (
+    MAX_ANCHOR,
+    MIN_ANCHOR,
     SEMAPHORES,
-    Command,
-    DirectoryEntry,
     Format,
-    MatmulFlag,
     Opcode,
     Queue,
     Status,
     Unit,
+    VectorOp,
 )
-from .checks import BODIES, QUEUES, SIZES
-from .decode import dtype, pack, unpack
+from .checks import BODIES, PAIRS, QUEUES
+from .fault_matmul import MATMUL_KINDS
+from .fault_target import FAR, Kind, Target
 from .random_jobs import RandomJob
 
-__all__ = ["Fault", "inject"]
-
-Fields = dict[str, Any]
-
-FAR = 1 << 31
-"""A byte address far outside every memory."""
+__all__ = ["KINDS", "Fault", "inject"]
 
 
 class Fault(NamedTuple):
@@ -38,42 +33,10 @@ class Fault(NamedTuple):
     command: int
 
 
-class _Target:
-    """A command that gets a fault: its fields, and those of its body."""
-
-    def __init__(self, job: RandomJob, index: int, config: CardConfig, rng: np.random.Generator):
-        self.job, self.index, self.config, self.rng = job, index, config, rng
-        self.header: Fields = unpack(Command, job.commands[index])
-        self.opcode = Opcode(self.header["opcode"])
-        self.body: Fields = unpack(BODIES[self.opcode], self.header["body"])
-
-    def choose(self, *items: Any) -> Any:
-        return items[self.rng.integers(len(items))]
-
-    def save(self) -> None:
-        body = pack(BODIES[self.opcode], self.body)
-        raw = bytearray(pack(Command, {**self.header, "body": body}))
-        self.job.commands[self.index] = bytes(raw)
-
-    def operand(self) -> int:
-        """Choose an operand that is used."""
-        used = {Opcode.POOL: (1, 2), Opcode.MATMUL: (0, 1, 2)}
-        return int(self.choose(*used.get(self.opcode, (0, 1))))
-
-    def entry(self) -> Any:
-        """Return an entry of the MATMUL's first directory that is not empty, to be changed."""
-        address, used = self.job.blobs[self.index]
-        raw = next(content for place, content in self.job.writes if place == address)
-        entries = raw[: len(used) * GRANULE].view(dtype(DirectoryEntry))
-        return entries[self.rng.choice(np.flatnonzero(used))]
-
-
-Kind = Callable[[_Target], Status | None]
-
 # Each of these changes the target and returns the status, or returns None if it does not apply.
 
 
-def _opcode(t: _Target) -> Status | None:
+def _opcode(t: Target) -> Status | None:
     if t.opcode is Opcode.END:
         return None
     known = {opcode.value for opcode in Opcode}
@@ -81,55 +44,57 @@ def _opcode(t: _Target) -> Status | None:
     return Status.BAD_OPCODE
 
 
-def _queue(t: _Target) -> Status:
+def _queue(t: Target) -> Status:
     allowed = QUEUES.get(t.opcode, (Queue(0),))
     t.header["queue"] = t.choose(*sorted(set(range(256)) - {int(queue) for queue in allowed}))
     return Status.BAD_OPCODE
 
 
-def _version(t: _Target) -> Status:
-    t.header["version"] = t.choose(0, 2, 129, 255)
+def _version(t: Target) -> Status:
+    t.header["version"] = t.choose(0, 1, 3, 129, 255)
     return Status.BAD_VERSION
 
 
-def _reserved_header(t: _Target) -> Status:
+def _reserved_header(t: Target) -> Status:
     t.header[t.choose("wait", "signal")][t.rng.integers(4)]["reserved"] = t.choose(1, 2, 3)
     return Status.BAD_FORMAT
 
 
-def _pong_outer(t: _Target) -> Status:
+def _pong_outer(t: Target) -> Status:
     t.header["pong_outer"] |= t.choose(8, 16, 32, 64, 128)
     return Status.BAD_FORMAT
 
 
-def _reserved_body(t: _Target) -> Status:
+def _reserved_body(t: Target) -> Status | None:
     layout = data.Layout.cast(BODIES[t.opcode])
     names = [name for name in t.body if name.startswith("reserved")]
+    if not names:
+        return None
     name = t.choose(*names)
     t.body[name] |= 1 << int(t.rng.integers(layout[name].width))
     return Status.BAD_FORMAT
 
 
-def _semaphore(t: _Target) -> Status | None:
+def _semaphore(t: Target) -> Status | None:
     if t.opcode is not Opcode.SEMAPHORE:
         return None
     t.body["index"] = t.choose(SEMAPHORES, 100, 255)
     return Status.BAD_FORMAT
 
 
-def _no_iterations(t: _Target) -> Status | None:
+def _no_iterations(t: Target) -> Status | None:
     if t.opcode not in QUEUES:
         return None
     t.header[t.choose("inner", "outer")] = 0
     return Status.BAD_LENGTH
 
 
-def _zero(t: _Target) -> Status | None:
+def _zero(t: Target) -> Status | None:
     names = {
         Opcode.LOAD: ("x_bytes", "y", "z"),
         Opcode.STORE: ("x_bytes", "y", "z"),
-        Opcode.MATMUL: ("k", "n", "n_inner", "visits", "run_bytes"),
-        Opcode.POOL: ("granules", "out_y", "out_x", "kernel_y", "kernel_x"),
+        Opcode.MATMUL: ("k", "n", "n_inner", "entries", "run_bytes", "runs_inner", "slice"),
+        Opcode.VECTOR: ("granules", "out_y", "out_x", "kernel_y", "kernel_x"),
     }
     if t.opcode not in names:
         return None
@@ -137,54 +102,41 @@ def _zero(t: _Target) -> Status | None:
     return Status.BAD_LENGTH
 
 
-def _long(t: _Target) -> Status | None:
+def _format(t: Target) -> Status | None:
+    if t.opcode is Opcode.VECTOR:
+        name, values = t.choose(("in_format", (1, 2, 3, 4, 255)), ("op", (4, 7, 132, 255)))
+        t.body[name] = t.choose(*values)
+        return Status.BAD_FORMAT
     if t.opcode is not Opcode.MATMUL:
         return None
-    t.body["k"] = t.choose(t.config.operand_depth + 1, 2 * t.config.operand_depth, 65535)
-    return Status.BAD_LENGTH
-
-
-def _broken_runs(t: _Target) -> Status | None:
-    size = SIZES[Format(t.body["in_format"])] if t.opcode is Opcode.MATMUL else 1
-    if t.opcode is not Opcode.MATMUL or t.body["run_bytes"] == size or t.body["k"] == 1:
-        return None
-    t.body["k"] -= 1
-    return Status.BAD_LENGTH
-
-
-def _format(t: _Target) -> Status | None:
-    if t.opcode is Opcode.POOL:
-        t.body["in_format"] = t.choose(1, 2, 3, 4, 255)
-    elif t.opcode is Opcode.MATMUL:
-        changes = {
-            "out_format": t.choose(4, 5, 131),
-            "function": t.choose(2, 128, 255),
-            "flags": t.body["flags"] | t.choose(2, 4, 128),
-        }
-        if t.body["in_format"] == Format.INT8.value:
-            changes["in_format"] = t.choose(Format.INT32.value, Format.FP32.value, 4, 128)
-        elif t.rng.random() < 0.2:
-            changes = {"out_format": Format.INT32.value}
-        name = t.choose(*changes)
-        t.body[name] = changes[name]
-    else:
-        return None
+    no_inputs = (Format.INT32.value, Format.FP32.value, 8, 131)
+    changes = {
+        "stream_format": t.choose(*no_inputs),
+        "in_format": t.choose(*no_inputs),
+        "out_format": t.choose(8, 9, 131),
+        "encoding": t.choose(5, 6, 133),
+        "function": t.choose(2, 128, 255),
+        "flags": t.body["flags"] | t.choose(2, 4, 128),
+        "anchor": t.choose(MIN_ANCHOR - 1, MAX_ANCHOR + 1, -(1 << 15), (1 << 15) - 1),
+    }
+    name = t.choose(*changes)
+    t.body[name] = changes[name]
     return Status.BAD_FORMAT
 
 
-def _misaligned_base(t: _Target) -> Status | None:
+def _misaligned_base(t: Target) -> Status | None:
     if t.opcode not in QUEUES:
         return None
     base, unit = t.operand(), GRANULE
     if t.opcode is Opcode.MATMUL and base:
-        unit = SIZES[Format(t.body["in_format" if base == 1 else "out_format"])]
+        unit = max(1, t.bits("in" if base == 1 else "out") // 8)
     if unit == 1:
         return None
     t.header["operand"][base]["base"] += int(t.rng.integers(1, unit))
     return Status.BAD_ALIGNMENT
 
 
-def _misaligned_field(t: _Target) -> Status | None:
+def _misaligned_field(t: Target) -> Status | None:
     if t.opcode not in QUEUES:
         return None
     names = [name for name in t.body if name.endswith("_stride")]
@@ -192,21 +144,14 @@ def _misaligned_field(t: _Target) -> Status | None:
         names.append("x_bytes")
     name, unit = t.choose(*names), GRANULE
     if t.opcode is Opcode.MATMUL:
-        unit = SIZES[Format(t.body["in_format" if name.startswith("x") else "out_format"])]
+        unit = max(1, t.bits("in" if name.startswith("x") else "out") // 8)
     if unit == 1:
         return None
     t.body[name] += int(t.rng.integers(1, unit))
     return Status.BAD_ALIGNMENT
 
 
-def _misaligned_entry(t: _Target) -> Status | None:
-    if t.opcode is not Opcode.MATMUL or t.body["out_format"] == Format.INT8.value:
-        return None
-    t.entry()["out_offset"] ^= 1
-    return Status.BAD_ALIGNMENT
-
-
-def _far_base(t: _Target) -> Status | None:
+def _far_base(t: Target) -> Status | None:
     if t.opcode not in QUEUES:
         return None
     base = t.operand()
@@ -221,7 +166,7 @@ def _far_base(t: _Target) -> Status | None:
     return Status.BAD_ADDRESS
 
 
-def _far_later(t: _Target) -> Status | None:
+def _far_later(t: Target) -> Status | None:
     """Only the last iteration is outside."""
     if t.opcode not in QUEUES or t.header["inner"] == 1:
         return None
@@ -230,11 +175,11 @@ def _far_later(t: _Target) -> Status | None:
     return Status.BAD_ADDRESS
 
 
-def _far_field(t: _Target) -> Status | None:
+def _far_field(t: Target) -> Status | None:
     known: dict[Opcode, dict[str, tuple[str, ...]]] = {
         Opcode.LOAD: {"y": ("memory_y", "scratchpad_y"), "z": ("memory_z", "scratchpad_z")},
         Opcode.STORE: {"y": ("memory_y", "scratchpad_y"), "z": ("memory_z", "scratchpad_z")},
-        Opcode.POOL: {
+        Opcode.VECTOR: {
             "out_y": ("in_y", "out_y"),
             "out_x": ("in_x", "out_x"),
             "kernel_y": ("in_ky",),
@@ -244,6 +189,8 @@ def _far_field(t: _Target) -> Status | None:
     names = known.get(t.opcode)
     if names is None:
         return None
+    if t.opcode is Opcode.VECTOR and t.body["op"] in PAIRS:
+        names = {"out_y": ("in_y", "in_ky", "out_y"), "out_x": ("in_x", "in_kx", "out_x")}
     name = t.choose(*names)
     if t.body[name] == 1:
         return None
@@ -251,42 +198,23 @@ def _far_field(t: _Target) -> Status | None:
     return Status.BAD_ADDRESS
 
 
-def _far_window(t: _Target) -> Status | None:
-    if t.opcode is not Opcode.MATMUL or t.body["n"] <= t.body["n_inner"]:
+def _kernel_of_pair(t: Target) -> Status | None:
+    if t.opcode is not Opcode.VECTOR or t.body["op"] not in PAIRS:
         return None
-    name = t.choose("x", "out")
-    t.body[f"{name}_outer_stride"] = t.choose(-FAR, FAR - GRANULE)
-    return Status.BAD_ADDRESS
+    t.body[t.choose("kernel_y", "kernel_x")] = t.choose(2, 3, 128, 255)
+    return Status.BAD_LENGTH
 
 
-def _far_entry(t: _Target) -> Status | None:
-    if t.opcode is not Opcode.MATMUL:
+def _vector_scale(t: Target) -> Status | None:
+    if t.opcode is not Opcode.VECTOR or t.body["op"] == VectorOp.MAX.value:
         return None
-    entry = t.entry()
-    if t.rng.random() < 0.5:
-        entry["out_offset"] ^= np.uint32(FAR)
-    else:
-        entry["stream"] = 65535
-    return Status.BAD_ADDRESS
+    adds = t.body["op"] == VectorOp.ADD.value
+    bad = (0, 1, 0x7FFFFF, 1 << 31, 0x807FFFFF, 0x7F800000, 0xFF800000, 0x7FC00000, 0xFFFFFFFF)
+    t.body[t.choose("a_scale", "b_scale") if adds else "a_scale"] = t.choose(*bad)
+    return Status.BAD_SCALE
 
 
-def _index(t: _Target) -> Status | None:
-    if t.opcode is not Opcode.MATMUL:
-        return None
-    k, entry = t.body["k"], t.entry()
-    if not t.body["flags"] & MatmulFlag.SPARSE.value:
-        entry["count"] = k + 1 if k == 1 else t.choose(k - 1, k + 1)
-        return Status.BAD_INDEX
-    if k > 255:
-        return None
-    place = t.job.blobs[t.index][0]
-    raw = next(content for address, content in t.job.writes if address == place)
-    first_delta = 8 if t.body["in_format"] == Format.INT8.value else 10
-    raw[int(entry["stream"]) * GRANULE + first_delta] = 255
-    return Status.BAD_INDEX
-
-
-def _completion(t: _Target) -> Status | None:
+def _completion(t: Target) -> Status | None:
     if t.opcode is not Opcode.END:
         return None
     if t.rng.random() < 0.5:
@@ -309,18 +237,15 @@ SEQUENCER_KINDS: tuple[Kind, ...] = (
 )
 UNIT_KINDS: tuple[Kind, ...] = (
     _zero,
-    _long,
-    _broken_runs,
     _format,
     _misaligned_base,
     _misaligned_field,
-    _misaligned_entry,
     _far_base,
     _far_later,
     _far_field,
-    _far_window,
-    _far_entry,
-    _index,
+    _kernel_of_pair,
+    _vector_scale,
+    *MATMUL_KINDS,
 )
 KINDS = tuple(kind.__name__.removeprefix("_") for kind in SEQUENCER_KINDS + UNIT_KINDS)
 """Names of the kinds of faults."""
@@ -333,7 +258,7 @@ def inject(job: RandomJob, kind: str, config: CardConfig, rng: np.random.Generat
     """
     functions = {f.__name__.removeprefix("_"): f for f in SEQUENCER_KINDS + UNIT_KINDS}
     for index in rng.permutation(len(job.commands)).tolist():
-        target = _Target(job, index, config, rng)
+        target = Target(job, index, config, rng)
         status = functions[kind](target)
         if status is not None:
             target.save()

@@ -3,12 +3,10 @@
 import bisect
 import collections
 import dataclasses
-from collections.abc import Mapping
-from typing import Any
 
 from ...rtl.config import CardConfig
 from ...rtl.isa import SEMAPHORES, Opcode, Queue, Status, Unit
-from .units import Work
+from .work import Fields, Work
 
 __all__ = ["Failure", "Job", "Running"]
 
@@ -24,8 +22,6 @@ HBM_CHANNEL_BYTES = 16
 """The model of time: cycles from one dispatch to the next, from a command's dispatch to its first
 iteration, from the last weight to the last result, and of card memory; bytes per cycle and channel.
 """
-
-Fields = Mapping[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,6 +95,8 @@ class Job:
     dispatcher : int
         Modelled cycle from which the next one can be taken.
     failure : Failure or None
+    flags, flagged : int
+        Bits of `Flag` that results have raised, and the command that was the first to.
     queues : dict of Queue to deque of Running
     """
 
@@ -108,6 +106,7 @@ class Job:
         self.dispatcher = started
         self.taken = 0
         self.failure: Failure | None = None
+        self.flags = self.flagged = 0
         self.queues: dict[Queue, collections.deque[Running]] = {
             queue: collections.deque() for queue in Queue
         }
@@ -135,6 +134,12 @@ class Job:
             self.failure = Failure(status, unit, command)
         for queue in self.queues.values():
             queue.clear()
+
+    def raised(self, flags: int, command: int) -> None:
+        """Note flags of a command's results."""
+        if flags and not self.flags:
+            self.flagged = command
+        self.flags |= flags
 
     def dispatched(self, cycle: int) -> None:
         """Note that a command was taken from the ring."""

@@ -6,6 +6,7 @@ import pytest
 from deepseek.host.card import Card
 from deepseek.host.compiler import commands
 from deepseek.host.compiler.commands import Operand, Wait
+from deepseek.host.compiler.matmul import matmul
 from deepseek.host.errors import CardError, CardTimeoutError
 from deepseek.rtl.isa import Csr, Queue, Status, Unit
 
@@ -48,8 +49,8 @@ def waiting(queue):
     if queue is Queue.STORE:
         return commands.store(Operand(1 << 20), Operand(), x_bytes=16, wait=wait)
     if queue is Queue.COMPUTE:
-        return commands.matmul(
-            Operand(), Operand(), Operand(4096), k=16, n=1, visits=1, x_inner_stride=16, wait=wait
+        return matmul(
+            Operand(), Operand(), Operand(4096), k=16, n=1, entries=1, x_inner_stride=16, wait=wait
         )
     strides = dict.fromkeys(("in_y_stride", "in_x_stride", "in_ky_stride", "in_kx_stride"), 0)
     strides |= dict.fromkeys(("out_y_stride", "out_x_stride"), 0)
@@ -98,7 +99,9 @@ def test_without_end(card, monkeypatch):
     monkeypatch.setattr("deepseek.host.card.end", lambda *_: commands.barrier())
     job = card.submit([commands.barrier()])
     monkeypatch.undo()
-    with pytest.raises(CardTimeoutError, match=r"did not end within .* cycles and was stopped"):
+    with pytest.raises(
+        CardTimeoutError, match=r"the card waits for more commands: the job has no END"
+    ):
         job.wait(max_cycles=3000)
 
 

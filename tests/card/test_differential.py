@@ -18,6 +18,11 @@ FAULTY, FAULTY_BYTES = 0x700000, 0x100000
 TOP_BYTES = 0x200000
 LIMIT = 5_000_000
 WATCHDOG = 20_000
+ALL_ENGINES = 0xFF
+ENGINE_CYCLES = (
+    *(Csr.MAC_ACTIVE, Csr.STALL_STREAM, Csr.STALL_FILL, Csr.STALL_DRAIN),
+    *(Csr.IDLE_IMBALANCE, Csr.IDLE_MEMORY, Csr.IDLE_OTHER),
+)
 
 
 class Host:
@@ -98,6 +103,14 @@ class Host:
             for name in names
         }
 
+    def engine_cycles(self):
+        """Return what the causes of engine-cycles add up to, and CYCLES."""
+        values = [
+            self.card.csr_read(name) | self.card.csr_read(name + 4) << 32
+            for name in (*ENGINE_CYCLES, Csr.CYCLES)
+        ]
+        return sum(values[:-1]), values[-1]
+
     def memory(self, ranges):
         return [np.frombuffer(self.card.read_memory(*place), np.uint8) for place in ranges]
 
@@ -122,6 +135,16 @@ class Pair:
             for job in jobs:
                 host.submit(job)
             host.finish(rng)
+
+    def count(self, engine):
+        """Let both count the cycles of one engine, or of all."""
+        for host in self.hosts:
+            host.card.csr_write(Csr.COUNT_ENGINE, engine)
+
+    def check_engine_cycles(self, engine=ALL_ENGINES):
+        """Every cycle of every engine that is counted has one cause."""
+        total, cycles = self.rtl.engine_cycles()
+        assert total == cycles * (self.config.rows if engine == ALL_ENGINES else 1)
 
     def compare_ends(self):
         """Compare records and registers; return the records."""
@@ -184,15 +207,19 @@ def test_jobs_of_one_ring(pair, memory, largest, rng, times):
         records = pair.compare_ends()
         assert all(record["valid"] and record["status"] == 0 for record in records), records
         pair.compare_memory()
+        pair.check_engine_cycles()
 
 
 def test_counters_that_both_count(pair, rng, times):
     for turn in range(10 * times):
         pair.begin(rng, ideal=bool(turn % 2))
+        engine = ALL_ENGINES if turn % 3 == 0 else int(rng.integers(pair.config.rows))
+        pair.count(engine)
         source = RandomJobs(pair.config, rng, base=DATA, nbytes=DATA_BYTES)
         pair.run(rng, ended(source.job(2), 0, rng))
         pair.compare_ends()
         assert pair.rtl.counters() == pair.functional.counters()
+        pair.check_engine_cycles(engine)
         pair.compare_memory()
 
 

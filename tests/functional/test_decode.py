@@ -11,7 +11,7 @@ LAYOUTS = [
     isa.Command,
     isa.TransferBody,
     isa.MatmulBody,
-    isa.PoolBody,
+    isa.VectorBody,
     isa.SemaphoreBody,
     isa.EndBody,
     isa.Completion,
@@ -54,10 +54,10 @@ def test_known_bytes():
     assert {name: int(array[name][0]) for name in array.dtype.names} == entry
     reference = pack(isa.SemaphoreRef, {"index": 5, "outer": 1, "enable": 1})
     assert reference == bytes([0xC5])
-    body = {"k": 1, "x_run_stride": -2, "zero_point": -3, "parameter": [0, 0, 0, 9]}
+    body = {"k": 1, "x_run_stride": -2, "zero_point": -3, "parameter": [0, 0, 9]}
     raw = pack(isa.MatmulBody, body)
     assert raw[12:16] == (-2).to_bytes(4, "little", signed=True)
-    assert unpack(isa.MatmulBody, raw)["parameter"] == [0, 0, 0, 9]
+    assert unpack(isa.MatmulBody, raw)["parameter"] == [0, 0, 9]
 
 
 def test_reserved_mask():
