@@ -7,32 +7,28 @@
 ...     result.counters.cycles
 """
 
-import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ..rtl.config import CardConfig
 from ..rtl.config import preset as find_preset
-from ..rtl.isa import ABI_VERSION, COMMAND_BYTES, Completion, Csr, Status, Unit
+from ..rtl.isa import COMMAND_BYTES, Completion, Csr, Flag, Status, Unit
 from .allocator import Allocator, Buffer
 from .compiler.commands import end
 from .compiler.packing import Packer
 from .compiler.tiling import MemorySpeed
 from .counters import Counters
-from .errors import CardError, CardMismatchError, CardTimeoutError, job_error, stalls
+from .errors import CardError, CardTimeoutError, job_error, stalls
+from .identity import CardInfo, check_identity
 from .job import Job, JobResult
 from .transport import Progress, Transport, open_transport
 
 __all__ = ["Card", "CardInfo", "Job", "JobResult"]
-
-CARD_ID = 0x4B535044
-"""What `Csr.ID` reads."""
 
 RING_COMMANDS = 1024
 """Commands in the ring, a power of two."""
@@ -54,25 +50,6 @@ MEMORY_MODES = {"hbm": 0, "ideal": 1}
 
 _COMPLETION = Packer(Completion)
 _COMPLETION_BYTES = _COMPLETION.size // 8
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class CardInfo:
-    """What a card says of itself."""
-
-    backend: str
-    preset: str
-    abi: int
-    build: str
-    rows: int
-    cols: int
-    operand_depth: int
-    scratchpad_bytes: int
-    memory_bytes: int
-    bus_bytes: int
-    hbm_channels: int
-    memory: str
-    free_bytes: int
 
 
 class Card:
@@ -97,7 +74,7 @@ class Card:
         self.transport = transport
         self.config: CardConfig = transport.config
         self.memory = memory
-        self._check()
+        check_identity(transport)
         self._allocator = Allocator(0, self.config.memory_bytes)
         self._ring = self.allocate(RING_COMMANDS * COMMAND_BYTES, "the command ring")
         self._tag = 0
@@ -228,10 +205,17 @@ class Card:
         self._watchdog = cycles
         self.transport.csr_write(Csr.WATCHDOG, cycles)
 
-    def submit(self, commands: Sequence[bytes]) -> Job:
+    def submit(self, commands: Sequence[bytes], *, labels: Mapping[int, str] | None = None) -> Job:
         """Queue a job: ``commands``, and an END that the driver adds.
 
         Returns at once, or when the ring has room again.
+
+        Parameters
+        ----------
+        commands : sequence of bytes
+        labels : mapping
+            Names of commands, by their index, such as that of the tensor that one makes. Errors
+            and warnings then name it.
         """
         for index, command in enumerate(commands):
             if len(command) != COMMAND_BYTES:
@@ -241,7 +225,8 @@ class Card:
         self._tag += 1
         record = self.allocate(_COMPLETION_BYTES, "a completion record")
         self.write(record, np.zeros(_COMPLETION_BYTES, np.uint8))
-        job = Job(self, self._tag, [*commands, end(record.address, self._tag)], record, self._tail)
+        whole = [*commands, end(record.address, self._tag)]
+        job = Job(self, self._tag, whole, record, self._tail, labels)
         waiting = job.commands
         while waiting:
             room = RING_COMMANDS - (self._tail - self._csr(Csr.RING_HEAD)) % (1 << 32)
@@ -290,7 +275,13 @@ class Card:
         self._acknowledge()
         if record["status"] != Status.OK.value:
             raise self._failure(job, record)
-        return JobResult(cycles=record["cycles"], counters=self.counters())
+        flags = Flag(record["flags"])
+        return JobResult(
+            cycles=record["cycles"],
+            counters=self.counters(),
+            flags=flags,
+            flagged_command=record["command"] if flags else None,
+        )
 
     def _idle(self) -> bool:
         fetched_all = self._csr(Csr.RING_HEAD) == self._tail
@@ -322,6 +313,7 @@ class Card:
             record["command"],
             job.commands,
             self._stalls() if watchdog else "",
+            job.labels,
         )
 
     def _timeout(self, job: Job, spent: int) -> CardTimeoutError:
@@ -333,6 +325,11 @@ class Card:
         record = self._completion(job)
         if record is not None and record["status"] == Status.WATCHDOG.value:
             why = f"it stalled: {self._stalls()}; next: check that every wait has a signal"
+        elif record is None and self._starved():
+            why = (
+                "the card waits for more commands: the job has no END; next: end it with one, as "
+                "Card.submit does"
+            )
         else:
             busy = [unit.name for unit in Unit if state >> 8 + unit & 1]
             why = (
@@ -346,13 +343,22 @@ class Card:
             status=Status.WATCHDOG if record is not None else Status.ABORTED,
         )
 
+    def _starved(self) -> bool:
+        """Whether the card has done all commands of the newest job, and still runs it."""
+        state = self._csr(Csr.STATE)
+        queues = sum(1 << 8 + unit for unit in Unit if unit < Unit.SEQUENCER)
+        fetched_all = self._csr(Csr.RING_HEAD) == self._tail
+        return bool(fetched_all and state & 1 and not state & queues)
+
     def _lost(self, job: Job) -> CardError:
         """The card is idle, yet the job has no completion record: its END was not reached."""
         error, index = self._csr(Csr.ERROR), self._csr(Csr.ERROR_COMMAND)
         stalled = self._stalls() if error & 0xFF == Status.WATCHDOG.value else ""
         self.reset()
         if error:
-            return job_error(error & 0xFF, error >> 8 & 0xFF, index, job.commands, stalled)
+            return job_error(
+                error & 0xFF, error >> 8 & 0xFF, index, job.commands, stalled, job.labels
+            )
         return CardError(
             "the card is idle but the job has no completion record: it was lost in a reset; "
             "submit it again"
@@ -369,33 +375,6 @@ class Card:
         self.write(self._ring, data[first:])
         self._tail = (self._tail + len(commands)) % (1 << 32)
         self.transport.csr_write(Csr.RING_TAIL, self._tail)
-
-    def _check(self) -> None:
-        config = self.config
-        if self._csr(Csr.ID) != CARD_ID:
-            raise CardMismatchError(
-                f"no card answers: its identification reads {self._csr(Csr.ID):#010x}, "
-                f"not {CARD_ID:#010x}; check the connection"
-            )
-        geometry = (
-            config.rows | config.cols << 8 | config.bus_bytes << 16 | config.hbm_channels << 24
-        )
-        expected: dict[str, tuple[Any, Any]] = {
-            "instruction set version": (self._csr(Csr.ABI), ABI_VERSION),
-            "geometry": (f"{self._csr(Csr.GEOMETRY):#010x}", f"{geometry:#010x}"),
-            "scratchpad": (self._csr(Csr.SCRATCHPAD_BYTES), config.scratchpad_bytes),
-            "memory": (self._csr(Csr.MEMORY_BYTES), config.memory_bytes),
-            "operand depth": (self._csr(Csr.OPERAND_DEPTH), config.operand_depth),
-        }
-        if self.transport.build_hash is not None:
-            build = self._csr(Csr.BUILD_LOW) | self._csr(Csr.BUILD_HIGH) << 32
-            expected["build hash"] = (f"{build:016x}", f"{self.transport.build_hash:016x}")
-        for name, (found, wanted) in expected.items():
-            if found != wanted:
-                raise CardMismatchError(
-                    f"the card does not fit preset {config.name}: its {name} is {found}, "
-                    f"expected {wanted}; choose its preset, or rebuild the card"
-                )
 
     def _inside(self, buffer: Buffer, offset: int, nbytes: int, what: str) -> None:
         if offset < 0 or nbytes < 0 or offset + nbytes > buffer.nbytes:

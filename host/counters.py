@@ -8,6 +8,17 @@ from ..rtl.isa import Csr
 
 __all__ = ["Counters"]
 
+_CAUSES = {
+    "mac_active": "multiplied",
+    "stall_stream": "waited for weights to be read from the scratchpad",
+    "stall_fill": "waited for operands to be filled in",
+    "stall_drain": "waited for results to be drained and written",
+    "idle_imbalance": "had no rows left while other engines had",
+    "idle_memory": "waited for loads or stores",
+    "idle_other": "waited for commands, or for the last results",
+}
+"""Every engine-cycle has one of these causes."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Counters:
@@ -17,8 +28,9 @@ class Counters:
     ----------
     cycles : int
         Of the job.
-    mac_active, stall_stream, stall_fill, stall_drain, idle : int
-        Engine-cycles: their sum is about ``cycles * rows``.
+    mac_active, stall_stream, stall_fill, stall_drain, idle_imbalance, idle_memory, idle_other : int
+        Engine-cycles, one cause each (`explain`): their sum is ``cycles * rows``, or ``cycles`` if
+        the card counts one engine (`isa.Csr.COUNT_ENGINE`).
     bytes_read, bytes_written : int
         Over the card memory bus.
     hbm_row_hits, hbm_activates, hbm_refreshes : int
@@ -29,7 +41,9 @@ class Counters:
     stall_stream: int = 0
     stall_fill: int = 0
     stall_drain: int = 0
-    idle: int = 0
+    idle_imbalance: int = 0
+    idle_memory: int = 0
+    idle_other: int = 0
     bytes_read: int = 0
     bytes_written: int = 0
     hbm_row_hits: int = 0
@@ -64,11 +78,19 @@ class Counters:
             return 0.0
         return macs / (self.cycles * config.rows * config.cols * lanes)
 
+    @property
+    def engine_cycles(self) -> int:
+        """Cycles of all engines that were counted."""
+        return self.mac_active + sum(self.stalls().values())
+
     def stalls(self) -> dict[str, int]:
         """Return the engine-cycles without a weight, by cause."""
-        return {
-            "stream": self.stall_stream,
-            "fill": self.stall_fill,
-            "drain": self.stall_drain,
-            "idle": self.idle,
-        }
+        return {name: getattr(self, name) for name in _CAUSES if name != "mac_active"}
+
+    def explain(self) -> dict[str, float]:
+        """Return where the engines' cycles went: the share of each cause, in words; 1 in all.
+
+        Nothing if no engine-cycle was counted.
+        """
+        total = self.engine_cycles
+        return {words: getattr(self, name) / total for name, words in _CAUSES.items() if total}

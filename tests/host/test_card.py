@@ -1,5 +1,7 @@
 """The driver on both simulated cards: ring, completion records, and what its errors say."""
 
+import warnings
+
 import numpy as np
 import pytest
 
@@ -7,10 +9,19 @@ from deepseek.host.allocator import OutOfMemoryError
 from deepseek.host.card import RING_COMMANDS, Card
 from deepseek.host.compiler import commands
 from deepseek.host.compiler.commands import Operand, Wait
-from deepseek.host.errors import CardError, CardMismatchError, CardTimeoutError, job_error, stalls
+from deepseek.host.compiler.matmul import matmul
+from deepseek.host.errors import (
+    CardError,
+    CardMismatchError,
+    CardTimeoutError,
+    ResultWarning,
+    job_error,
+    result_warning,
+    stalls,
+)
 from deepseek.host.transport import open_transport
 from deepseek.rtl.config import preset
-from deepseek.rtl.isa import Csr, Opcode, Status, Unit
+from deepseek.rtl.isa import Csr, Encoding, Flag, Format, Opcode, Status, Unit
 
 
 @pytest.fixture(params=["functional", "rtl"])
@@ -74,12 +85,31 @@ def bad_length():
     return commands.encode(Opcode.LOAD.value, {"y": 1, "z": 1}, operands=(Operand(), Operand()))
 
 
-def bad_index():
-    # An empty scratchpad is a directory of empty entries, so fill one in: 300 sparse entries of
-    # value 0 and delta 0 run past K = 4.
-    return commands.matmul(
-        Operand(), Operand(), Operand(1024), k=4, n=1, visits=1, x_inner_stride=4, sparse=True
-    )
+def product(card, values, encoding=Encoding.DENSE, **fields):
+    """Commands that multiply a stream of FP16 numbers by a resident column of four ones.
+
+    The MATMUL is command 2. What follows the numbers in their granule is 9s.
+    """
+    image = np.full(256, 9, np.uint8)
+    image[:16].view(np.uint32)[:] = (1 | len(values) << 16, 0, 0, 0x3F800000)
+    image[16 : 16 + 2 * len(values)] = np.array(values, np.float16).view(np.uint8)
+    image[64:72] = np.ones(4, np.float16).view(np.uint8)
+    source = card.allocate(256)
+    card.write(source, image)
+    return [
+        commands.load(Operand(source.address), Operand(0), x_bytes=256),
+        commands.barrier(),
+        matmul(
+            *(Operand(0), Operand(64), Operand(1024)),
+            k=4,
+            n=1,
+            entries=1,
+            x_inner_stride=8,
+            stream_format=Format.FP16,
+            encoding=encoding,
+            **fields,
+        ),
+    ]
 
 
 BAD = [
@@ -107,7 +137,8 @@ BAD = [
     (
         lambda: commands.encode(
             Opcode.MATMUL.value,
-            {"k": 1, "n": 1, "n_inner": 1, "visits": 1, "run_bytes": 1, "in_format": 9},
+            dict.fromkeys(("k", "n", "n_inner", "entries", "run_bytes", "slice", "runs_inner"), 1)
+            | {"in_format": 9},
             queue=2,
         ),
         Status.BAD_FORMAT,
@@ -140,16 +171,53 @@ def test_bad_commands_become_errors(card, build, status, unit, shown):
 
 
 def test_bad_index(card):
-    blob = np.zeros(64, np.uint8)
-    blob[:16].view(np.uint16)[:2] = (4, 9)  # engine 0: stream after the directory, nine entries
-    blob[12:16].view(np.float32)[0] = 1
-    source = card.allocate(256)
-    card.write(source, blob)
-    load = commands.load(Operand(source.address), Operand(0), x_bytes=256)
     with pytest.raises(CardError) as caught:
-        card.submit([load, commands.barrier(), bad_index()]).wait()
+        card.submit(product(card, [0], Encoding.DELTA), labels={2: "conv1"}).wait()
     assert caught.value.status is Status.BAD_INDEX
-    assert "an index that is not below K" in str(caught.value)
+    assert "an index that is not below the slice's length" in str(caught.value)
+    assert "'conv1', command 2: MATMUL(" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("values", "fields", "flags", "words"),
+    [
+        ([1, 2, 3, 4], {}, Flag(0), ""),
+        ([60000] * 4, {}, Flag.OVERFLOW, "finite results were too large for FP32 or for their"),
+        ([np.inf, -np.inf, 0, 0], {}, Flag.NAN, "results are not numbers (NAN), first in "),
+    ],
+)
+@pytest.mark.parametrize("labels", [{}, {2: "logits"}])
+def test_what_results_lost_becomes_a_warning(card, values, fields, flags, words, labels):
+    job = card.submit([*product(card, values, **fields), commands.barrier()], labels=labels)
+    if not flags:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            result = job.wait()
+        assert (result.flags, result.flagged_command) == (Flag(0), None)
+        return
+    with pytest.warns(ResultWarning) as caught:
+        result = job.wait()
+    assert (result.flags, result.flagged_command) == (flags, 2)
+    (warning,) = caught
+    assert warning.filename == __file__
+    message = str(warning.message)
+    assert words in message
+    label = labels.get(2)
+    name = "first in command 2: MATMUL(" if label is None else "'logits', command 2: MATMUL("
+    assert name in message
+    assert "; next: " in message
+    assert (warning.message.flags, warning.message.command_index) == (flags, 2)
+    assert warning.message.label == label
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert job.wait() is result
+
+
+@pytest.mark.parametrize("flag", list(Flag))
+def test_every_flag_has_a_meaning_and_a_next_step(flag):
+    warning = result_warning(flag | Flag.NAN, 0, [commands.barrier()])
+    assert f"{flag.name}" in str(warning)
+    assert "first in command 0: BARRIER(inner=1, outer=1); next: " in str(warning)
 
 
 def starved():
@@ -181,6 +249,15 @@ def test_deadline_of_a_job_that_moves(card):
         card.submit([long]).wait(max_cycles=3000)
     with pytest.raises(CardTimeoutError, match="did not end within 0 cycles"):
         card.submit([long]).wait(deadline_s=-1)
+    card.submit([commands.barrier()]).wait()
+
+
+def test_deadline_of_a_job_without_end(card, monkeypatch):
+    monkeypatch.setattr("deepseek.host.card.end", lambda *_: commands.barrier())
+    job = card.submit([commands.barrier()])
+    monkeypatch.undo()
+    with pytest.raises(CardTimeoutError, match="waits for more commands: the job has no END; next"):
+        job.wait(max_cycles=3000)
     card.submit([commands.barrier()]).wait()
 
 
@@ -262,7 +339,7 @@ class Liar:
     ("register", "message"),
     [
         (Csr.ID, "no card answers: its identification reads 0x00001234, not 0x4b535044"),
-        (Csr.ABI, "instruction set version is 4660, expected 1"),
+        (Csr.ABI, "instruction set version is 4660, expected 2"),
         (Csr.BUILD_LOW, "build hash is 0000000000001234, expected 0000000000000000"),
         (Csr.GEOMETRY, "geometry is 0x00001234, expected 0x01080404"),
         (Csr.OPERAND_DEPTH, "operand depth is 4660, expected 1024"),
