@@ -7,16 +7,18 @@ in the output tensor, one byte a channel.
 
 import dataclasses
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from ...rtl.config import GRANULE, CardConfig
-from ...rtl.isa import Function
+from ...rtl.config import GRANULE, MAX_K, RELEASE_WORDS, CardConfig
+from ...rtl.isa import Encoding, Function
 from . import commands
 from .commands import Operand, Signal, Wait
 from .streams import Blob, encode_blob
 from .tensor import TensorLayout
+from .tiling import align
 
 __all__ = ["ConvKernel", "lower_conv", "output_size"]
 
@@ -24,9 +26,19 @@ _SPARSE_COST = 1.1
 _MERGED_LANES = 4
 
 
-def output_size(size: int, kernel: int, stride: int, padding: int) -> int:
+def output_size(size: int, kernel: int, stride: int, padding: int, dilation: int = 1) -> int:
     """Return the outputs along one axis; 0 or less if the kernel does not fit."""
-    return (size + 2 * padding - kernel) // stride + 1
+    return (size + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
+
+
+class Window(NamedTuple):
+    """How the numbers of a window lie: weights [O, K] in their order, and the loops over runs."""
+
+    weights: npt.NDArray[np.int8]
+    run_bytes: int
+    runs_inner: int
+    run_stride: int
+    run_outer_stride: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +49,8 @@ class ConvKernel:
     ----------
     blob : Blob
         Weight streams with scales and biases.
-    k, run_bytes, x_run_stride : int
+    k : int
+    window : Window
         Form of the windows (`isa.MatmulBody`).
     stride : (int, int)
     x_start : int
@@ -54,8 +67,7 @@ class ConvKernel:
 
     blob: Blob
     k: int
-    run_bytes: int
-    x_run_stride: int
+    window: Window
     stride: tuple[int, int]
     x_start: int
     source: TensorLayout
@@ -101,14 +113,17 @@ class ConvKernel:
             k=self.k,
             n=n,
             n_inner=n_inner,
-            visits=self.blob.visits,
-            run_bytes=self.run_bytes,
-            x_run_stride=self.x_run_stride,
+            entries=self.blob.entries,
+            slice=self.blob.slice,
+            encoding=self.blob.encoding,
+            run_bytes=self.window.run_bytes,
+            runs_inner=self.window.runs_inner,
+            x_run_stride=self.window.run_stride,
+            x_run_outer_stride=self.window.run_outer_stride,
             x_inner_stride=x_inner,
             x_outer_stride=x_outer,
             out_inner_stride=out_inner,
             out_outer_stride=out_outer,
-            sparse=self.blob.sparse,
             function=self.function,
             zero_point=self.zero_point,
             inner=iterations,
@@ -127,6 +142,7 @@ def lower_conv(
     target: TensorLayout,
     stride: tuple[int, int] = (1, 1),
     padding: tuple[int, int] = (0, 0),
+    dilation: tuple[int, int] = (1, 1),
     function: Function = Function.NONE,
     zero_point: int = 0,
 ) -> ConvKernel:
@@ -143,16 +159,18 @@ def lower_conv(
         The bias holds the correction for the zero point of the input.
     padding : (int, int)
         At most the halo of ``source``.
+    dilation : (int, int)
+        Distance of two rows, and two pixels, of a window.
 
     Raises
     ------
     ValueError
-        If shapes do not agree, or a window is longer than the card's operand memory.
+        If shapes do not agree, or a window is longer than the card takes.
     """
     outputs, kernel_h, kernel_w, channels = weight.shape
     size = (
-        output_size(source.height, kernel_h, stride[0], padding[0]),
-        output_size(source.width, kernel_w, stride[1], padding[1]),
+        output_size(source.height, kernel_h, stride[0], padding[0], dilation[0]),
+        output_size(source.width, kernel_w, stride[1], padding[1], dilation[1]),
     )
     if channels != source.channels:
         raise ValueError(f"weight must have {source.channels} input channels, not {channels!r}")
@@ -165,40 +183,42 @@ def lower_conv(
         raise ValueError(f"padding must be within the input's halo {source.halo}, not {padding}")
     fold = size == (1, 1)
     columns = 2 * config.cols
+    blocks = 1 if fold else -(-size[0] * size[1] // columns)
     best: ConvKernel | None = None
     lowest = 0.0
     shortest = 0
-    for matrix, run_bytes in _forms(weight, source):
-        k = matrix.shape[1]
+    for window in _forms(weight, source, dilation):
+        k = window.weights.shape[1]
         shortest = min(shortest or k, k)
-        if k > config.operand_depth:
+        if k > MAX_K or (k > config.operand_depth and outputs > config.rows * config.partial_rows):
             continue
-        fill = (k // run_bytes) * _run_cycles(run_bytes, columns)
-        for sparse in (False, True):
+        fill = (k // window.run_bytes) * _run_cycles(window.run_bytes, columns)
+        for encoding in (Encoding.DENSE, Encoding.DELTA):
             blob = encode_blob(
                 config,
-                matrix,
-                sparse=sparse,
+                window.weights,
+                encoding=encoding,
+                slice=_slice(config, k, outputs),
                 scale=scale,
                 bias=bias,
                 out_offset=np.arange(outputs),
+                blocks=blocks,
             )
-            compute = int(blob.engine_cycles.max())
-            if sparse:
+            compute = -(-int(blob.engine_cycles.max()) // blocks)
+            if encoding is not Encoding.DENSE:
                 # The results of one pixel leave in one write where engines keep step. Those of
                 # sparse streams do not, and then few of them meet.
-                compute = max(compute, blob.visits * columns * config.rows // _MERGED_LANES)
+                compute = max(compute, outputs * columns // _MERGED_LANES)
             cycles = max(fill, compute)
             # Sparse streams take twice the reads of dense ones: a few zeros are not worth that.
-            cost = cycles * _SPARSE_COST if sparse else cycles
+            cost = cycles * _SPARSE_COST if encoding is not Encoding.DENSE else cycles
             if best and cost >= lowest:
                 continue
             lowest = cost
             best = ConvKernel(
                 blob=blob,
                 k=k,
-                run_bytes=run_bytes,
-                x_run_stride=source.row_bytes,
+                window=window,
                 stride=stride,
                 x_start=source.origin
                 - padding[0] * source.row_bytes
@@ -212,11 +232,19 @@ def lower_conv(
                 block_cycles=compute,
             )
     if best is None:
+        rows = config.rows * config.partial_rows
         raise ValueError(
-            f"a window must have at most {config.operand_depth} values on preset {config.name}, "
-            f"not {shortest!r}; split the input channels"
+            f"a window must have at most {MAX_K} values, and with more than {rows} output channels "
+            f"at most {config.operand_depth}, on preset {config.name}, not {shortest!r}"
         )
     return best
+
+
+def _slice(config: CardConfig, k: int, outputs: int) -> int:
+    """Return the numbers in a slice of a window."""
+    if k <= config.operand_depth or outputs <= config.rows:
+        return k
+    return align(-(-k // -(-k // config.operand_depth)), RELEASE_WORDS)
 
 
 def _run_cycles(run_bytes: int, columns: int) -> int:
@@ -230,23 +258,25 @@ def _run_cycles(run_bytes: int, columns: int) -> int:
 
 
 def _forms(
-    weight: npt.NDArray[np.int8], source: TensorLayout
-) -> Iterator[tuple[npt.NDArray[np.int8], int]]:
-    """Yield weights as a matrix [O, K], K in the order of a window's bytes, and the run's length.
-
-    Bytes between the channels of two pixels get weight 0, whatever lies there.
-    """
+    weight: npt.NDArray[np.int8], source: TensorLayout, dilation: tuple[int, int]
+) -> Iterator[Window]:
+    """Yield forms of a window. Where bytes that are no part of it are read, their weight is 0."""
     outputs, kernel_h, kernel_w, channels = weight.shape
-    pixels = np.zeros((outputs, kernel_h, kernel_w, source.pixel_bytes), np.int8)
-    pixels[..., :channels] = weight
-    run = kernel_w * source.pixel_bytes
-    rows = pixels.reshape(outputs, kernel_h, run)
-    if run == source.row_bytes:
-        yield rows.reshape(outputs, -1), kernel_h * run
+    pixel, row = source.pixel_bytes, source.row_bytes
+    if dilation[1] > 1 and kernel_w > 1:
+        flat = weight.reshape(outputs, -1)
+        yield Window(flat, channels, kernel_w, dilation[1] * pixel, dilation[0] * row)
         return
-    yield rows.reshape(outputs, -1), run
-    if kernel_h > 1:
-        span = np.zeros((outputs, kernel_h, source.row_bytes), np.int8)
+    pixels = np.zeros((outputs, kernel_h, kernel_w, pixel), np.int8)
+    pixels[..., :channels] = weight
+    run = kernel_w * pixel
+    rows = pixels.reshape(outputs, kernel_h, run)
+    if run == row and dilation[0] == 1:
+        yield Window(rows.reshape(outputs, -1), kernel_h * run, 1, 0, 0)
+        return
+    yield Window(rows.reshape(outputs, -1), run, kernel_h, dilation[0] * row, 0)
+    if kernel_h > 1 and dilation[0] == 1:
+        span = np.zeros((outputs, kernel_h, row), np.int8)
         span[..., :run] = rows
-        length = (kernel_h - 1) * source.row_bytes + run
-        yield span.reshape(outputs, -1)[:, :length], length
+        length = (kernel_h - 1) * row + run
+        yield Window(span.reshape(outputs, -1)[:, :length], length, 1, 0, 0)

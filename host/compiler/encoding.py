@@ -12,9 +12,9 @@ from ...rtl.isa import (
     EndBody,
     MatmulBody,
     Opcode,
-    PoolBody,
     SemaphoreBody,
     TransferBody,
+    VectorBody,
 )
 from .packing import Packer
 
@@ -25,7 +25,7 @@ _BODIES = {
     Opcode.LOAD: Packer(TransferBody),
     Opcode.STORE: Packer(TransferBody),
     Opcode.MATMUL: Packer(MatmulBody),
-    Opcode.POOL: Packer(PoolBody),
+    Opcode.VECTOR: Packer(VectorBody),
     Opcode.SEMAPHORE: Packer(SemaphoreBody),
     Opcode.BARRIER: Packer(BarrierBody),
     Opcode.END: Packer(EndBody),

@@ -1,419 +1,367 @@
 """Plan a whole GEMM as a short list of commands with loops in hardware.
 
-C[M, N] = A[M, K] x B[K, N]. The rows of A become row streams; B is given as X[N, K], so that K is
-innermost for both. C is row-major. The loops over tiles run in the card: the outer one over tiles
-of A, the inner one over tiles of B; loads and stores run beside the arithmetic, held together by
-six semaphores (for each operand, buffers that are free and buffers that are ready).
+C[M, N] = A[M, K] x B[K, N]. B is given as X[N, K], so that K is innermost for both. C is row-major.
+Either operand may be the one whose rows are sent as streams, dense or compressed; the other one is
+resident in the array while they pass by.
 
->>> plan = plan_gemm(config, a, n, out_format=Format.INT8, scale=2**-8)
->>> card.write(a_buffer, plan.a_image)
+>>> plan = plan_gemm(config, a, x, out_format=Format.INT8, scale=2**-8)
+>>> card.write(a_buffer, plan.pack_a(a))
 >>> card.write(b_buffer, plan.pack_b(x))
 >>> card.submit(plan.commands(a_buffer.address, b_buffer.address, c_buffer.address)).wait()
 >>> c = plan.unpack_c(card.read(c_buffer))
 """
 
 import dataclasses
-from typing import NamedTuple
+import itertools
+from collections.abc import Iterable
 
 import numpy as np
 import numpy.typing as npt
 
-from ...rtl.config import GRANULE, CardConfig
-from ...rtl.isa import Format, Function, Queue
-from . import commands
-from .commands import FORMAT_BYTES, Operand, Signal, Wait
+from ...rtl.config import GRANULE, MAX_K, RELEASE_WORDS, CardConfig
+from ...rtl.isa import Encoding, Format, Function, Mode, array_mode
+from .estimate import tilings
+from .formats import format_of, raw_bits
+from .plan import GemmPlan, Matrix, padded
+from .schedule import Epilogue, Group, Schedule
+from .sparsity import PATTERNS, count_entries, fits_pattern, nonzero
 from .streams import (
-    DIRECTORY_ENTRY_BYTES,
     MAX_BLOB_BYTES,
-    Blob,
-    count_entries,
+    best_encoding,
     deal,
-    encode_blob,
-    stream_bytes,
+    row_cost,
+    stream_granules,
 )
-from .tiling import GemmShape, MemorySpeed, Tiling, align, tilings
+from .tiling import MemorySpeed, Problem, Tiling, align, buffer_bytes, fit, tile_sizes
+from .window import window_anchor
 
-__all__ = ["OUT_DTYPES", "GemmPlan", "check_k", "plan_gemm"]
+__all__ = ["GemmPlan", "Matrix", "plan_gemm"]
 
-A_FREE, A_READY, B_FREE, B_READY, C_FREE, C_READY = range(6)
-
-OUT_DTYPES: dict[Format, np.dtype] = {
-    Format.INT8: np.dtype("int8"),
-    Format.FP16: np.dtype("float16"),
-    Format.INT32: np.dtype("<i4"),
-    Format.FP32: np.dtype("<f4"),
-}
-
-
-class _RowGroup(NamedTuple):
-    """Tiles of A of one size: where they lie in the image, and their blobs' shape."""
-
-    row: int
-    rows: int
-    tiles: int
-    offset: int
-    blob_bytes: int
-    visits: int
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class GemmPlan:
-    """A GEMM for one card configuration, with everything but the addresses decided.
-
-    Parameters
-    ----------
-    shape : GemmShape
-    tiling : Tiling
-        ``tiling.cycles`` is the estimate for the whole job.
-    sparse : bool
-    a_image : uint8 array
-        Stream blobs of A, as they go to card memory.
-    entries : int
-        Entries of all streams: the weights that cost a cycle in each column block.
-    """
-
-    config: CardConfig
-    shape: GemmShape
-    tiling: Tiling
-    sparse: bool
-    a_image: npt.NDArray[np.uint8]
-    entries: int
-    groups: tuple[_RowGroup, ...]
-    function: Function
-    zero_point: int
-    clamp: tuple[int, int]
-
-    @property
-    def b_bytes(self) -> int:
-        """Bytes of B in card memory."""
-        return self.shape.n * self.shape.b_pitch
-
-    @property
-    def c_bytes(self) -> int:
-        """Bytes of C in card memory."""
-        return self.shape.m * self.shape.c_pitch
-
-    @property
-    def tiles(self) -> tuple[int, int]:
-        """Tiles along M and N."""
-        return (
-            -(-self.shape.m // self.tiling.tile_m),
-            -(-self.shape.n // self.tiling.tile_n),
-        )
-
-    def pack_b(self, x: npt.NDArray) -> npt.NDArray[np.uint8]:
-        """Return the bytes of B for card memory.
-
-        Parameters
-        ----------
-        x : int8 or float16 array of shape [N, K]
-        """
-        dtype = OUT_DTYPES[self.shape.in_format]
-        if x.shape != (self.shape.n, self.shape.k) or x.dtype != dtype:
-            raise ValueError(
-                f"x must be {dtype.name} of shape [{self.shape.n}, {self.shape.k}], "
-                f"not {x.dtype.name} {x.shape!r}"
-            )
-        image = np.zeros((self.shape.n, self.shape.b_pitch), np.uint8)
-        image[:, : self.shape.k * dtype.itemsize] = np.ascontiguousarray(x).view(np.uint8)
-        return image.reshape(-1)
-
-    def unpack_c(self, raw: npt.NDArray[np.uint8]) -> npt.NDArray:
-        """Return C as an array [M, N] of the output format from its bytes in card memory."""
-        rows = np.asarray(raw, np.uint8)[: self.c_bytes].reshape(self.shape.m, self.shape.c_pitch)
-        dtype = OUT_DTYPES[self.shape.out_format]
-        return np.ascontiguousarray(rows[:, : self.shape.n * dtype.itemsize]).view(dtype)
-
-    def commands(self, a: int, b: int, c: int) -> list[bytes]:
-        """Return the commands, without an END.
-
-        They start with all semaphores at 0, and leave credits behind: between two plans of one
-        job goes a `commands.barrier`. They use the whole scratchpad.
-
-        Parameters
-        ----------
-        a, b, c : int
-            Addresses in card memory of ``a_image``, of B and of C: multiples of 16.
-        """
-        return _Emitter(self, a, b, c).emit()
-
-
-class _Emitter:
-    """Writes the commands of a plan; knows which of its two buffers each operand uses next."""
-
-    def __init__(self, plan: GemmPlan, a: int, b: int, c: int) -> None:
-        self.plan = plan
-        self.memory = (a, b, c)
-        shape, tiling = plan.shape, plan.tiling
-        self.out_bytes = FORMAT_BYTES[shape.out_format]
-        self.pitch = align(tiling.tile_n * self.out_bytes, GRANULE)
-        self.a_at, self.b_at, self.c_at = _layout(plan.tiling, shape, plan.groups)[0]
-        self.a_done = self.b_done = self.c_done = 0
-        self.out: list[bytes] = []
-
-    def emit(self) -> list[bytes]:
-        plan, shape, tiling = self.plan, self.plan.shape, self.plan.tiling
-        for index, buffers in (
-            (A_FREE, tiling.a_buffers),
-            (B_FREE, tiling.b_buffers),
-            (C_FREE, tiling.c_buffers),
-        ):
-            if index != B_FREE or not tiling.b_resident:
-                self.out.append(commands.semaphore(index, buffers))
-        if tiling.b_resident:
-            # Queues run in order: a tile of A that has arrived tells that B has.
-            self.out.append(
-                commands.load(Operand(self.memory[1]), Operand(self.b_at[0]), x_bytes=plan.b_bytes)
-            )
-        full_n, rest_n = divmod(shape.n, tiling.tile_n)
-        for group in plan.groups:
-            if full_n:
-                self._tiles(group, 0, tiling.tile_n, full_n)
-            if rest_n:
-                self._tiles(group, full_n * tiling.tile_n, rest_n, 1)
-        return self.out
-
-    def _tiles(self, group: _RowGroup, column: int, columns: int, inner: int) -> None:
-        """Commands for all tiles of a row group by ``inner`` tiles of ``columns`` columns."""
-        plan, shape, tiling = self.plan, self.plan.shape, self.plan.tiling
-        outer = group.tiles
-        a_memory, b_memory, c_memory = self.memory
-        a_pad = _pong(self.a_at, self.a_done)
-        b_pad = _pong(self.b_at, self.b_done)
-        c_pad = _pong(self.c_at, self.c_done)
-        tile_bytes = columns * shape.b_pitch
-        row_bytes = align(columns * self.out_bytes, GRANULE)
-        # Rows that follow each other in both places are one long row.
-        whole = row_bytes == self.pitch == shape.c_pitch
-        self.out.append(
-            commands.load(
-                Operand(a_memory + group.offset, outer=group.blob_bytes),
-                a_pad,
-                x_bytes=group.blob_bytes,
-                outer=outer,
-                wait=[Wait(A_FREE)],
-                signal=[Signal(A_READY)],
-            )
-        )
-        wait = [Wait(A_READY, outer=True), Wait(C_FREE)]
-        signal = [Signal(A_FREE, outer=True), Signal(C_READY)]
-        if tiling.b_resident:
-            b_operand = Operand(self.b_at[0] + column * shape.b_pitch, inner=tile_bytes)
-        else:
-            b_operand = b_pad
-            self.out.append(
-                commands.load(
-                    Operand(b_memory + column * shape.b_pitch, inner=tile_bytes),
-                    b_pad,
-                    x_bytes=tile_bytes,
-                    queue=Queue.LOAD1,
-                    inner=inner,
-                    outer=outer,
-                    wait=[Wait(B_FREE)],
-                    signal=[Signal(B_READY)],
-                )
-            )
-            wait.append(Wait(B_READY))
-            signal.append(Signal(B_FREE))
-        self.out.append(
-            commands.matmul(
-                dataclasses.replace(a_pad, pong_outer=True),
-                b_operand,
-                c_pad,
-                k=shape.k,
-                n=columns,
-                visits=group.visits,
-                x_inner_stride=shape.b_pitch,
-                in_format=shape.in_format,
-                out_format=shape.out_format,
-                sparse=plan.sparse,
-                function=plan.function,
-                zero_point=plan.zero_point,
-                clamp=plan.clamp,
-                inner=inner,
-                outer=outer,
-                wait=wait,
-                signal=signal,
-            )
-        )
-        self.out.append(
-            commands.store(
-                Operand(
-                    c_memory + group.row * shape.c_pitch + column * self.out_bytes,
-                    inner=columns * self.out_bytes if inner > 1 else 0,
-                    outer=group.rows * shape.c_pitch,
-                ),
-                c_pad,
-                x_bytes=group.rows * self.pitch if whole else row_bytes,
-                y=1 if whole else group.rows,
-                memory_y_stride=shape.c_pitch,
-                scratchpad_y_stride=self.pitch,
-                inner=inner,
-                outer=outer,
-                wait=[Wait(C_READY)],
-                signal=[Signal(C_FREE)],
-            )
-        )
-        self.a_done += outer
-        self.b_done += outer * inner
-        self.c_done += outer * inner
-
-
-def check_k(config: CardConfig, k: int) -> None:
-    """Raise `ValueError` if dot products of length ``k`` are too long for the card."""
-    if k > config.operand_depth:
-        raise ValueError(
-            f"K = {k} is longer than the operand memory of preset {config.name}: at most "
-            f"{config.operand_depth} (operand_depth); split K, and add the parts on the host"
-        )
+SPARSE_SLICE = 512
+"""Longest slice of compressed streams: the next one is filled while this one is used."""
 
 
 def plan_gemm(
     config: CardConfig,
-    a: npt.NDArray,
-    n: int,
+    a: npt.NDArray | Matrix,
+    b: npt.NDArray | Matrix,
     *,
     out_format: Format,
+    a_format: Format | None = None,
+    b_format: Format | None = None,
     scale: npt.ArrayLike = 1.0,
     bias: npt.ArrayLike = 0,
+    scale_axis: int | None = None,
+    block: int | None = None,
     function: Function = Function.NONE,
     zero_point: int = 0,
-    clamp: tuple[int, int] = (-128, 127),
-    sparse: bool = False,
+    clamp: tuple[int, int] | None = None,
+    anchor: int | None = None,
+    encoding: Encoding | None = None,
+    stream: str | None = None,
     memory: MemorySpeed | None = None,
 ) -> GemmPlan:
-    """Choose tiles for C[M, N] = A[M, K] x B[K, N] and encode A.
+    """Choose roles, encoding and tiles for C[M, N] = A[M, K] x B[K, N].
 
     Parameters
     ----------
-    a : int8 or float16 array of shape [M, K]
-    n : int
-        Columns of B and C.
-    scale, bias : a number or [M]
-        Of each row of C (`streams.encode_blob`).
-    sparse : bool
-        Send only the non-zero values of A.
+    a, b : arrays [M, K] and [N, K], or Matrix
+        Of input formats (`formats.DTYPES`); a `Matrix` where the numbers come later.
+    a_format, b_format : Format
+        INT4 for int8 arrays of numbers from -8 to 7.
+    scale, bias : a number, [M], [M, 1] or [1, N]
+        Of each row or column of C (`streams.encode_blob`). With ``block``, scale may be
+        [M, blocks], or [N, blocks] with a ``scale_axis`` of 1.
+    scale_axis : int
+        0: scale and bias belong to rows of C, so A is the stream operand; 1: to columns, and B is.
+        From the shapes if not given.
+    block : int
+        Numbers of K with a scale of their own: a multiple of 16.
+    anchor : int
+        Of the window of BF16 sums; `window.window_anchor` of the operands if not given.
+    encoding : Encoding
+        Of the streams; the fastest if not given.
+    stream : str
+        "a" or "b": the operand that is sent as streams; the faster one if not given. Results in
+        INT4 need "a".
     memory : MemorySpeed
         For the choice of tiles (`Card.memory_speed`); the width of the bus if not given.
 
     Raises
     ------
     ValueError
-        If K is longer than the card's operand memory, or another argument has no place.
+        If K is too long, formats have no path, or another argument has no place.
     """
-    a = np.asarray(a)
-    if a.dtype not in (np.int8, np.float16):
-        raise ValueError(f"a must be int8 or float16, not {a.dtype.name!r}")
-    if a.ndim != 2 or 0 in a.shape:
-        raise ValueError(f"a must have the shape [M, K], not {a.shape!r}")
-    if n < 1:
-        raise ValueError(f"n must be at least 1, not {n!r}")
-    m, k = a.shape
-    check_k(config, k)
-    counts = count_entries(a, sparse=sparse)
-    row_bytes = stream_bytes(counts, a.itemsize, sparse=sparse)
-    shape = GemmShape(
-        m=m,
-        n=n,
-        k=k,
-        in_format=Format.INT8 if a.itemsize == 1 else Format.FP16,
-        out_format=out_format,
-        row_entries=float(np.mean(np.maximum(counts, config.min_visit))),
-        row_bytes=float(row_bytes.mean()),
-        memory=memory or MemorySpeed(config.bus_bytes),
+    a, b = (v if isinstance(v, Matrix) else np.asarray(v) for v in (a, b))
+    formats = (_format("a", a, a_format), _format("b", b, b_format))
+    for name, operand in (("a", a), ("b", b)):
+        if len(operand.shape) != 2 or 0 in operand.shape:
+            raise ValueError(f"{name} must have the shape [rows, K], not {operand.shape!r}")
+    (m, k), (n, b_k) = a.shape, b.shape
+    if b_k != k:
+        raise ValueError(f"b must have the shape [N, {k}], not {b.shape!r}")
+    if k > MAX_K:
+        raise ValueError(f"K must be at most {MAX_K}, not {k!r}; add the parts on the host")
+    mode = array_mode(*formats)
+    if mode is None:
+        raise ValueError(f"the card has no path for {formats[0].name} with {formats[1].name}")
+    if anchor is None and mode is Mode.BF16:
+        if isinstance(a, Matrix) or isinstance(b, Matrix):
+            raise ValueError("anchor must be given where the numbers come later")
+        anchor = window_anchor(a, b)
+    if block is not None and (block < 1 or (block < k and block % RELEASE_WORDS)):
+        raise ValueError(f"block must be a multiple of {RELEASE_WORDS}, not {block!r}")
+    epilogue = Epilogue(
+        function=function,
+        zero_point=zero_point,
+        clamp=clamp,
+        anchor=anchor or 0,
+        block_scale=block is not None,
     )
-    for tiling in tilings(config, shape):
-        groups = _groups(config, tiling, counts, row_bytes, sparse=sparse)
-        if max(group.blob_bytes for group in groups) > MAX_BLOB_BYTES:
+    scale, bias = np.asarray(scale), np.asarray(bias)
+    choices = _choices(stream, scale_axis, scale, bias, block, out_format)
+    found: list[tuple[int, GemmPlan]] = []
+    wrong = ""
+    for choice in choices:
+        operands = (a, b) if choice == "a" else (b, a)
+        order = formats if choice == "a" else formats[::-1]
+        if isinstance(operands[0], Matrix) and encoding not in (None, Encoding.DENSE):
+            wrong = f"{choice} must be given as an array to be sent compressed"
             continue
-        if _layout(tiling, shape, groups)[1] <= config.scratchpad_bytes:
-            break
-    else:
+        # Where compression is not asked for, it has to prove its worth by the estimate.
+        for sent in (encoding,) if encoding is not None else (None, Encoding.DENSE):
+            problem = _problem(
+                config,
+                choice,
+                operands,
+                order,
+                mode,
+                out_format,
+                sent,
+                block,
+                _speed(config, memory),
+            )
+            if not _has_pattern(problem, operands[0]):
+                wrong = f"{choice} must have the pattern of {problem.encoding.name}, and has not"
+                continue
+            scales = _rows_of("scale", scale, problem.rows, problem.slices if block else 1)
+            plan = _best(
+                problem,
+                epilogue,
+                m=m,
+                n=n,
+                k=k,
+                a_format=formats[0],
+                b_format=formats[1],
+                scale=scales.astype(np.float32),
+                bias=_rows_of("bias", bias, problem.rows, 1)[:, 0],
+            )
+            if plan is not None:
+                found.append((plan.tiling.cycles, plan))
+            if problem.encoding is Encoding.DENSE:
+                break
+    if not found and wrong:
+        raise ValueError(wrong)
+    if not found:
         raise ValueError(
             f"no tile of a {m} x {k} by {k} x {n} product fits the {config.scratchpad_bytes} "
             f"bytes of scratchpad of preset {config.name}; use a larger preset or a shorter K"
         )
-    rows = np.arange(m) % tiling.tile_m
-    offsets = rows * align(tiling.tile_n * FORMAT_BYTES[out_format], GRANULE)
-    scales, biases = (np.broadcast_to(np.asarray(value), (m,)) for value in (scale, bias))
-    image = np.zeros(sum(group.tiles * group.blob_bytes for group in groups), np.uint8)
-    for group in groups:
-        for tile in range(group.tiles):
-            chosen = slice(group.row + tile * group.rows, group.row + (tile + 1) * group.rows)
-            blob: Blob = encode_blob(
-                config,
-                a[chosen],
-                sparse=sparse,
-                scale=scales[chosen],
-                bias=biases[chosen],
-                out_offset=offsets[chosen],
-                visits=group.visits,
-            )
-            start = group.offset + tile * group.blob_bytes
-            image[start : start + len(blob.data)] = blob.data
-    return GemmPlan(
-        config=config,
-        shape=shape,
-        tiling=tiling,
-        sparse=sparse,
-        a_image=image,
-        entries=int(counts.sum()),
-        groups=groups,
-        function=function,
-        zero_point=zero_point,
-        clamp=clamp,
-    )
+    return min(found, key=lambda pair: pair[0])[1]
 
 
-def _groups(
+def _speed(config: CardConfig, memory: MemorySpeed | None) -> MemorySpeed:
+    """Return the speed of card memory: a row takes at least a beat of the bus."""
+    speed = memory or MemorySpeed(config.bus_bytes)
+    return dataclasses.replace(speed, burst_bytes=max(speed.burst_bytes, config.bus_bytes))
+
+
+def _format(name: str, operand: npt.NDArray | Matrix, given: Format | None) -> Format:
+    if isinstance(operand, Matrix):
+        if given not in (None, operand.format):
+            raise ValueError(f"{name}_format must be {operand.format.name}, not {given!r}")
+        return operand.format
+    return format_of(name, operand, given)
+
+
+def _choices(
+    stream: str | None,
+    axis: int | None,
+    scale: npt.NDArray,
+    bias: npt.NDArray,
+    block: int | None,
+    out_format: Format,
+) -> list[str]:
+    """Return the operands that may be the stream."""
+    if stream not in (None, "a", "b"):
+        raise ValueError(f"stream must be 'a', 'b' or None, not {stream!r}")
+    if axis not in (None, 0, 1):
+        raise ValueError(f"scale_axis must be 0, 1 or None, not {axis!r}")
+    allowed = {"a", "b"}
+    for array, blocks in ((scale, block is not None), (bias, False)):
+        if axis is not None:
+            allowed &= {"ab"[axis]}
+        elif array.ndim == 1 or (array.ndim == 2 and (blocks or array.shape[1] == 1)):
+            allowed &= {"a"}
+        elif array.ndim == 2:
+            allowed &= {"b"}
+    if out_format is Format.INT4:
+        allowed &= {"a"}
+    if stream is not None:
+        allowed &= {stream}
+    if not allowed:
+        raise ValueError(
+            "scale, bias, out_format and stream must agree: values for each row of C and INT4 "
+            f"results need 'a', values for each column need 'b', not {stream!r}"
+        )
+    return sorted(allowed)
+
+
+def _rows_of(name: str, value: npt.NDArray, rows: int, slices: int) -> npt.NDArray:
+    """Return a number, [rows], [rows, 1], [1, rows] or [rows, slices] as [rows, slices]."""
+    if value.ndim == 2 and value.shape == (1, rows) and rows > 1:
+        value = value[0]
+    if value.ndim == 1:
+        value = value[:, None]
+    if value.ndim > 2 or (value.ndim == 2 and value.shape not in ((rows, 1), (rows, slices))):
+        raise ValueError(
+            f"{name} must be a number or have {rows} rows"
+            + (f" of {slices} blocks" if slices > 1 else "")
+            + f", not the shape {value.shape!r}"
+        )
+    return np.ascontiguousarray(np.broadcast_to(value, (rows, slices)))
+
+
+def _problem(
     config: CardConfig,
-    tiling: Tiling,
-    counts: npt.NDArray[np.int64],
-    row_bytes: npt.NDArray[np.int64],
-    *,
-    sparse: bool,
-) -> tuple[_RowGroup, ...]:
-    """The full tiles of A, and the last one if it is smaller."""
-    full, rest = divmod(len(counts), tiling.tile_m)
-    groups = []
-    offset = row = 0
-    for rows, tiles in ((tiling.tile_m, full), (rest, 1)):
-        if not rows * tiles:
-            continue
-        visits = blob_streams = 0
-        for start in range(row, row + rows * tiles, rows):
-            tile = slice(start, start + rows)
-            hands = deal(counts[tile], config.rows, min_visit=config.min_visit, sparse=sparse)
-            visits = max(visits, *map(len, hands))
-            blob_streams = max(blob_streams, int(row_bytes[tile].sum()))
-        blob_bytes = visits * config.rows * DIRECTORY_ENTRY_BYTES + blob_streams
-        groups.append(_RowGroup(row, rows, tiles, offset, blob_bytes, visits))
-        offset += tiles * blob_bytes
-        row += rows * tiles
-    return tuple(groups)
-
-
-def _layout(
-    tiling: Tiling, shape: GemmShape, groups: tuple[_RowGroup, ...]
-) -> tuple[list[list[int]], int]:
-    """Scratchpad addresses of the buffers of A, B and C, and the bytes used."""
-    columns = shape.n if tiling.b_resident else tiling.tile_n
-    pitch = align(tiling.tile_n * FORMAT_BYTES[shape.out_format], GRANULE)
-    sizes = (
-        (tiling.a_buffers, max(group.blob_bytes for group in groups)),
-        (tiling.b_buffers, columns * shape.b_pitch),
-        (tiling.c_buffers, tiling.tile_m * pitch),
+    stream: str,
+    operands: tuple[npt.NDArray | Matrix, npt.NDArray | Matrix],
+    formats: tuple[Format, Format],
+    mode: Mode,
+    out_format: Format,
+    encoding: Encoding | None,
+    block: int | None,
+    memory: MemorySpeed,
+) -> Problem:
+    """Return the problem with one operand as the stream."""
+    (rows, k), columns = operands[0].shape, operands[1].shape[0]
+    # INT4 columns are whole bytes.
+    k = align(k, 2) if formats[1] is Format.INT4 else k
+    few = rows <= config.rows
+    size = k if few else align(-(-k // -(-k // config.operand_depth)), RELEASE_WORDS)
+    size = min(block or size, k)
+    sparse_size = size if block or few else min(size, SPARSE_SLICE)
+    filled = np.ones((rows, k), np.bool_)
+    if isinstance(operands[0], Matrix):
+        encoding = Encoding.DENSE
+    else:
+        array = padded(operands[0], k)
+        if encoding is None:
+            encoding = best_encoding(
+                config,
+                array,
+                format=formats[0],
+                resident=formats[1],
+                slice=sparse_size,
+                n=columns,
+                bytes_per_cycle=memory.bytes_per_cycle,
+            )
+        filled = nonzero(raw_bits(array, formats[0]), formats[0])
+    if encoding is not Encoding.DENSE:
+        size = sparse_size
+    counts = count_entries(filled, size, encoding)
+    partial = config.rows * config.partial_rows
+    if block and mode is Mode.INT4:
+        partial //= 2
+    return Problem(
+        config=config,
+        stream=stream,
+        rows=rows,
+        columns=columns,
+        k=k,
+        mode=mode,
+        stream_format=formats[0],
+        resident_format=formats[1],
+        out_format=out_format,
+        encoding=encoding,
+        slice=size,
+        row_cycles=row_cost(config, mode, counts),
+        row_granules=stream_granules(counts, formats[0], encoding).sum(0),
+        max_rows=partial if size < k else 1 << 16,
+        memory=memory,
     )
-    addresses = []
-    used = 0
-    for buffers, size in sizes:
-        addresses.append([used + index * size for index in range(buffers)])
-        used += buffers * size
-    return addresses, used
 
 
-def _pong(buffers: list[int], done: int) -> Operand:
-    """An operand that takes the buffers in turn, from the one that iteration ``done`` uses."""
-    first = buffers[done % len(buffers)]
-    second = buffers[(done + 1) % len(buffers)]
-    return Operand(first, pong=second - first)
+def _has_pattern(problem: Problem, operand: npt.NDArray | Matrix) -> bool:
+    if isinstance(operand, Matrix) or problem.encoding not in PATTERNS:
+        return True
+    bits = raw_bits(padded(operand, problem.k), problem.stream_format)
+    return fits_pattern(nonzero(bits, problem.stream_format), problem.slice, problem.encoding)
+
+
+def _best(problem: Problem, epilogue: Epilogue, **fields: object) -> GemmPlan | None:
+    """Return the plan with the best tiling whose blobs do fit."""
+    for candidate in tilings(problem):
+        entries, groups = _groups(problem, candidate)
+        blob = max(group.blob_bytes for group in groups)
+        tiling = fit(problem, candidate, blob)
+        if tiling is None or blob > MAX_BLOB_BYTES:
+            continue
+        part_bytes = buffer_bytes(problem, tiling, blob)[1]
+        schedule = Schedule(
+            problem=problem,
+            tiling=tiling,
+            entries=entries,
+            groups=groups,
+            part_bytes=part_bytes,
+            c_pitch=_c_pitch(problem, tiling),
+            epilogue=epilogue,
+        )
+        return GemmPlan(problem=problem, tiling=tiling, schedule=schedule, **fields)  # type: ignore[arg-type]
+    return None
+
+
+def _c_pitch(problem: Problem, tiling: Tiling) -> int:
+    if problem.stream == "a":
+        return problem.out_bytes(max(problem.columns, tiling.parts * tiling.part))
+    rows = tiling.tiles * tiling.tile if tiling.stay == "rows" else problem.rows
+    return problem.out_bytes(max(rows, problem.rows))
+
+
+def _groups(problem: Problem, tiling: Tiling) -> tuple[int, tuple[Group, ...]]:
+    """Return the directory entries of a slice, and the groups of tiles of one size."""
+    sizes = tile_sizes(problem.rows, tiling.tile, tiling.first, tiling.tiles)
+    starts = np.concatenate(([0], np.cumsum(sizes)))
+    blocks = -(-tiling.part // problem.block)
+    entries = tiling.tile
+    if problem.encoding is not Encoding.DENSE:
+        lengths = [
+            len(deal(problem.row_cycles[low:high], problem.config.rows, blocks=blocks).order)
+            for low, high in itertools.pairwise(starts)
+        ]
+        entries = max(lengths)
+        if len(sizes) > 1:
+            entries = align(entries, problem.config.rows)
+    directory = problem.slices * entries
+    streams = np.add.reduceat(problem.row_granules, starts[:-1])
+    pieces = tiling.inner if tiling.stay == "columns" and tiling.passes > 1 else 1
+    groups: list[Group] = []
+    offset = 0
+    for first, rows, count in _runs(sizes, together=tiling.stay == "rows"):
+        size = GRANULE * (directory + int(streams[first : first + count].max()))
+        size = pieces * align(-(-size // pieces), GRANULE)
+        groups.append(Group(first, int(starts[first]), rows, count, offset, size))
+        offset += count * size
+    return entries, tuple(groups)
+
+
+def _runs(sizes: list[int], *, together: bool) -> Iterable[tuple[int, int, int]]:
+    """Yield number of the first tile, rows and count of each run of tiles of equal size."""
+    if together:
+        yield 0, sizes[0], len(sizes)
+        return
+    first = 0
+    for index, rows in enumerate(sizes):
+        if index + 1 == len(sizes) or sizes[index + 1] != rows:
+            yield first, rows, index + 1 - first
+            first = index + 1

@@ -39,6 +39,7 @@ class Conv:
         Input scale times weight scale over output scale.
     stride, padding : (int, int)
         Padding holds the input's zero point.
+    dilation : (int, int)
     relu : bool
         Before the output is quantized.
     zero_point : int
@@ -51,8 +52,19 @@ class Conv:
     scale: npt.NDArray[np.float32]
     stride: tuple[int, int] = (1, 1)
     padding: tuple[int, int] = (0, 0)
+    dilation: tuple[int, int] = (1, 1)
     relu: bool = False
     zero_point: int = 0
+
+    @property
+    def spread(self) -> npt.NDArray[np.int8]:
+        """The weight of the same convolution without dilation: with zeros between its pixels."""
+        outputs, height, width, channels = self.weight.shape
+        down, right = self.dilation
+        shape = (outputs, (height - 1) * down + 1, (width - 1) * right + 1, channels)
+        weight = np.zeros(shape, np.int8)
+        weight[:, ::down, ::right] = self.weight
+        return weight
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -100,7 +112,7 @@ class Network:
             height, width, channels = shapes[-1]
             if isinstance(layer, Conv):
                 outputs, *kernel, inputs = layer.weight.shape
-                padding = layer.padding
+                padding, dilation = layer.padding, layer.dilation
                 if inputs != channels:
                     raise ValueError(
                         f"layer {layer.name}: weight must have {channels} input channels, "
@@ -108,9 +120,10 @@ class Network:
                     )
             else:
                 outputs, kernel, padding = channels, list(layer.kernel), (0, 0)
+                dilation = (1, 1)
             size = (
-                output_size(height, kernel[0], layer.stride[0], padding[0]),
-                output_size(width, kernel[1], layer.stride[1], padding[1]),
+                output_size(height, kernel[0], layer.stride[0], padding[0], dilation[0]),
+                output_size(width, kernel[1], layer.stride[1], padding[1], dilation[1]),
             )
             if min(size) < 1:
                 raise ValueError(
@@ -305,6 +318,7 @@ class Program:
                     target=self.tensors[index + 1],
                     stride=layer.stride,
                     padding=layer.padding,
+                    dilation=layer.dilation,
                     function=Function.RELU if layer.relu else Function.NONE,
                     zero_point=layer.zero_point,
                 )

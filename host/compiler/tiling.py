@@ -1,34 +1,59 @@
-"""Tile sizes of a GEMM: what fits the scratchpad, and what takes the fewest cycles."""
+"""Tiles of a GEMM: which ones fit the scratchpad, and how many cycles they should take.
+
+The stream operand has *rows*, the resident one *columns*. Rows are cut into tiles, columns into
+parts; an iteration multiplies a tile by a part. One of the two stays in the scratchpad while the
+other passes by: the inner loop runs over the items that *stay*, the outer one over those that
+*move*. Where not all items fit, those that stay are worked through panel by panel.
+"""
 
 import dataclasses
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import numpy.typing as npt
 
 from ...rtl.config import GRANULE, CardConfig
-from ...rtl.isa import Format
-from .commands import FORMAT_BYTES
-from .streams import DIRECTORY_ENTRY_BYTES
+from ...rtl.isa import BITS, LANES, Encoding, Format, Mode
+from .streams import DIRECTORY_ENTRY_BYTES, MAX_BLOB_BYTES
 
-__all__ = ["GemmShape", "MemorySpeed", "Tiling", "align", "lanes", "tilings"]
+__all__ = [
+    "MemorySpeed",
+    "Problem",
+    "Tiling",
+    "align",
+    "buffer_bytes",
+    "candidates",
+    "entries_of",
+    "fit",
+    "tile_sizes",
+]
 
-ITERATION_CYCLES = 20
-"""Cycles between two iterations of a MATMUL that no other work hides."""
+CREDITS = 240
+"""A semaphore holds 255 credits; plans stay below."""
 
-MEMORY_LATENCY = 60
-"""Cycles from a load's start to its first bytes."""
+LOOP_LIMIT = 0xFFFF
 
-_LOOP_LIMIT = 0xFFFF
+LONG_COLUMN = 512
+"""Bytes."""
+
+LONG_TILE = 1 << 14
+"""Numbers of a tile with one row for each engine, from which on it may be too large."""
+
+LONG_COLUMN = 512
+"""Bytes."""
+
+LONG_TILE = 1 << 14
+"""Numbers of a tile with one row for each engine, from which on it may be too large."""
+
+MOST = 200
+"""Tilings that are estimated; the others have higher lower bounds."""
 
 
 def align(value: int, unit: int) -> int:
     """Round ``value`` up to a multiple of ``unit``."""
     return -(-value // unit) * unit
-
-
-def lanes(in_format: Format) -> int:
-    """Return how many columns of the result a PE works on at once."""
-    return 2 if in_format is Format.INT8 else 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,147 +77,301 @@ class MemorySpeed:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class GemmShape:
-    """What a tiling depends on.
+class Problem:
+    """A GEMM with its operands in their roles.
 
     Parameters
     ----------
-    row_entries : float
-        Mean entries of a row's stream: K if dense.
-    row_bytes : float
-        Mean bytes of a row's stream.
+    stream : str
+        "a": rows of A are the streams, and columns of B the resident columns. "b": columns of B
+        are the streams, and rows of A the resident columns.
+    rows, columns, k : int
+        Of the stream operand, of the resident one, and their common length.
+    mode : Mode
+    slice : int
+        Numbers in a slice of K.
+    row_cycles : int64 array [rows]
+        Cycles of each row in a column block.
+    row_granules : int64 array [rows]
+        Granules of each row's streams.
+    max_rows : int
+        Rows of a tile at most, for the sake of partial sums.
     memory : MemorySpeed
     """
 
-    m: int
-    n: int
+    config: CardConfig
+    stream: str
+    rows: int
+    columns: int
     k: int
-    in_format: Format
+    mode: Mode
+    stream_format: Format
+    resident_format: Format
     out_format: Format
-    row_entries: float
-    row_bytes: float
+    encoding: Encoding
+    slice: int
+    row_cycles: npt.NDArray[np.int64]
+    row_granules: npt.NDArray[np.int64]
+    max_rows: int
     memory: MemorySpeed
 
     @property
-    def b_pitch(self) -> int:
-        """Bytes from one column of B to the next, in card memory and in the scratchpad."""
-        return align(self.k * FORMAT_BYTES[self.in_format], GRANULE)
+    def block(self) -> int:
+        """Columns of a block."""
+        return self.config.cols * LANES[self.mode]
 
     @property
-    def c_pitch(self) -> int:
-        """Bytes from one row of C to the next in card memory."""
-        return align(self.n * FORMAT_BYTES[self.out_format], GRANULE)
+    def slices(self) -> int:
+        return -(-self.k // self.slice)
+
+    @property
+    def column_bytes(self) -> int:
+        """Bytes from one resident column to the next: blocks of columns are whole granules.
+
+        Long columns are whole granules themselves, which costs little."""
+        size = max(1, BITS[self.resident_format] // 8)
+        unit = max(size, GRANULE // math.gcd(GRANULE, self.block))
+        length = -(-self.k * BITS[self.resident_format] // 8)
+        return align(length, unit if length < LONG_COLUMN else GRANULE)
+
+    @property
+    def row_unit(self) -> int:
+        """Rows of a tile come in multiples of this, if there are several tiles."""
+        if self.stream == "a":
+            return self.config.rows
+        return math.lcm(self.config.rows, 8 * GRANULE // BITS[self.out_format])
+
+    @property
+    def column_unit(self) -> int:
+        """Columns of a part come in multiples of this."""
+        if self.stream == "b":
+            return self.block
+        return math.lcm(self.block, 8 * GRANULE // BITS[self.out_format])
+
+    def blob_bytes(self, rows: int, entries: int) -> int:
+        """Bytes of a blob of the largest ``rows`` rows in a row, at most."""
+        total = np.concatenate(([0], np.cumsum(self.row_granules)))
+        streams = int((total[rows:] - total[: -rows or None]).max()) if rows else 0
+        return self.slices * entries * DIRECTORY_ENTRY_BYTES + streams * GRANULE
+
+    def out_bytes(self, count: int) -> int:
+        """Bytes of ``count`` results side by side, in whole granules."""
+        return align(-(-count * BITS[self.out_format] // 8), GRANULE)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Tiling:
-    """Tiles of ``tile_m`` rows by ``tile_n`` columns; the last ones may be smaller.
+    """Sizes and loops.
 
     Parameters
     ----------
-    a_buffers, b_buffers, c_buffers : int
-        Scratchpad buffers of each operand: 1 or 2.
-    b_resident : bool
-        All of B is loaded once, before the first tile of A.
+    tile, first : int
+        Rows of a tile, and of the first one.
+    part : int
+        Columns of a part.
+    tiles, parts : int
+    stay : str
+        "columns": parts stay, tiles move. "rows": tiles stay, parts move.
+    panels : int
+        Panels of the items that stay; all have equally many.
+    kept : int
+        Scratchpad buffers of what stays: one for each item of a panel. If there is only one pass,
+        1 or 2 will do.
+    moving : int
+        Scratchpad buffers of what moves: 1, 2, or one for each item.
+    results : int
+        Scratchpad buffers of results: 1, 2, or one for each iteration.
+    gather : bool
+        All results are gathered in one buffer and stored at the end; then parts need not be whole
+        granules of results. Only with one tile, which moves.
     cycles : int
         Estimate of the whole job.
     """
 
-    tile_m: int
-    tile_n: int
-    a_buffers: int
-    b_buffers: int
-    c_buffers: int
-    b_resident: bool
-    cycles: int
+    tile: int
+    first: int
+    part: int
+    tiles: int
+    parts: int
+    stay: str
+    panels: int
+    kept: int = 1
+    moving: int = 1
+    results: int = 1
+    gather: bool = False
+    cycles: int = 0
+
+    @property
+    def inner(self) -> int:
+        """Items of a panel."""
+        return (self.parts if self.stay == "columns" else self.tiles) // self.panels
+
+    @property
+    def passes(self) -> int:
+        """Outer iterations over all panels."""
+        return self.panels * self.movers
+
+    @property
+    def movers(self) -> int:
+        """Items that move past each panel."""
+        return self.tiles if self.stay == "columns" else self.parts
 
 
-def tilings(config: CardConfig, shape: GemmShape) -> list[Tiling]:
-    """Return the tilings that should fit the scratchpad, fewest cycles first."""
-    return sorted(_candidates(config, shape), key=lambda t: t.cycles)
+def tile_sizes(rows: int, tile: int, first: int, tiles: int) -> list[int]:
+    """Return the rows of each tile: the first one, full ones, and what is left."""
+    sizes = [min(first, rows)]
+    while len(sizes) < tiles:
+        sizes.append(min(tile, rows - sum(sizes)))
+    return sizes
 
 
-def _candidates(config: CardConfig, shape: GemmShape) -> Iterator[Tiling]:
-    out_bytes = FORMAT_BYTES[shape.out_format]
-    n_unit = math.lcm(config.cols * lanes(shape.in_format), GRANULE // out_bytes)
-    for tile_m, tile_n in itertools.product(_sizes(shape.m, config.rows), _sizes(shape.n, n_unit)):
-        tiles_m, tiles_n = -(-shape.m // tile_m), -(-shape.n // tile_n)
-        if max(tiles_m, tiles_n, tile_m, tile_n) > _LOOP_LIMIT:
-            continue
-        a = _a_bytes(config, shape, tile_m)
-        b = tile_n * shape.b_pitch
-        c = tile_m * align(tile_n * out_bytes, GRANULE)
-        choices = ((1, 2) if tiles > 1 else (1,) for tiles in (tiles_m, tiles_n, tiles_m * tiles_n))
-        for a_buffers, b_buffers, c_buffers in itertools.product(*choices):
-            for b_resident in (False, True):
-                if b_resident:
-                    if b_buffers > 1:
-                        continue
-                    b_total = shape.n * shape.b_pitch
-                else:
-                    b_total = b_buffers * b
-                if a_buffers * a + b_total + c_buffers * c > config.scratchpad_bytes:
+def candidates(problem: Problem) -> Iterator[Tiling]:
+    """Yield the tilings that fit the scratchpad and may be worth their while."""
+    yield from _whole_blocks(problem)
+    yield from _gathered(problem)
+
+
+def entries_of(problem: Problem, tiling: Tiling) -> int:
+    """Return the directory entries of a slice that a tile should need."""
+    if problem.encoding is Encoding.DENSE:
+        return tiling.tile
+    return align(tiling.tile, problem.config.rows) + problem.config.rows
+
+
+def buffer_bytes(problem: Problem, tiling: Tiling, blob: int | None = None) -> tuple[int, int, int]:
+    """Return the bytes of the buffers of a tile, a part and a result."""
+    if blob is None:
+        blob = problem.blob_bytes(min(tiling.tile, problem.rows), entries_of(problem, tiling))
+    if tiling.stay == "columns" and tiling.passes > 1:
+        blob = tiling.inner * align(-(-blob // tiling.inner), GRANULE)
+    part = tiling.part * problem.column_bytes
+    if tiling.stay == "rows" and tiling.passes > 1:
+        part = tiling.inner * align(-(-part // tiling.inner), GRANULE)
+    part = align(part, GRANULE)
+    if problem.stream == "a":
+        columns = tiling.part * (tiling.parts if tiling.gather else 1)
+        result = tiling.tile * problem.out_bytes(columns)
+    else:
+        result = (
+            tiling.part * problem.out_bytes(tiling.tile) * (tiling.parts if tiling.gather else 1)
+        )
+    return blob, part, result
+
+
+def fit(problem: Problem, tiling: Tiling, blob: int | None = None) -> Tiling | None:
+    """Return a tiling with as many buffers as the scratchpad holds, or None if it does not fit."""
+    blob, part, result = buffer_bytes(problem, tiling, blob)
+    if blob > MAX_BLOB_BYTES:
+        return None
+    staying, moving = (part, blob) if tiling.stay == "columns" else (blob, part)
+    iterations = 1 if tiling.gather else tiling.passes * tiling.inner
+    if max(tiling.inner, tiling.passes) > LOOP_LIMIT:
+        return None
+    # Credits that may be given before any is taken.
+    if tiling.passes > 1 and 3 * tiling.inner > CREDITS:
+        return None
+    bounded = iterations <= CREDITS
+    keep = [tiling.inner]
+    if tiling.passes == 1:
+        keep = ([tiling.inner] if tiling.inner <= CREDITS else []) + [min(2, tiling.inner), 1]
+    move = [min(2, tiling.movers), 1]
+    give = [min(2, iterations), 1]
+    if tiling.panels == 1 and bounded:
+        move.insert(0, tiling.movers)
+    if bounded:
+        give.insert(0, iterations)
+    # As many as possible; but a single one of several, which halts the array, only at last.
+    wanted = (tiling.inner, tiling.movers, iterations)
+    choices = sorted(
+        itertools.product(keep, move, give),
+        key=lambda have: any(h == 1 < w for h, w in zip(have, wanted, strict=True)),
+    )
+    for kept, movers, results in choices:
+        used = kept * staying + movers * moving + results * result
+        if used <= problem.config.scratchpad_bytes:
+            return dataclasses.replace(tiling, kept=kept, moving=movers, results=results)
+    return None
+
+
+def _whole_blocks(problem: Problem) -> Iterator[Tiling]:
+    blocks = -(-problem.columns // problem.column_unit)
+    for tile, first, tiles in _tiles(problem):
+        for part_blocks in _steps(blocks):
+            part = min(part_blocks * problem.column_unit, problem.columns)
+            parts = -(-problem.columns // part)
+            for stay in ("columns", "rows"):
+                items = parts if stay == "columns" else tiles
+                # One tile may as well move; and tiles that stay are of one size.
+                if stay == "rows" and (tiles == 1 or first != tile):
                     continue
-                tiling = Tiling(
-                    tile_m=tile_m,
-                    tile_n=tile_n,
-                    a_buffers=a_buffers,
-                    b_buffers=b_buffers,
-                    c_buffers=c_buffers,
-                    b_resident=b_resident,
-                    cycles=0,
-                )
-                cycles = _estimate(config, shape, tiling)
-                yield dataclasses.replace(tiling, cycles=cycles)
+                for panels in _steps(items):
+                    if items % panels:
+                        continue
+                    tiling = Tiling(
+                        tile=tile,
+                        first=first,
+                        part=part,
+                        tiles=tiles,
+                        parts=parts,
+                        stay=stay,
+                        panels=panels,
+                    )
+                    if panels > 1 and tiling.movers < 2:
+                        continue
+                    fitted = fit(problem, tiling)
+                    if fitted is not None:
+                        yield fitted
 
 
-def _sizes(total: int, unit: int) -> list[int]:
-    """Tile sizes worth trying: every tile count that changes the size, in whole units."""
-    units = -(-total // unit)
-    sizes = {min(total, -(-units // tiles) * unit) for tiles in range(1, units + 1)}
-    return sorted(sizes)
+def _gathered(problem: Problem) -> Iterator[Tiling]:
+    """Yield tilings whose parts are smaller than a block, for long columns and one tile of rows."""
+    rows = problem.rows
+    if rows > min(problem.max_rows, problem.config.rows):
+        return
+    for part in range(1, min(problem.block, problem.columns) + 1):
+        if part * problem.column_bytes % GRANULE:
+            continue
+        if problem.stream == "a" and part * BITS[problem.out_format] % 8:
+            continue
+        tiling = Tiling(
+            tile=rows,
+            first=rows,
+            part=part,
+            tiles=1,
+            parts=-(-problem.columns // part),
+            stay="columns",
+            panels=1,
+            gather=True,
+        )
+        fitted = fit(problem, tiling)
+        if fitted is not None:
+            yield fitted
 
 
-def _a_bytes(config: CardConfig, shape: GemmShape, rows: int) -> int:
-    visits = -(-rows // config.rows)
-    directory = visits * config.rows * DIRECTORY_ENTRY_BYTES
-    return directory + align(math.ceil(rows * shape.row_bytes), GRANULE)
-
-
-def _estimate(config: CardConfig, shape: GemmShape, tiling: Tiling) -> int:
-    memory, out_bytes = shape.memory, FORMAT_BYTES[shape.out_format]
-    width = config.cols * lanes(shape.in_format)
-    visit = max(shape.row_entries, config.min_visit)
-    # A column's words go down one a cycle at best, out of `fill_bytes` a cycle for all columns.
-    fill = shape.k * max(1, 2 * config.cols // config.fill_bytes)
-    # A dense row runs behind the fill of its columns, a short sparse one waits for its end.
-    iteration = ITERATION_CYCLES + max(0, fill - shape.row_entries)
-    full_m, rest_m = divmod(shape.m, tiling.tile_m)
-    full_n, rest_n = divmod(shape.n, tiling.tile_n)
-    column_tiles = ((tiling.tile_n, full_n), (rest_n, 1))
-    row_tiles = ((tiling.tile_m, full_m), (rest_m, 1))
-
-    cycles = 2.0 * MEMORY_LATENCY
-    first_a = min(tiling.tile_m, shape.m)
-    first_b = shape.n if tiling.b_resident else min(tiling.tile_n, shape.n)
-    cycles += memory.cycles(1, _a_bytes(config, shape, first_a))
-    cycles += memory.cycles(1, first_b * shape.b_pitch)
-    last_c = 0.0
-    for rows, outer in row_tiles:
-        a_time = memory.cycles(1, _a_bytes(config, shape, rows))
-        for columns, inner in column_tiles:
-            if not rows * columns * outer * inner:
+def _tiles(problem: Problem) -> Iterator[tuple[int, int, int]]:
+    """Yield sizes of a tile and of the first tile, and the number of tiles."""
+    limit = min(problem.max_rows, LOOP_LIMIT)
+    seen = set()
+    if problem.rows <= limit:
+        seen.add((problem.rows, problem.rows))
+    units = -(-problem.rows // problem.row_unit)
+    for count in _steps(units):
+        for tile in (count * problem.row_unit, align(-(-problem.rows // count), problem.row_unit)):
+            if tile > limit or tile >= align(problem.rows, problem.row_unit):
                 continue
-            blocks = -(-columns // width)
-            compute = blocks * max(-(-rows // config.rows) * visit, fill) + iteration
-            b_time = 0.0 if tiling.b_resident else memory.cycles(1, columns * shape.b_pitch)
-            row_bytes = align(columns * out_bytes, GRANULE)
-            whole = row_bytes == shape.c_pitch
-            last_c = memory.cycles(1, rows * row_bytes) if whole else memory.cycles(rows, row_bytes)
-            traffic = a_time / inner + b_time + last_c
-            # A single buffer is loaded, or stored, while nothing is computed.
-            compute += last_c if tiling.c_buffers == 1 else 0
-            compute += b_time if tiling.b_buffers == 1 else 0
-            compute += a_time / inner if tiling.a_buffers == 1 and full_m + bool(rest_m) > 1 else 0
-            cycles += outer * inner * max(compute, traffic)
-    return math.ceil(cycles + last_c + (MEMORY_LATENCY if last_c else 0))
+            for first in (tile, problem.row_unit, 2 * problem.row_unit):
+                if first <= tile:
+                    seen.add((tile, first))
+    if problem.stream == "a" and problem.k * problem.config.rows > LONG_TILE:
+        # Long rows: where not one for each engine fits, some engines stay idle.
+        seen |= {(rows, rows) for rows in _steps(min(problem.config.rows, problem.rows) - 1)}
+    for tile, first in sorted(seen):
+        yield tile, first, 1 + -(-max(0, problem.rows - first) // tile)
+
+
+def _steps(total: int) -> Sequence[int]:
+    """Numbers from 1 to ``total``, close together at first."""
+    steps = {total}
+    for power in range(total.bit_length()):
+        steps |= {1 << power, 3 << power >> 1}
+    return sorted(step for step in steps if 1 <= step <= total)

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...sim.golden.network import conv2d
-from ...sim.golden.pool import max_pool
+from ...sim.golden.vector import max_pool
 from ..card import Card
 from ..compiler.network import Conv, Network, Program
 from ..counters import Counters
@@ -28,7 +28,7 @@ def golden_tensors(network: Network, images: npt.NDArray[np.int8]) -> list[npt.N
         if isinstance(layer, Conv):
             x = conv2d(
                 x,
-                layer.weight,
+                layer.spread,
                 bias=layer.bias,
                 scale=layer.scale,
                 stride=layer.stride,

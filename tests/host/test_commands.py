@@ -24,7 +24,7 @@ LAYOUTS = (
     isa.Command,
     isa.TransferBody,
     isa.MatmulBody,
-    isa.PoolBody,
+    isa.VectorBody,
     isa.SemaphoreBody,
     isa.EndBody,
     isa.Completion,
@@ -109,22 +109,28 @@ def test_matmul_bytes():
         Operand(0, pong=1024, pong_outer=True),
         Operand(2050, inner=64),
         Operand(4096, pong=512, pong_outer=True),
-        k=12,
+        k=40,
         n=9,
-        visits=4,
+        entries=4,
+        slice=16,
         n_inner=3,
         run_bytes=8,
+        runs_inner=5,
         x_inner_stride=24,
         x_outer_stride=-72,
         x_run_stride=400,
+        x_run_outer_stride=-6,
         out_outer_stride=48,
-        in_format=isa.Format.FP16,
+        stream_format=isa.Format.E5M2,
+        encoding=isa.Encoding.SPARSE_1_8,
+        in_format=isa.Format.BF16,
         out_format=isa.Format.INT8,
-        sparse=True,
+        block_scale=True,
         function=isa.Function.RELU,
+        anchor=-126,
         zero_point=-3,
         clamp=(-100, 99),
-        parameters=(1, 2, 3, 0xFFFFFFFF),
+        parameters=(1, 2, 0xFFFFFFFF),
         outer=2,
     )
     assert command == as_bytes(
@@ -143,24 +149,30 @@ def test_matmul_bytes():
         },
         isa.MatmulBody,
         {
-            "k": 12,
+            "k": 40,
             "n": 9,
             "n_inner": 3,
-            "visits": 4,
+            "entries": 4,
             "run_bytes": 8,
+            "slice": 16,
+            "runs_inner": 5,
             "x_run_stride": 400,
+            "x_run_outer_stride": -6,
             "x_inner_stride": 24,
             "x_outer_stride": -72,
             "out_inner_stride": 1,
             "out_outer_stride": 48,
-            "in_format": 1,
+            "stream_format": 7,
+            "encoding": 4,
+            "in_format": 5,
             "out_format": 0,
             "flags": 1,
             "function": 1,
+            "anchor": -126,
             "zero_point": -3,
             "clamp_low": -100,
             "clamp_high": 99,
-            "parameter": [1, 2, 3, 0xFFFFFFFF],
+            "parameter": [1, 2, 0xFFFFFFFF],
         },
     )
 
@@ -193,23 +205,51 @@ POOL = {
 }
 
 
+CLAMPS = {"clamp_low": -128, "clamp_high": 127}
+VECTOR = {
+    "opcode": isa.Opcode.VECTOR,
+    "version": isa.ABI_VERSION,
+    "queue": isa.Queue.VECTOR,
+    "inner": 1,
+    "outer": 1,
+}
+
+
 def test_pool_bytes():
-    assert commands.pool(Operand(32), Operand(64), **POOL) == as_bytes(
-        {
-            "opcode": isa.Opcode.POOL,
-            "version": isa.ABI_VERSION,
-            "queue": isa.Queue.VECTOR,
-            "inner": 1,
-            "outer": 1,
-            "operand": [{}, {"base": 32}, {"base": 64}],
-        },
-        isa.PoolBody,
-        POOL,
-    )
+    header = {**VECTOR, "operand": [{}, {"base": 32}, {"base": 64}]}
+    want = as_bytes(header, isa.VectorBody, {**POOL, **CLAMPS})
+    assert commands.pool(Operand(32), Operand(64), **POOL) == want
+
+
+def test_vector_bytes():
+    numbers = {"a_zero": -128, "b_zero": 127, "zero_point": -129, "clamp_low": -5, "clamp_high": 6}
+    sizes = {**POOL, "kernel_y": 1, "kernel_x": 1, **numbers}
+    header = {**VECTOR, "operand": [{"base": 96}, {"base": 32}, {"base": 64}]}
+    operands = Operand(32), Operand(64), Operand(96)
+    for op, scales, bits in (
+        (isa.VectorOp.ADD, {"a_scale": 1.0, "b_scale": -0.1}, (0x3F800000, 0xBDCCCCCD)),
+        (isa.VectorOp.MULTIPLY, {"a_scale": 0.5}, (0x3F000000, 0)),
+    ):
+        body = {**sizes, "op": op, "a_scale": bits[0], "b_scale": bits[1]}
+        want = as_bytes(header, isa.VectorBody, body)
+        assert commands.vector(op, *operands, **sizes, **scales) == want
+    header["operand"][0] = {}
+    body = {**POOL, **CLAMPS, "op": isa.VectorOp.AVERAGE, "a_scale": 0x3E800000}
+    got = commands.vector(isa.VectorOp.AVERAGE, *operands[:2], **POOL, a_scale=0.25)
+    assert got == as_bytes(header, isa.VectorBody, body)
 
 
 GOOD_LOAD = {"x_bytes": 16}
-GOOD_MATMUL = {"k": 4, "n": 4, "visits": 1, "x_inner_stride": 4}
+GOOD_MATMUL = {"k": 4, "n": 4, "entries": 1, "x_inner_stride": 4}
+
+
+def vector(op, *second, **changes):
+    sizes = {**POOL, "kernel_y": 1, "kernel_x": 1, **changes}
+    return commands.vector(op, Operand(), Operand(16), *second, **sizes)
+
+
+def matmul(**changes):
+    return commands.matmul(Operand(), Operand(), Operand(), **{**GOOD_MATMUL, **changes})
 
 
 @pytest.mark.parametrize(
@@ -234,14 +274,20 @@ GOOD_MATMUL = {"k": 4, "n": 4, "visits": 1, "x_inner_stride": 4}
         ),
         (lambda: commands.semaphore(1, 0), "value must be from 1 to 255, not 0"),
         (lambda: commands.end(8), "completion must be a multiple of 16"),
+        (lambda: matmul(run_bytes=3), "run_bytes"),
+        (lambda: matmul(k=32769), "k must be from 1 to 32768"),
+        (lambda: matmul(k=3, in_format=isa.Format.INT4), "whole bytes of INT4, not 3"),
+        (lambda: matmul(entries=0), "entries"),
+        (lambda: matmul(slice=2), "slice must be a multiple of 16, not 2"),
+        (lambda: matmul(runs_inner=0), "runs_inner"),
+        (lambda: matmul(zero_point=128), "zero_point must be from -128 to 127, not 128"),
         (
-            lambda: commands.matmul(Operand(), Operand(), Operand(), **GOOD_MATMUL, run_bytes=3),
-            "run_bytes",
+            lambda: matmul(out_format=isa.Format.INT4, zero_point=8),
+            "zero_point must be from -8 to 7, not 8",
         ),
-        (
-            lambda: commands.matmul(Operand(), Operand(), Operand(), **GOOD_MATMUL, zero_point=128),
-            "zero_point must be from -128 to 127, not 128",
-        ),
+        (lambda: matmul(out_format=isa.Format.INT4, clamp=(-9, 7)), "clamp .* -8 to 7"),
+        (lambda: matmul(out_format=isa.Format.INT4, n_inner=3), "n_inner must be even"),
+        (lambda: matmul(out_format=isa.Format.FP32, zero_point=1), "zero_point must be 0"),
         (
             lambda: commands.matmul(
                 Operand(), Operand(), Operand(2), **GOOD_MATMUL, out_format=isa.Format.FP32
@@ -249,18 +295,35 @@ GOOD_MATMUL = {"k": 4, "n": 4, "visits": 1, "x_inner_stride": 4}
             "out.base must be a multiple of 4, not 2",
         ),
         (
-            lambda: commands.matmul(
-                Operand(),
-                Operand(),
-                Operand(),
-                **GOOD_MATMUL,
-                in_format=isa.Format.FP16,
-                out_format=isa.Format.INT32,
-            ),
-            "not INT32",
+            lambda: matmul(in_format=isa.Format.FP16, out_format=isa.Format.INT32),
+            "out_format must not be INT32",
         ),
+        (
+            lambda: matmul(block_scale=True, out_format=isa.Format.INT32),
+            "out_format must not be INT32",
+        ),
+        (
+            lambda: matmul(stream_format=isa.Format.FP16, in_format=isa.Format.BF16),
+            "path with FP16 streams",
+        ),
+        (lambda: matmul(in_format=isa.Format.BF16, anchor=33), "anchor must be from -126 to 32"),
+        (lambda: matmul(anchor=1), "anchor must be 0 without BF16"),
+        (lambda: matmul(parameters=(1, 2, 3, 4)), "parameters must be at most 3"),
         (lambda: commands.pool(Operand(), Operand(), **{**POOL, "kernel_x": 256}), "kernel_x"),
         (lambda: commands.pool(Operand(), Operand(), **{**POOL, "in_x_stride": 8}), "in_x_stride"),
+        (lambda: vector(isa.VectorOp.ADD, a_scale=1, b_scale=1), "second must be given .* None"),
+        (lambda: vector(isa.VectorOp.MAX, Operand()), "second must be given .* only"),
+        (lambda: vector(isa.VectorOp.ADD, Operand(8), a_scale=1, b_scale=1), "second.base"),
+        (lambda: vector(isa.VectorOp.ADD, Operand(), a_scale=1), "b_scale of ADD must be given"),
+        (lambda: vector(isa.VectorOp.AVERAGE, a_scale=1, b_scale=1), "b_scale .* left out, not 1"),
+        (lambda: vector(isa.VectorOp.MAX, a_scale=1), "a_scale of MAX must be left out"),
+        (lambda: vector(isa.VectorOp.AVERAGE, a_scale=1e-39), "a_scale must be a normal .* 1e-39"),
+        (lambda: vector(isa.VectorOp.AVERAGE, a_scale=1e39), "a_scale must be a normal"),
+        (lambda: vector(isa.VectorOp.AVERAGE, a_scale=1, a_zero=128), "a_zero"),
+        (
+            lambda: vector(isa.VectorOp.MULTIPLY, Operand(), a_scale=1, kernel_x=2),
+            r"of MULTIPLY must be 1, not \(1, 2\)",
+        ),
     ],
 )
 def test_mistakes_are_named(build, message):

@@ -1,5 +1,6 @@
 """Convolutions and networks of odd shapes: golden model against loops, card against golden."""
 
+import dataclasses
 import itertools
 
 import numpy as np
@@ -12,7 +13,7 @@ from deepseek.host.compiler.network import Conv, MaxPool, Network, Program
 from deepseek.host.compiler.tensor import TensorLayout
 from deepseek.host.workloads.runner import NetworkRunner
 from deepseek.rtl.config import preset
-from deepseek.rtl.isa import Opcode
+from deepseek.rtl.isa import Encoding, Opcode
 from deepseek.sim.golden.network import conv2d
 
 CONVS = [
@@ -24,6 +25,14 @@ CONVS = [
     (6, 11, 2, 17, (5, 3), (1, 3), (2, 1)),
     (3, 4, 7, 11, (3, 4), (1, 1), (0, 0)),
     (1, 9, 5, 4, (1, 5), (1, 2), (0, 2)),
+    (4, 4, 128, 8, (3, 3), (1, 1), (0, 0)),  # windows longer than an operand memory
+]
+
+DILATIONS = [
+    # height, width, channels, outputs, kernel, stride, padding, dilation
+    (9, 9, 3, 5, (3, 3), (1, 1), (2, 2), (2, 2)),
+    (8, 7, 16, 9, (2, 3), (2, 1), (0, 2), (1, 2)),
+    (9, 5, 4, 7, (3, 2), (1, 2), (3, 0), (3, 1)),
 ]
 
 
@@ -107,6 +116,23 @@ def test_convolutions_on_the_card(name):
             np.testing.assert_array_equal(np.concatenate(results), loops(images, conv, zero_point))
 
 
+@pytest.mark.parametrize("index", range(len(DILATIONS)))
+def test_dilated_convolutions_on_the_card(index):
+    rng = np.random.default_rng(40 + index)
+    height, width, channels, outputs, kernel, stride, padding, dilation = DILATIONS[index]
+    conv = random_conv(rng, "conv", channels, outputs, kernel, stride, padding, 5)
+    conv = dataclasses.replace(conv, dilation=dilation)
+    images = rng.integers(-128, 128, (3, height, width, channels), dtype=np.int8)
+    network = Network(shape=images.shape[1:], zero_point=5, layers=[conv])
+    with (
+        Card.open("functional", preset="tiny") as card,
+        NetworkRunner(card, network, batch=2) as runner,
+    ):
+        results = [batch.tensors[0] for batch in runner.run(images)]
+    plain = dataclasses.replace(conv, weight=conv.spread, dilation=(1, 1))
+    np.testing.assert_array_equal(np.concatenate(results), loops(images, plain, 5))
+
+
 def test_lowering_picks_the_shortest_form():
     config = preset("ecp5")
     rng = np.random.default_rng(1)
@@ -118,7 +144,7 @@ def test_lowering_picks_the_shortest_form():
         lowered = lower_conv(
             config, weight, bias=bias, scale=scale, source=halo, target=target, padding=(1, 1)
         )
-        return lowered.run_bytes, lowered.k, lowered.blob.sparse
+        return lowered.window.run_bytes, lowered.k, lowered.blob.encoding is Encoding.DELTA
 
     # Three short runs would take three reads a column; one run over them takes two.
     thin = rng.integers(1, 127, (16, 3, 3, 1), dtype=np.int8)
@@ -183,10 +209,11 @@ def test_pooling_of_the_input_and_after_a_folded_layer():
 
 def test_refusals():
     rng = np.random.default_rng(5)
-    conv = random_conv(rng, "wide", 128, 8, (3, 3), (1, 1), (0, 0), 0)
-    network = Network(shape=(4, 4, 128), zero_point=0, layers=[conv])
-    with pytest.raises(ValueError, match=r"layer wide: .* 1024 values .* not 1152; split"):
+    conv = random_conv(rng, "long", 4096, 8, (3, 3), (1, 1), (0, 0), 0)
+    network = Network(shape=(4, 4, 4096), zero_point=0, layers=[conv])
+    with pytest.raises(ValueError, match=r"layer long: .* 32768 values.* not 36864"):
         Program(preset("tiny"), network)
+    conv = random_conv(rng, "wide", 128, 8, (3, 3), (1, 1), (0, 0), 0)
     with pytest.raises(ValueError, match="layer wide: weight must have 4 input channels, not 128"):
         Network(shape=(4, 4, 4), zero_point=0, layers=[conv])
     with pytest.raises(ValueError, match="layer wide: kernel must fit the 2 x 4 input"):
