@@ -41,7 +41,8 @@ help:
 	@echo 'make run      run a quantized network on the simulated card (preset ecp5)'
 	@echo 'make test     all tests, on two cores'
 	@echo 'make lint     ruff and mypy'
-	@echo 'make nightly  the testbenches with many seeds, GEMM sweeps on every preset (hours)'
+	@echo 'make nightly  every FP16 product, testbenches with many seeds, GEMMs on every preset (hours)'
+	@echo 'make performance  measure the published shapes and write docs/performance.md (half an hour)'
 	@echo 'make clean    remove the virtual environment and what tools left in the checkout'
 	@echo 'make help     this text'
 
@@ -62,6 +63,14 @@ lint: $(LINT)
 .PHONY: nightly
 nightly: $(TEST)
 	@$(BIN)/python tools/nightly.py --seeds $(SEEDS)
+
+.PHONY: performance
+performance: $(RUN)
+	@for preset in ecp5 sim; do \
+	  $(BIN)/python -m deepseek.host bench sweep --preset $$preset \
+	    --csv docs/performance/$$preset.csv || exit 1; \
+	done
+	@$(BIN)/python -m deepseek.host.bench.page
 
 .PHONY: clean
 clean:

@@ -1,9 +1,10 @@
 """What the commands share: errors in one line, progress on stderr, tables."""
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TextIO
 
 import typer
 from rich.console import Console
@@ -14,10 +15,13 @@ from .bench import MismatchError
 from .errors import CardError
 from .transport import SetupError
 
-__all__ = ["errors", "figure", "progress_display", "table"]
+__all__ = ["errors", "figure", "grid", "interruptible", "progress_display", "table"]
 
 USER_ERROR = 2
 """Exit code where the user can do something about it: a name, a shape, a missing tool."""
+
+WIDTH = 160
+"""Columns of a table that goes to a file or a pipe."""
 
 FAILURE = 1
 """Exit code where the card failed or computed something else."""
@@ -25,19 +29,45 @@ FAILURE = 1
 
 @contextmanager
 def errors() -> Iterator[None]:
-    """Turn the errors that a command can meet into one line on stderr and an exit code."""
+    """Turn the errors that a command can meet into one line on stderr and an exit code.
+
+    Warnings are one line, too.
+    """
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.showwarning = _warn
+            yield
     except (MismatchError, CardError) as error:
         _fail(error, FAILURE)
     except (ValueError, MemoryError, OSError, SetupError) as error:
         _fail(error, USER_ERROR)
 
 
+def _warn(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    typer.echo(f"warning: {' '.join(str(message).split())}", err=True)
+
+
 def _fail(error: BaseException, code: int) -> None:
     message = " ".join(str(error).split()) or type(error).__name__
     typer.echo(f"error: {message}", err=True)
     raise typer.Exit(code) from error
+
+
+@contextmanager
+def interruptible() -> Iterator[list[bool]]:
+    """Let Ctrl-C end the block and nothing else; the list is then no longer empty."""
+    interrupted: list[bool] = []
+    try:
+        yield interrupted
+    except KeyboardInterrupt:
+        interrupted.append(True)
 
 
 @contextmanager
@@ -87,6 +117,12 @@ def figure(value: Any) -> str:
     return str(value)
 
 
+def _stdout() -> Console:
+    """Where tables go: as wide as the terminal, or as a wide one."""
+    console = Console(file=sys.stdout)
+    return console if console.is_terminal else Console(file=sys.stdout, width=WIDTH)
+
+
 def table(title: str, rows: Mapping[str, Any]) -> None:
     """Print names and values on stdout."""
     grid = Table(show_header=False)
@@ -94,6 +130,18 @@ def table(title: str, rows: Mapping[str, Any]) -> None:
     grid.add_column("value", justify="right")
     for name, value in rows.items():
         grid.add_row(name, figure(value))
-    console = Console(file=sys.stdout)
+    console = _stdout()
     console.print(title, style="bold", highlight=False, soft_wrap=True)
     console.print(grid)
+
+
+def grid(title: str, heads: Sequence[str], rows: Sequence[Sequence[Any]], *, left: int = 1) -> None:
+    """Print a table with headings on stdout; the first ``left`` columns are words."""
+    shown = Table()
+    for number, head in enumerate(heads):
+        shown.add_column(head, justify="left" if number < left else "right", no_wrap=number < left)
+    for row in rows:
+        shown.add_row(*map(figure, row))
+    console = _stdout()
+    console.print(title, style="bold", highlight=False, soft_wrap=True)
+    console.print(shown)

@@ -21,7 +21,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     # A transport is where the driver meets a simulator.
     "host/transport": ("rtl.config", "rtl.isa", "sim"),
     # Figures are printed only of results that equal the golden model's.
-    "host/bench.py": ("rtl.config", "rtl.isa", "sim.golden"),
+    "host/bench": ("rtl.config", "rtl.isa", "sim.golden"),
     "host/workloads": ("rtl.config", "rtl.isa", "sim.golden"),
     "host": ("rtl.config", "rtl.isa"),
 }
@@ -104,7 +104,7 @@ def test_benches_are_imported_by_nobody():
         ("sim/runner.py", "from ..host.card import Card"),
         ("host/card.py", "def f():\n    from ..sim.verilated import model"),
         ("host/card.py", "from ..sim.golden import exact"),
-        ("host/bench.py", "from ..sim.functional import card"),
+        ("host/bench/gemm.py", "from ...sim.functional import card"),
         ("host/card.py", "import deepseek.rtl.card"),
         ("host/transport/rtl.py", "from ...rtl.card import Card"),
         ("boards/ulx3s.py", "from ..host.card import Card"),
@@ -123,7 +123,7 @@ def test_wrong_way_is_found(tmp_path, place, line):
         ("rtl/array/pe.py", "from ..config import CardConfig"),
         ("rtl/array/__init__.py", "from .pe import PE"),
         ("sim/golden/exact.py", "import numpy as np\nfrom .formats import decode_fp16"),
-        ("host/bench.py", "from ..sim.golden import exact"),
+        ("host/bench/golden.py", "from ...sim.golden import exact"),
         ("host/card.py", "from ..rtl import isa"),
         ("host/transport/rtl.py", "from ...sim.verilated.model import Model"),
         ("boards/ulx3s.py", "from ..rtl.card import Card"),

@@ -1,8 +1,9 @@
 """Long campaigns, one after the other: ``make nightly``.
 
-The testbenches and random jobs on whole cards with many seeds, GEMMs of random shapes on every
-preset and format, and the workloads on every preset, all on the Verilated RTL and all compared bit
-for bit. Goes on after a failure, repeats the failed commands at the end, and then exits with 1.
+Every pair of FP16 numbers through the PE's multiplier, the testbenches and random jobs on whole
+cards with many seeds, GEMMs of random shapes on every preset, format and encoding, and the
+workloads on every preset, all on the Verilated RTL and all compared bit for bit. Goes on after a
+failure, repeats the failed commands at the end, and then exits with 1.
 """
 
 import argparse
@@ -17,7 +18,16 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PRESETS = ("tiny", "ecp5", "sim")
-DENSITIES = (None, 1.0, 0.5, 0.1, 0.02)
+FORMATS = ("int4", "int8", "e4m3", "e5m2", "fp16", "bf16")
+ENCODINGS = ("auto", "dense", "delta", "2:4", "1:4", "1:8")
+DENSITIES = (1.0, 0.5, 0.1, 0.02)
+LONGEST = {"tiny": 1500, "ecp5": 3000, "sim": 6000}
+"""Dot products up to here fit the scratchpad in every format."""
+
+
+def products() -> Iterator[tuple[dict[str, str], list[str]]]:
+    """All 2^32 pairs of FP16 numbers, and of what else the multiplier takes."""
+    yield {}, ["-m", "deepseek.sim.verilated.exhaustive"]
 
 
 def benches(seeds: list[int]) -> Iterator[tuple[dict[str, str], list[str]]]:
@@ -36,22 +46,37 @@ def workloads() -> Iterator[tuple[dict[str, str], list[str]]]:
 
 
 def gemms(seeds: list[int], shapes: int) -> Iterator[tuple[dict[str, str], list[str]]]:
-    """GEMMs of random shapes: small odd ones, and some of several tiles."""
+    """GEMMs of random shapes and formats: small odd ones, some of several tiles, some of long K."""
     for seed in seeds:
         chosen = random.Random(seed)
         for preset in PRESETS:
             for _ in range(shapes):
-                large = chosen.random() < 0.25
-                m, n = (chosen.randint(1, 300 if large else 40) for _ in range(2))
-                k = chosen.randint(1, 1024 if large else 100)
-                density = chosen.choice(DENSITIES)
-                command = ["bench", "gemm", "--json", "--backend", "rtl", "--preset", preset]
-                command += ["--m", str(m), "--n", str(n), "--k", str(k), "--seed", str(seed)]
-                command += ["--dtype", chosen.choice(("int8", "fp16"))]
-                command += ["--memory", chosen.choice(("hbm", "ideal"))]
-                if density is not None:
-                    command += ["--density", str(density)]
-                yield {}, ["-m", "deepseek.host", *command]
+                yield {}, ["-m", "deepseek.host", *gemm(chosen, preset, seed)]
+
+
+def gemm(chosen: random.Random, preset: str, seed: int) -> list[str]:
+    """The command of one GEMM."""
+    kind = chosen.choices(("small", "large", "long"), (70, 20, 10))[0]
+    m, n = (chosen.randint(1, 300 if kind == "large" else 40) for _ in range(2))
+    k = chosen.randint(1, {"small": 100, "large": 1024, "long": LONGEST[preset]}[kind])
+    formats = [chosen.choice(FORMATS) for _ in range(2)] if chosen.random() < 0.3 else []
+    if not formats or set(formats) == {"fp16", "bf16"}:
+        formats = [chosen.choice(FORMATS)] * 2
+    options: dict[str, object] = {"m": m, "n": n, "k": k, "seed": seed, "preset": preset}
+    options |= {"dtype": formats[0], "resident-dtype": formats[1]}
+    options |= {"out-dtype": chosen.choice((*FORMATS, "fp32"))}
+    options |= {"memory": chosen.choice(("hbm", "ideal")), "backend": "rtl"}
+    encoding = chosen.choice(ENCODINGS)
+    if encoding != "auto":
+        options["encoding"] = encoding
+    if encoding in ("auto", "delta") and chosen.random() < 0.7:
+        options["density"] = chosen.choice(DENSITIES)
+    if encoding == "dense" and options["out-dtype"] != "int4":
+        options["stream"] = chosen.choice(("a", "b", "auto"))
+    if k > 32 and chosen.random() < 0.2:
+        options["block-scale"] = 16 * chosen.randint(1, min(k // 16, 40))
+    words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+    return ["bench", "gemm", "--json", *words]
 
 
 def main() -> None:
@@ -63,6 +88,7 @@ def main() -> None:
     failed: list[str] = []
     begin = time.monotonic()
     campaign = [
+        *products(),
         *workloads(),
         *gemms(options.seeds, options.shapes),
         *benches(options.seeds),
