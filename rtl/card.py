@@ -1,6 +1,6 @@
 """The card: sequencer, units, scratchpad and memory system."""
 
-from amaranth.hdl import ClockDomain, ClockSignal, DomainRenamer, Module, ResetSignal
+from amaranth.hdl import ClockDomain, ClockSignal, DomainRenamer, Module, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
@@ -63,10 +63,12 @@ class Card(wiring.Component):
         )
 
         m.domains.core = core = ClockDomain()
-        m.d.comb += [
-            core.clk.eq(ClockSignal()),
-            core.rst.eq(ResetSignal() | sequencer.core_reset),
-        ]
+        # From registers: else Verilator takes all that a reset reaches for logic behind an input,
+        # and evaluates it at both edges of the clock. The core leaves the reset a cycle later than
+        # the sequencer, which has nothing for it so early.
+        starting = Signal(init=1)
+        m.d.sync += starting.eq(0)
+        m.d.comb += [core.clk.eq(ClockSignal()), core.rst.eq(starting | sequencer.core_reset)]
         m.submodules.sequencer = sequencer
         for name, unit in {
             "load0": load0,
