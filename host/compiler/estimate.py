@@ -10,7 +10,7 @@ import math
 import numpy as np
 
 from ...rtl.config import GRANULE
-from ...rtl.isa import BITS, ENTRIES, Encoding
+from ...rtl.isa import BITS, COMMAND_BYTES, ENTRIES, Encoding
 from .tiling import Problem, Tiling, buffer_bytes, candidates, entries_of, tile_sizes
 
 __all__ = ["estimate", "tilings"]
@@ -19,8 +19,9 @@ MOST = 200
 """Tilings that are estimated; the others have higher lower bounds."""
 
 # Measured on the RTL, on all presets.
-START = 21
-"""Cycles from the doorbell until the first load has ended, in addition to its beats."""
+START = 13
+"""Cycles from the doorbell until the first load has ended, in addition to its and its command's
+beats."""
 
 COMMAND = 17
 """Cycles that a queue of loads is idle between two commands."""
@@ -40,12 +41,18 @@ STORE = 36
 END = 22
 """Cycles from the end of the last command to the completion record."""
 
-LATENCY, LATENCY_SIZE = 30, 4.0
+LATE = 1.035
+"""Cycles of a compressed weight: granules and operands are late now and then."""
+
+REFILL = 1.2
+"""Drains that an iteration with compressed streams waits for its operands."""
+
+LATENCY, LATENCY_SIZE = 45, 2.5
 """Cycles of a small iteration in addition to its work, also for each row and column: two of them
 are under way at a time."""
 
-FILL_LOSS = 1.066
-"""Cycles of one of the fill path's reads beside dense streams: it waits now and then."""
+FILL_LOSS = 0.4
+"""How often a read of the fill path waits for one of a dense stream that wants the same bank."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,25 +81,32 @@ def _iteration(problem: Problem, tiling: Tiling, start: int, rows: int) -> tuple
             visits = -(-rows * blocks // engines)
         busy = float(visits * cost.max())
     else:
-        busy = blocks * (float(cost.sum()) / engines + 0.25 * float(cost.max()))
+        busy = blocks * (float(cost.sum()) / engines * LATE + 0.25 * float(cost.max()))
     config = problem.config
     # Words go down a column one a cycle; each read brings some of one column.
     reads = problem.block * -(-problem.column_bytes // config.fill_bytes) * _read_cycles(problem)
     fill = blocks * max(problem.k, reads)
-    work = max(busy, fill)
+    writes = min(rows, tiling.tile) * tiling.part * BITS[problem.out_format] / (8 * GRANULE)
+    work = max(busy, fill, writes)
     idle = max(0.0, (LATENCY + LATENCY_SIZE * (config.rows + config.cols) - work) / 2)
+    if problem.encoding is not Encoding.DENSE:
+        # Measured: short visits wait for the first operands of an iteration, and longer where an
+        # iteration has one block only.
+        idle += REFILL * _drain(problem) * (2 if blocks == 1 else 1)
     return work + idle, idle
 
 
 def _read_cycles(problem: Problem) -> float:
     """Cycles of one of the fill path's reads, which the streams' reads hold up."""
-    if problem.encoding is Encoding.DENSE:
-        return FILL_LOSS
     config = problem.config
-    # A read takes all of its banks or none; streams that are not in step ask for any of them.
-    free = 1 - 2 * config.fill_bytes / (GRANULE * config.scratchpad_banks)
     lanes = ENTRIES[problem.encoding][BITS[problem.stream_format]]
-    return free ** -min(config.rows / lanes, config.stream_ports)
+    # A read takes all of its banks or none.
+    granules = config.fill_bytes // GRANULE + (problem.column_bytes % GRANULE != 0)
+    share = granules / config.scratchpad_banks
+    if problem.encoding is Encoding.DENSE:
+        return 1 + FILL_LOSS * share * config.rows / lanes
+    # Streams that are not in step ask for any of them.
+    return (1 - share) ** -min(config.rows / lanes, config.stream_ports)
 
 
 def _drain(problem: Problem) -> float:
@@ -152,7 +166,8 @@ def estimate(problem: Problem, tiling: Tiling) -> int:
     mean = sum(pace.compute) / len(pace.compute)
     slow = 1 / max(0.2, 1 - pace.store / max(mean, 1.0))  # loads lose what stores take
     drain = _drain(problem)
-    loaded = START + pace.move[0] + pace.stay
+    start = START + COMMAND_BYTES / problem.config.bus_bytes
+    loaded = start + pace.move[0] + pace.stay
     now = loaded + ISSUE  # when the array has issued all so far
     ends: list[float] = []
     items: list[float] = []  # ends of the iterations of the first pass
@@ -185,9 +200,11 @@ def estimate(problem: Problem, tiling: Tiling) -> int:
             ends.append(now)
     iterations = tiling.passes * tiling.inner
     loads = tiling.panels * (tiling.inner * pace.stay + sum(pace.move))
-    busy = START + loads + iterations * pace.store
+    busy = start + loads + iterations * pace.store
     last = memory.cycles(1, buffer_bytes(problem, tiling)[2]) if tiling.gather else pace.store
-    return math.ceil(max(now - pace.idle + drain, busy) + STORE + last + END)
+    # Of two iterations that are under way together, only the first one has waited.
+    now -= pace.idle * (2 - iterations % 2)
+    return math.ceil(max(now + drain, busy) + STORE + last + END)
 
 
 def tilings(problem: Problem) -> list[Tiling]:

@@ -76,7 +76,9 @@ def plan_gemm(
         0: scale and bias belong to rows of C, so A is the stream operand; 1: to columns, and B is.
         From the shapes if not given.
     block : int
-        Numbers of K with a scale of their own: a multiple of 16.
+        Numbers of K with a scale of their own: a multiple of 16, and at most
+        ``config.operand_depth`` unless the stream operand has no more rows than the card has
+        engines.
     anchor : int
         Of the window of BF16 sums; `window.window_anchor` of the operands if not given.
     encoding : Encoding
@@ -250,6 +252,11 @@ def _problem(
     few = rows <= config.rows
     size = k if few else align(-(-k // -(-k // config.operand_depth)), RELEASE_WORDS)
     size = min(block or size, k)
+    if size > config.operand_depth and not few:
+        raise ValueError(
+            f"block must be at most {config.operand_depth} (operand_depth) with more rows than "
+            f"the {config.rows} engines, not {block!r}"
+        )
     sparse_size = size if block or few else min(size, SPARSE_SLICE)
     filled = np.ones((rows, k), np.bool_)
     if isinstance(operands[0], Matrix):

@@ -169,25 +169,18 @@ class Schedule:
             spans = [(g.tile, g.tiles, g.offset, g.blob_bytes) for g in self.groups]
         else:
             spans = [(0, tiling.parts, 0, self.part_bytes)]
+        # The first items of a panel may find free buffers: then they are commands of their own.
+        edges = [0, 1, tiling.movers]
+        if tiling.movers > 2 and self._around(panel, 1) != self._around(panel, 2):
+            edges.insert(2, 2)
         for first, count, offset, size in spans:
-            # The first two items of a panel may find free buffers: commands of their own.
-            for low, high in ((0, 1), (1, 2), (2, tiling.movers)):
+            for low, high in itertools.pairwise(edges):
                 begin, end = max(first, low, start), min(first + count, high, stop)
                 if begin >= end:
                     continue
                 number = panel * tiling.movers + begin
                 pieces = 1 if number == 0 else tiling.inner
-                wait = [Wait(FIRST, outer=True)] if number == 1 and tiling.inner == 1 else []
-                signal = [Signal(MOVED, outer=True)]
-                if begin:
-                    signal.append(Signal(READY))
-                elif not panel:
-                    signal.append(Signal(FIRST))
-                before = number - tiling.moving  # the pass that used the buffer
-                if before >= 0:
-                    wait.append(Wait(PASSED, outer=True))
-                    if tiling.panels > 1 and before % tiling.movers != tiling.movers - 1:
-                        wait.append(Wait(FREE))
+                wait, signal = self._around(panel, begin)
                 yield commands.load(
                     Operand(
                         base + offset + (begin - first) * size, inner=size // pieces, outer=size
@@ -200,6 +193,23 @@ class Schedule:
                     wait=wait,
                     signal=signal,
                 )
+
+    def _around(self, panel: int, item: int) -> tuple[list[Wait], list[Signal]]:
+        """Return what the load of an item that moves waits for, and what it signals."""
+        tiling = self.tiling
+        number = panel * tiling.movers + item
+        wait = [Wait(FIRST, outer=True)] if number == 1 and tiling.inner == 1 else []
+        signal = [Signal(MOVED, outer=True)]
+        if item:
+            signal.append(Signal(READY))
+        elif not panel:
+            signal.append(Signal(FIRST))
+        before = number - tiling.moving  # the pass that used the buffer
+        if before >= 0:
+            wait.append(Wait(PASSED, outer=True))
+            if tiling.panels > 1 and before % tiling.movers != tiling.movers - 1:
+                wait.append(Wait(FREE))
+        return wait, signal
 
     def _load_staying(self, base: int, panel: int) -> Iterator[bytes]:
         tiling, size = self.tiling, self._sizes[0]

@@ -348,6 +348,12 @@ ONES = np.ones((4, 4), np.int8)
         (ONES, ONES, {"scale": np.ones(3)}, "scale must be a number or have 4 rows"),
         (ONES, ONES, {"block": 3}, "block must be a multiple of 16, not 3"),
         (
+            np.ones((5, 2048), np.int8),
+            np.ones((5, 2048), np.int8),
+            {"block": 1040},
+            r"block must be at most 1024 \(operand_depth\) .* the 4 engines, not 1040",
+        ),
+        (
             ONES,
             ONES,
             {"encoding": Encoding.SPARSE_1_8, "stream": "a"},
