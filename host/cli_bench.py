@@ -1,4 +1,4 @@
-"""``host bench``: what the card takes for GEMMs, and what its simulation takes."""
+"""``host bench``: what the card takes for GEMMs and convolutions, and what its simulation takes."""
 
 import contextlib
 import json
@@ -9,8 +9,13 @@ import typer
 
 from .bench import (
     DENSITIES,
+    DTYPES,
     KINDS,
+    LAYERS,
+    OUT_DTYPES,
     PEERS,
+    ConvJob,
+    ConvResult,
     CsvFile,
     GemmJob,
     GemmResult,
@@ -18,6 +23,8 @@ from .bench import (
     Speedup,
     Sweep,
     chosen_rows,
+    chosen_shape,
+    conv,
     gemm,
     open_card,
     shown_value,
@@ -101,6 +108,52 @@ def bench_gemm(
                 pair = Speedup(results[0], result)
                 fields["speedup_over_dense"] = round(pair.factor, 3)
             _print_gemm(result, fields, as_json)
+
+
+@bench_app.command("conv")
+def bench_conv(
+    h: Annotated[int | None, typer.Option(help="Rows of the image [default: 56].")] = None,
+    w: Annotated[int | None, typer.Option(help="Columns [default: 56].")] = None,
+    c: Annotated[int | None, typer.Option(help="Channels [default: 64].")] = None,
+    filters: Annotated[int | None, typer.Option(help="Output channels [default: 64].")] = None,
+    kernel: Annotated[
+        str | None, typer.Option(help="Size, as 3, or 3x5: rows x columns [default: 3].")
+    ] = None,
+    stride: Annotated[str | None, typer.Option(help="As --kernel [default: 1].")] = None,
+    dilation: Annotated[str, typer.Option(help="As --kernel.")] = "1",
+    pad: Annotated[
+        str | None, typer.Option(help="On both sides, as --kernel [default: 0].")
+    ] = None,
+    groups: Annotated[int, typer.Option(help="Groups of channels and filters.")] = 1,
+    layer: Annotated[
+        str | None, typer.Option(help="A known layer, as resnet50:conv1; list shows all.")
+    ] = None,
+    dtype: Annotated[
+        str, typer.Option(help=f"Format of weights and image: {', '.join(DTYPES)}.")
+    ] = "int8",
+    out_dtype: Annotated[
+        str | None,
+        typer.Option(help=f"Format of the output: {', '.join(OUT_DTYPES)} [default: as --dtype]."),
+    ] = None,
+    preset: PresetOption = "ecp5",
+    backend: BackendOption = "rtl",
+    seed: SeedOption = 0,
+    memory: MemoryOption = "hbm",
+    as_json: JsonOption = False,
+) -> None:
+    """Count the cycles of a convolution, from its doorbell to its completion."""
+    if layer == "list":
+        for name, fields in LAYERS.items():
+            typer.echo(f"{name}  " + " ".join(f"--{key} {value}" for key, value in fields.items()))
+        return
+    with errors():
+        options: dict[str, int | str | None] = {"h": h, "w": w, "c": c, "filters": filters}
+        options |= {"kernel": kernel, "stride": stride, "pad": pad}
+        shape = chosen_shape(layer, options, dilation=dilation, groups=groups)
+        job = ConvJob(shape=shape, dtype=dtype, out_dtype=out_dtype, seed=seed)
+        with progress_display() as progress, open_card(backend, preset, memory, progress) as card:
+            result = conv(card, job)
+        _print_conv(result, as_json)
 
 
 @bench_app.command("sparse")
@@ -248,6 +301,30 @@ def _print_gemm(result: GemmResult, fields: dict[str, Any], as_json: bool) -> No
             rows[label] = fields[name]
     table(
         f"{fields['name']}: {job}, {job.zeros}; {result.backend}, preset {result.config.name}, "
+        f"memory {result.memory}",
+        rows,
+    )
+
+
+def _print_conv(result: ConvResult, as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(result.as_json()))
+        return
+    counters = result.counters
+    mark = " (modelled)" if result.cycles_modelled else ""
+    rows: dict[str, Any] = {
+        f"cycles{mark}": counters.cycles,
+        "multiplications": result.job.shape.macs,
+        f"MAC utilisation{mark}": f"{result.utilization:.2%} of {result.mac_units} a cycle",
+        "streams": result.encoding,
+        "tiles": result.tiles,
+        "bytes read, written": f"{counters.bytes_read:,}, {counters.bytes_written:,}",
+        "bit-identical with golden model": True,
+    }
+    if not result.cycles_modelled:
+        rows |= {f"engines {words}": f"{share:.2%}" for words, share in counters.explain().items()}
+    table(
+        f"conv: {result.job}; {result.backend}, preset {result.config.name}, "
         f"memory {result.memory}",
         rows,
     )

@@ -1,5 +1,7 @@
 """Benchmarks: figures from the card's counters, of results that equal the golden model's."""
 
+from .conv import ConvResult, conv
+from .conv_job import LAYERS, ConvJob, chosen_shape
 from .gemm import GemmResult, MismatchError, compare, gemm, open_card
 from .job import DTYPES, ENCODINGS, OUT_DTYPES, STREAMS, GemmJob
 from .peers import PEERS
@@ -12,9 +14,12 @@ __all__ = [
     "DTYPES",
     "ENCODINGS",
     "KINDS",
+    "LAYERS",
     "OUT_DTYPES",
     "PEERS",
     "STREAMS",
+    "ConvJob",
+    "ConvResult",
     "CsvFile",
     "GemmJob",
     "GemmResult",
@@ -23,7 +28,9 @@ __all__ = [
     "Speedup",
     "Sweep",
     "chosen_rows",
+    "chosen_shape",
     "compare",
+    "conv",
     "gemm",
     "open_card",
     "shown_value",
