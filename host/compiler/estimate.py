@@ -149,10 +149,14 @@ def estimate(problem: Problem, tiling: Tiling) -> int:
     memory = problem.memory
     columns_stay = tiling.stay == "columns"
     inner, movers = tiling.inner, tiling.movers
+    drain = _drain(problem)
+    halted = tiling.results == 1 < tiling.passes * tiling.inner and not tiling.gather
 
     def iteration(mover: int, panel: int, item: int) -> float:
-        index = mover if columns_stay else panel * inner + item
-        return max(pace.compute[index], pace.store)
+        cycles = pace.compute[mover if columns_stay else panel * inner + item]
+        if halted:  # the only buffer of results is stored before the next iteration
+            return cycles + drain + STORE + pace.store
+        return max(cycles, pace.store)
 
     if columns_stay:
         whole = [[inner * iteration(mover, 0, 0) for mover in range(movers)]]
@@ -165,7 +169,6 @@ def estimate(problem: Problem, tiling: Tiling) -> int:
 
     mean = sum(pace.compute) / len(pace.compute)
     slow = 1 / max(0.2, 1 - pace.store / max(mean, 1.0))  # loads lose what stores take
-    drain = _drain(problem)
     start = START + COMMAND_BYTES / problem.config.bus_bytes
     loaded = start + pace.move[0] + pace.stay
     now = loaded + ISSUE  # when the array has issued all so far
