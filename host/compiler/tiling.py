@@ -36,19 +36,10 @@ CREDITS = 240
 LOOP_LIMIT = 0xFFFF
 
 LONG_COLUMN = 512
-"""Bytes."""
+"""Bytes from which on a column is whole granules by itself."""
 
 LONG_TILE = 1 << 14
 """Numbers of a tile with one row for each engine, from which on it may be too large."""
-
-LONG_COLUMN = 512
-"""Bytes."""
-
-LONG_TILE = 1 << 14
-"""Numbers of a tile with one row for each engine, from which on it may be too large."""
-
-MOST = 200
-"""Tilings that are estimated; the others have higher lower bounds."""
 
 
 def align(value: int, unit: int) -> int:
