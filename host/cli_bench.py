@@ -287,10 +287,8 @@ def _print_gemm(result: GemmResult, fields: dict[str, Any], as_json: bool) -> No
         "streams": f"{result.plan.stream.upper()}, {result.encoding}",
         "tiles of the streams": result.tiles,
         "bytes read, written": f"{counters.bytes_read:,}, {counters.bytes_written:,}",
-        "bit-identical with golden model": True,
     }
-    if not result.cycles_modelled:
-        rows |= {f"engines {words}": f"{share:.2%}" for words, share in counters.explain().items()}
+    rows |= _explained(result)
     for name, label in (
         ("speedup_over_dense", "times faster than dense"),
         ("cycles_per_second", "simulated cycles a second"),
@@ -311,7 +309,7 @@ def _print_conv(result: ConvResult, as_json: bool) -> None:
         typer.echo(json.dumps(result.as_json()))
         return
     counters = result.counters
-    mark = " (modelled)" if result.cycles_modelled else ""
+    mark = _mark(result)
     rows: dict[str, Any] = {
         f"cycles{mark}": counters.cycles,
         "multiplications": result.job.shape.macs,
@@ -319,10 +317,8 @@ def _print_conv(result: ConvResult, as_json: bool) -> None:
         "streams": result.encoding,
         "tiles": result.tiles,
         "bytes read, written": f"{counters.bytes_read:,}, {counters.bytes_written:,}",
-        "bit-identical with golden model": True,
     }
-    if not result.cycles_modelled:
-        rows |= {f"engines {words}": f"{share:.2%}" for words, share in counters.explain().items()}
+    rows |= _explained(result)
     table(
         f"conv: {result.job}; {result.backend}, preset {result.config.name}, "
         f"memory {result.memory}",
@@ -367,7 +363,16 @@ def _print_sweep(title: str, done: list[Measured]) -> None:
         typer.echo(f"{kind}: {KINDS[kind]}")
 
 
-def _mark(result: GemmResult) -> str:
+def _explained(result: GemmResult | ConvResult) -> dict[str, Any]:
+    """Return the rows that close a table: the results' check, and where all engine-cycles went."""
+    rows: dict[str, Any] = {"bit-identical with golden model": True}
+    if not result.cycles_modelled:
+        shares = result.counters.explain()
+        rows |= {f"engines {words}": f"{share:.2%}" for words, share in shares.items()}
+    return rows
+
+
+def _mark(result: GemmResult | ConvResult) -> str:
     return " (modelled)" if result.cycles_modelled else ""
 
 

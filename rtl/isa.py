@@ -4,6 +4,10 @@ The single source for the RTL, the driver, the simulators and ``docs/isa.md`` (g
 ``python -m deepseek.rtl.isadoc``). Everything is little-endian. Layouts are
 `amaranth.lib.data` structures, so the RTL views the same bits that the driver packs; field
 order is byte order.
+
+In this order: opcodes, queues, units and status codes; number formats, array modes and encodings of
+streams; what is in every command; the body of each opcode; what the card writes (`Completion`) and
+reads (`DirectoryEntry`) beside commands; registers.
 """
 
 from amaranth.hdl import signed, unsigned

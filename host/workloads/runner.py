@@ -3,7 +3,6 @@
 import dataclasses
 import time
 from collections.abc import Iterator
-from types import TracebackType
 
 import numpy as np
 import numpy.typing as npt
@@ -98,12 +97,7 @@ class NetworkRunner:
     def __enter__(self) -> "NetworkRunner":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.card.free(self._memory)
 
     def run(self, images: npt.NDArray[np.int8]) -> Iterator[Batch]:

@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Mapping
-from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
@@ -130,12 +129,7 @@ class FunctionalCard:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def write_memory(self, addr: int, data: bytes | bytearray | memoryview | np.ndarray) -> None:

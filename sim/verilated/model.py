@@ -3,7 +3,6 @@
 import ctypes
 import importlib.resources
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 import numpy as np
@@ -211,12 +210,7 @@ class Model:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def __del__(self) -> None:
