@@ -228,7 +228,7 @@ class ConvJob:
             bias=bias.view(np.uint32),
             scale=np.full(len(filters), self.scale).view(np.uint32),
             out_format=self.out_name,  # type: ignore[arg-type]
-        )
+        ).values
 
     def options(self) -> list[str]:
         """Return the command line's options for this job."""

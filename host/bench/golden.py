@@ -49,4 +49,4 @@ def _finish(
         bias=np.zeros(len(stream), np.uint32),
         scale=scale if job.block_scale is not None else scale[0],
         out_format=job.out_name,  # type: ignore[arg-type]
-    )
+    ).values

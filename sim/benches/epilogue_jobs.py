@@ -21,7 +21,7 @@ from ...rtl.isa import (
     Status,
     array_mode,
 )
-from ..golden.epilogue import OutFormat, finish_flags
+from ..golden.epilogue import OutFormat, finish
 from ..golden.exact import ExactSums, FixedSums, IntSums, add
 from .lib import pack
 
@@ -238,7 +238,7 @@ class Job:
         total = parts[0]
         for part in parts[1:]:
             total = add(total, part)
-        finished = finish_flags(
+        finished = finish(
             parts if self.path.blocks else total,
             bias=np.array(biases[0] if self.path.blocks else biases[-1], np.uint32),
             scale=np.array(scales if self.path.blocks else scales[-1], np.uint32),

@@ -141,7 +141,7 @@ def _multiply(
     else:
         sums = exact.gemm(np.concatenate(weights, axis=1), resident, *inputs, anchor=anchor)
         bias, scale = entries["bias"][-1], entries["scale"][-1]
-    return epilogue.finish_flags(
+    return epilogue.finish(
         sums,
         function=FUNCTIONS[Function(body["function"])],
         out_format=OUT_FORMATS[Format(body["out_format"])],

@@ -59,7 +59,6 @@ __all__ = [
     "Function",
     "OutFormat",
     "finish",
-    "finish_flags",
     "fixed_to_fp32",
     "fp32_add",
     "fp32_mul",
@@ -101,8 +100,8 @@ def finish(
     zero_point: int = 0,
     clamp_low: int | None = None,
     clamp_high: int | None = None,
-) -> npt.NDArray:
-    """Return the results of the sums [M, N], raw numbers of ``out_format`` (`formats`).
+) -> Finished:
+    """Return the results of the sums [M, N], raw numbers of ``out_format`` (`formats`), and flags.
 
     Parameters
     ----------
@@ -124,32 +123,6 @@ def finish(
         If a format or function is unknown, a scale is not a normal number, or INT32 is asked of
         other than exact sums of integers.
     """
-    return finish_flags(
-        sums,
-        bias=bias,
-        scale=scale,
-        function=function,
-        parameter=parameter,
-        out_format=out_format,
-        zero_point=zero_point,
-        clamp_low=clamp_low,
-        clamp_high=clamp_high,
-    ).values
-
-
-def finish_flags(
-    sums: ExactSums | Sequence[ExactSums],
-    *,
-    bias: npt.NDArray[np.uint32],
-    scale: npt.NDArray[np.uint32],
-    function: Function = "none",
-    parameter: Sequence[int] = (0, 0, 0),
-    out_format: OutFormat,
-    zero_point: int = 0,
-    clamp_low: int | None = None,
-    clamp_high: int | None = None,
-) -> Finished:
-    """Return the results as `finish` does, with the flags of each."""
     if out_format not in DTYPES:
         raise ValueError(f"out_format must be one of {list(DTYPES)}, not {out_format!r}")
     if len(parameter) != 3:

@@ -68,5 +68,5 @@ def conv2d(
         function=function,
         out_format="int8",
         zero_point=zero_point,
-    )
+    ).values
     return np.ascontiguousarray(results.T).reshape(*shape, outputs)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from deepseek.sim.golden import epilogue
-from deepseek.sim.golden.epilogue import ABOVE, BELOW, NAN, OVERFLOW, finish, finish_flags
+from deepseek.sim.golden.epilogue import ABOVE, BELOW, NAN, OVERFLOW, finish
 from deepseek.sim.golden.exact import FixedSums, IntSums, gemm
 from deepseek.sim.golden.formats import bits_to_fp32, to_float
 from deepseek.sim.golden.slow import round_to
@@ -58,7 +58,7 @@ def test_int8_results_follow_qlinear(zero_point, low, high):
         zero_point=zero_point,
         clamp_low=low,
         clamp_high=high,
-    )
+    ).values
     assert got.dtype == np.int8
     for (m, n), value in np.ndenumerate(total + bias[:, np.newaxis]):
         product = fp32(fp32(int(value)) * Fraction(float(scale[m])))
@@ -84,7 +84,7 @@ def test_int32_results_saturate_and_ignore_the_rest():
         function="relu",
         out_format="int32",
         zero_point=3,
-    )
+    ).values
     high, low = 2**31 - 1, -(2**31)
     assert got.tolist() == [[high, 2**31 - 2, high, low], [-4, -3, -2, -1]]
 
@@ -93,9 +93,9 @@ def test_integer_results_of_zero_keep_the_scale_sign():
     sums = IntSums(np.array([[0], [0]]))
     scale = np.array([ONE, ONE | MINUS], np.uint32)
     zeros = np.zeros(2, np.uint32)
-    got = finish(sums, bias=zeros, scale=scale, out_format="fp32")
+    got = finish(sums, bias=zeros, scale=scale, out_format="fp32").values
     assert got.tolist() == [[0], [MINUS]]
-    got = finish(sums, bias=zeros, scale=scale, out_format="fp16")
+    got = finish(sums, bias=zeros, scale=scale, out_format="fp16").values
     assert got.tolist() == [[0], [0x8000]]
 
 
@@ -112,13 +112,13 @@ def test_chain_of_steps():
         single[m, n] = float(
             fp32(fp32(total * Fraction(float(scale[m]))) + Fraction(float(bias[m])))
         )
-    got = finish(sums, out_format="fp32", **kwargs)
+    got = finish(sums, out_format="fp32", **kwargs).values
     np.testing.assert_array_equal(got, single.view(np.uint32))
     positive = np.maximum(single, 0)
     for fmt, kind in NARROW.items():
-        got = finish(sums, out_format=fmt, function="relu", **kwargs)
+        got = finish(sums, out_format=fmt, function="relu", **kwargs).values
         np.testing.assert_array_equal(got, positive.astype(kind).view(got.dtype))
-    got = finish(sums, out_format="int8", **kwargs)
+    got = finish(sums, out_format="int8", **kwargs).values
     np.testing.assert_array_equal(got, np.rint(single).astype(np.int8))
 
 
@@ -134,7 +134,7 @@ def test_block_scales_add_from_the_first_slice_on():
             a, x = (rng.normal(size=(m, 64)).astype(kind).view(np.uint16) for m in (3, 5))
         parts = [slice(16 * s, 16 * s + 16) for s in range(4)]
         sums = [gemm(a[:, p], x[:, p], fmt, anchor=-60) for p in parts]
-        got = finish(sums, bias=bits_of(bias), scale=bits_of(scale), out_format="fp32")
+        got = finish(sums, bias=bits_of(bias), scale=bits_of(scale), out_format="fp32").values
         a_value, x_value = (to_float(array, fmt) for array in (a, x))
         for m, n in np.ndindex(3, 5):
             want = Fraction(float(bias[m]))
@@ -149,15 +149,15 @@ def test_block_scale_of_one_slice_differs_from_none():
     """With integers the bias is another one, and added after the scale."""
     sums = IntSums(np.array([[3]]))
     kwargs = {"bias": bits_of([0.5]), "out_format": "fp32"}
-    got = finish([sums], scale=bits_of([[2.0]]), **kwargs)
+    got = finish([sums], scale=bits_of([[2.0]]), **kwargs).values
     assert bits_to_fp32(got).tolist() == [[6.5]]
-    got = finish(sums, scale=bits_of([2.0]), **kwargs)
+    got = finish(sums, scale=bits_of([2.0]), **kwargs).values
     assert bits_to_fp32(got).tolist() == [[2 * float(fp32(3 + 0x3F000000))]]
 
 
 def flags_of(sums, out_format, *, bias=0.0, scale=1.0, **kwargs):
     scale = bits_of(scale if isinstance(scale, list) else [scale])
-    done = finish_flags(sums, bias=bits_of([bias]), scale=scale, out_format=out_format, **kwargs)
+    done = finish(sums, bias=bits_of([bias]), scale=scale, out_format=out_format, **kwargs)
     return done.flags[0].tolist()
 
 
@@ -232,10 +232,10 @@ def test_integer_clamps_do_not_flag_but_int32_does():
 def test_int4_results_are_the_low_bits(values):
     sums = IntSums(np.array([list(values)]))
     kwargs = {"bias": np.zeros(1, np.uint32), "scale": bits_of([1.0]), "out_format": "int4"}
-    got = finish(sums, **kwargs)
+    got = finish(sums, **kwargs).values
     want = np.clip(list(values), -8, 7).astype(ml_dtypes.int4).astype(np.int8)
     np.testing.assert_array_equal(got[0], want)
-    wide = finish(sums, clamp_low=-128, clamp_high=127, zero_point=3, **kwargs)
+    wide = finish(sums, clamp_low=-128, clamp_high=127, zero_point=3, **kwargs).values
     np.testing.assert_array_equal(wide[0], [(v + 3 + 8) % 16 - 8 for v in values])
 
 

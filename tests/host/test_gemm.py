@@ -71,7 +71,7 @@ def wanted(plan, a, b, out_format, *, scale, bias, block=None, **options):
         scale=scales.astype(np.float32).view(np.uint32),
         out_format=out_format.name.lower(),
         **options,
-    )
+    ).values
     return result.T if plan.stream == "b" else result
 
 
