@@ -51,6 +51,8 @@ class CardConfig:
         Commands that wait in each queue.
     vector_lanes : int
         Numbers that the vector unit requantizes in a cycle: 1, 2, 4, 8 or 16.
+    row_lanes : int
+        Numbers of a row that the vector unit takes, and finishes, in a cycle (ROWS): 1, 2, 4 or 8.
     """
 
     name: str
@@ -67,6 +69,7 @@ class CardConfig:
     fill_bytes: int = 16
     queue_depth: int = 4
     vector_lanes: int = 2
+    row_lanes: int = 1
 
     def __post_init__(self) -> None:
         for field in (
@@ -108,6 +111,8 @@ class CardConfig:
                 f"vector_lanes must divide the {GRANULE} bytes of a granule, "
                 f"not {self.vector_lanes!r}"
             )
+        if self.row_lanes not in (1, 2, 4, 8):
+            raise ValueError(f"row_lanes must be 1, 2, 4 or 8, not {self.row_lanes!r}")
         for field in ("rows", "cols"):
             value = getattr(self, field)
             if not 2 <= value <= 32:
@@ -163,6 +168,7 @@ PRESETS: dict[str, CardConfig] = {
             bus_bytes=16,
             hbm_channels=1,
             vector_lanes=4,
+            row_lanes=2,
         ),
         CardConfig(
             name="sim",
@@ -176,6 +182,7 @@ PRESETS: dict[str, CardConfig] = {
             fill_bytes=32,
             partial_beats=1024,
             vector_lanes=8,
+            row_lanes=8,
         ),
     )
 }

@@ -35,6 +35,11 @@ __all__ = [
     "Opcode",
     "Operand",
     "Queue",
+    "ReformatBody",
+    "ReformatOp",
+    "RowsBody",
+    "RowsFlag",
+    "RowsOp",
     "SemaphoreBody",
     "SemaphoreRef",
     "Status",
@@ -45,7 +50,7 @@ __all__ = [
     "array_mode",
 ]
 
-ABI_VERSION = 2
+ABI_VERSION = 3
 COMMAND_BYTES = 128
 SEMAPHORES = 16
 
@@ -61,6 +66,10 @@ class Opcode(enum.Enum, shape=unsigned(8)):
     """Multiply row streams by resident columns, and finish the results (`MatmulBody`)."""
     VECTOR = 4
     """Pool windows, or combine two tensors, in the vector unit (`VectorBody`)."""
+    ROWS = 5
+    """Scale, normalize or quantize rows, or take their softmax (`RowsBody`)."""
+    REFORMAT = 6
+    """Transpose, compress or expand what the array takes as input (`ReformatBody`)."""
     SEMAPHORE = 16
     """Add to a semaphore (`SemaphoreBody`)."""
     BARRIER = 17
@@ -120,7 +129,7 @@ class Status(enum.Enum, shape=unsigned(8)):
 
 
 class Format(enum.Enum, shape=unsigned(8)):
-    """Number formats. Both inputs of MATMUL: all but INT32 and FP32. Outputs: all."""
+    """Number formats. Inputs of MATMUL: `INPUT_FORMATS`. Its outputs: all but E2M1."""
 
     INT8 = 0
     FP16 = 1
@@ -133,6 +142,9 @@ class Format(enum.Enum, shape=unsigned(8)):
     """FP8 with 4 bits of exponent as OCP defines it: no infinity, largest number 448."""
     E5M2 = 7
     """FP8 with 5 bits of exponent: the upper half of an FP16 number."""
+    E2M1 = 8
+    """FP4 with 2 bits of exponent, two numbers a byte, the low half first. Only REFORMAT takes
+    it."""
 
 
 BITS: dict[Format, int] = {
@@ -144,6 +156,7 @@ BITS: dict[Format, int] = {
     Format.BF16: 16,
     Format.E4M3: 8,
     Format.E5M2: 8,
+    Format.E2M1: 4,
 }
 """Bits of a number of each format."""
 
@@ -284,7 +297,8 @@ class Command(data.Struct):
     opcode: unsigned(8)
     version: unsigned(8)
     queue: unsigned(8)
-    """`Queue`. LOAD: LOAD0 or LOAD1. STORE, MATMUL, VECTOR: STORE, COMPUTE, VECTOR. Else 0."""
+    """`Queue`. LOAD: LOAD0 or LOAD1. STORE: STORE. MATMUL: COMPUTE. VECTOR, ROWS and REFORMAT:
+    VECTOR. Else 0."""
     pong_outer: unsigned(8)
     wait: data.ArrayLayout(SemaphoreRef, 4)
     signal: data.ArrayLayout(SemaphoreRef, 4)
@@ -447,6 +461,173 @@ class VectorBody(data.Struct):
     clamp_low: signed(16)
     clamp_high: signed(16)
     reserved: unsigned(112)
+
+
+class RowsOp(enum.Enum, shape=unsigned(8)):
+    """What ROWS computes (`RowsBody`)."""
+
+    AFFINE = 0
+    """Scale and shift every number, by column if there is a table."""
+    SOFTMAX = 1
+    """Powers of a row's numbers less their maximum, divided by the sum of these powers."""
+    NORMALIZE = 2
+    """Layer norm: a row less its mean, divided by its standard deviation."""
+    QUANTIZE = 3
+    """A row divided by a scale that fits its largest magnitude."""
+
+
+class RowsFlag(enum.IntFlag):
+    """Bits of `RowsBody.flags`."""
+
+    TABLE = 1
+    """AFFINE, NORMALIZE: operand 0 is a table of columns, 8 bytes each: bias, then FP32 scale."""
+    DEFER = 2
+    """SOFTMAX: leave the division to whom takes the scale at operand 0."""
+    RMS = 4
+    """NORMALIZE: take the mean for 0."""
+
+
+class RowsBody(data.Struct):
+    """ROWS: ``z * y`` rows of ``length`` numbers, each turned into a row of as many numbers.
+
+    Row (z, y) lies at ``in + z * in_z_stride + y * in_y_stride``, its numbers side by side; its
+    results go to ``out + z * out_z_stride + y * out_y_stride``. The bytes of a row's last granule
+    beyond its results are written as zeros. Operand 1 is the input, operand 2 the output, operand 0
+    the table, or where the scales go: that of row (z, y) to
+    ``scale + z * scale_z_stride + y * scale_y_stride``, so that it can be that of a
+    `DirectoryEntry`. With neither, operand 0 is unused. Everything is aligned to 16 bytes, scales
+    and their strides to 4.
+
+    ``u`` is a number in FP32: of an integer ``x - in_zero``, rounded to nearest even; of a float
+    itself. All operations below are on FP32 and rounded to nearest even; multiplications take
+    subnormal operands for zeros. The result is ``v`` in ``out_format``: of INT8 and INT4 rounded to
+    nearest even (0 for NaN), plus ``zero_point``, raised to ``clamp_low``, lowered to
+    ``clamp_high``. No result raises a `Flag`.
+
+    AFFINE: ``v = u * a_scale * b_scale + 0``. With a table ``v = u * a_scale * scale + bias``, with
+    the bias in FP32; for integers the INT32 bias is added to ``x - in_zero`` instead, before its
+    rounding, and 0 after it.
+
+    SOFTMAX: ``e = EXP2((u - m) * a_scale)``, where ``m`` is the largest ``u``. ``s`` is the sum of
+    the row's ``e``, each cut to a multiple of 2^-32, in FP32, and ``r = 1 / s``. Then
+    ``v = e * (r * b_scale) + 0``; with DEFER ``v = e * b_scale + 0``, and the scale ``r * c_scale``
+    is written. Of row (z, y) only the first ``valid + y * valid_step`` numbers take part, the
+    results of the others are those of ``e = 0``; all take part where ``valid`` is 0 or there are
+    fewer. EXP2(t), for t of 0 or less: ``T = floor(t * 2^16)``, ``T = n * 2^16 + i * 2^8 + d`` with
+    i and d of 8 bits each, ``p(i) = 2^(23 + i / 256)`` rounded to nearest, and the result
+    ``(p(i) + floor((p(i + 1) - p(i)) * d / 2^8)) * 2^(n - 23)``; 0 where ``n < -126``. NaN for NaN,
+    and then ``s`` and ``r`` are NaN as well.
+
+    NORMALIZE: ``v = (u - mean) * r * b_scale + 0``, with a table ``v = (u - mean) * r * scale +
+    bias`` (the bias FP32). With ``h`` the exponent of the largest magnitude of a row
+    (``2^h <= m < 2^(h + 1)``; -111 if that is larger) and ``P = 2^(h - 15)``, ``q`` is ``u / P``
+    rounded to nearest, ties away from zero. ``S1`` and ``S2`` are the exact sums of ``q`` and
+    ``q * q``; ``V = length * S2 - S1 * S1``, exactly, where RMS takes ``S1`` for 0.
+    ``mean = FP32(S1) * c_scale * P``, ``w = FP32(V) * c_scale * c_scale * P * P + epsilon``, and
+    ``r = 1 / sqrt(w)`` with both operations rounded; ``c_scale`` is 1 / length. A row that has a
+    NaN or an infinity gives NaNs.
+
+    QUANTIZE: ``v = u * r + 0`` with ``r = 1 / s``, and ``s = m * b_scale``, but at least 2^-126,
+    where ``m`` is the largest magnitude of a row; ``b_scale`` is 1 / (the largest number of the
+    output format). The scale ``s * c_scale`` is written. A row that has a NaN gives NaNs and a NaN.
+
+    Factors are multiplied from the left to the right. The output overlaps no input, but for this:
+    where rows of the output are no longer than those of the input, they may take their places. An
+    iteration that fails with BAD_ADDRESS may have written results of its first rows.
+    """
+
+    length: unsigned(16)
+    y: unsigned(16)
+    z: unsigned(16)
+    op: unsigned(8)
+    """`RowsOp`."""
+    flags: unsigned(8)
+    """`RowsFlag`."""
+    in_format: unsigned(8)
+    """INT8, INT32, FP16, BF16 or FP32."""
+    out_format: unsigned(8)
+    """INT8, INT4, FP16, BF16, E4M3, E5M2 or FP32."""
+    in_zero: signed(8)
+    """Of integers."""
+    reserved_1: unsigned(8)
+    in_y_stride: signed(32)
+    in_z_stride: signed(32)
+    out_y_stride: signed(32)
+    out_z_stride: signed(32)
+    scale_y_stride: signed(32)
+    scale_z_stride: signed(32)
+    a_scale: unsigned(32)
+    """FP32, a normal number: AFFINE, SOFTMAX. For SOFTMAX positive: log2(e) times the scale of the
+    input."""
+    b_scale: unsigned(32)
+    """FP32, a normal number, unless there is a table. Positive for QUANTIZE."""
+    c_scale: unsigned(32)
+    """FP32, a normal number: NORMALIZE, QUANTIZE, SOFTMAX with DEFER."""
+    epsilon: unsigned(32)
+    """FP32, a positive normal number: NORMALIZE."""
+    valid: unsigned(16)
+    valid_step: unsigned(16)
+    zero_point: signed(16)
+    clamp_low: signed(16)
+    clamp_high: signed(16)
+    reserved_2: unsigned(16)
+
+
+class ReformatOp(enum.Enum, shape=unsigned(8)):
+    """What REFORMAT does (`ReformatBody`)."""
+
+    TRANSPOSE = 0
+    """Rows become columns."""
+    COMPRESS = 1
+    """Dense rows become streams of `Encoding.DELTA`."""
+    EXPAND = 2
+    """Numbers with a scale for every 32 of them (the MX formats of OCP) become BF16."""
+
+
+class ReformatBody(data.Struct):
+    """REFORMAT: ``batch`` blocks of ``rows`` rows of ``length`` numbers.
+
+    Row (z, y) lies at ``in + z * in_batch_stride + y * in_stride``, its numbers side by side.
+    Operand 1 is the input, operand 2 the output, operand 0 what tells of rows (COMPRESS, EXPAND;
+    else unused). The output overlaps neither input. All is aligned to 16 bytes, but for the counts
+    of COMPRESS and their strides: to 2.
+
+    TRANSPOSE: number x of row (z, y) becomes number y of a row at ``out + z * out_batch_stride +
+    x * out_stride``. The bytes of a row's last granule beyond its ``rows`` numbers are written as
+    zeros.
+
+    COMPRESS: row (z, y) becomes a stream at ``out + z * out_batch_stride + y * out_stride``: its
+    numbers other than zeros (of either sign), in order, with an entry of value 0 and delta 255 for
+    every 256 places in which there is none, and one of value 0 and delta 0 alone if there are no
+    others. The number of entries, 16 bits, goes to ``operand 0 + z * index_batch_stride +
+    y * index_stride``: to the ``count`` of a `DirectoryEntry`. The bytes of the last granule beyond
+    its entries are written as zeros.
+
+    EXPAND: row (z, y) becomes BF16 at ``out + z * out_batch_stride + y * out_stride``. The scale of
+    numbers 32 g to 32 g + 31 is byte g of the row of scales at ``operand 0 +
+    z * index_batch_stride + y * index_stride``: E8M0, 2^(byte - 127), NaN for 255. An INT8 number
+    counts in units of 2^-6. The product is rounded to BF16, to nearest even; subnormal numbers are
+    kept, what is too large becomes infinite. The bytes of the last granule beyond the row are
+    written as zeros.
+
+    An iteration that fails with BAD_ADDRESS may have written some of its results.
+    """
+
+    rows: unsigned(16)
+    length: unsigned(16)
+    batch: unsigned(16)
+    op: unsigned(8)
+    """`ReformatOp`."""
+    format: unsigned(8)
+    """Of the input. TRANSPOSE: any of 8, 16 or 32 bits. COMPRESS: INT8, E4M3, E5M2, FP16 or BF16.
+    EXPAND: E4M3, E5M2, INT8 or E2M1."""
+    in_stride: signed(32)
+    in_batch_stride: signed(32)
+    out_stride: signed(32)
+    out_batch_stride: signed(32)
+    index_stride: signed(32)
+    index_batch_stride: signed(32)
+    reserved: unsigned(256)
 
 
 class SemaphoreBody(data.Struct):

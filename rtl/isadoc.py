@@ -48,7 +48,7 @@ A command is checked in this order, and the first check that fails gives the sta
 2. version: `BAD_VERSION`
 3. reserved fields, the bits of `pong_outer` above bit 2, and a SEMAPHORE's `index` of {semaphores}
    or more: `BAD_FORMAT`
-4. `inner` and `outer` of LOAD, STORE, MATMUL and VECTOR: `BAD_LENGTH`
+4. `inner` and `outer` of all but SEMAPHORE, BARRIER and END: `BAD_LENGTH`
 5. END only: alignment of `completion`, `BAD_ALIGNMENT`; its range, `BAD_ADDRESS`
 
 These errors blame the unit `SEQUENCER`, and are reported when everything before the command has
@@ -78,6 +78,16 @@ VECTOR checks each iteration in this order:
 3. `BAD_ALIGNMENT`: of an operand that is used, or a stride
 4. `BAD_SCALE`: `a_scale`, except for MAX; `b_scale` of ADD
 5. `BAD_ADDRESS`: a granule read or written is outside the scratchpad
+
+ROWS and REFORMAT check each iteration in this order:
+
+1. `BAD_LENGTH`: one of `length`, `y` and `z`, or of `rows`, `length` and `batch`, is 0
+2. `BAD_FORMAT`: `op` or a flag is unknown, a flag does not belong to the operation, or a format is
+   none that the operation takes
+3. `BAD_ALIGNMENT`: of an operand that is used, or a stride that is
+4. `BAD_SCALE`, ROWS only: a scale or `epsilon` that the operation uses is no normal number, or not
+   positive where it must be
+5. `BAD_ADDRESS`: an access outside the scratchpad
 
 Where an iteration has several faults, another of them than the first may be reported from
 `BAD_ADDRESS` on.
@@ -299,13 +309,16 @@ def document() -> str:
         isa.TransferBody: "LOAD, STORE",
         isa.MatmulBody: "MATMUL",
         isa.VectorBody: "VECTOR",
+        isa.RowsBody: "ROWS",
+        isa.ReformatBody: "REFORMAT",
         isa.SemaphoreBody: "SEMAPHORE",
         isa.BarrierBody: "BARRIER",
         isa.EndBody: "END",
     }
     enumerations = (
         *(isa.Opcode, isa.Queue, isa.Unit),
-        *(isa.Format, isa.Mode, isa.Encoding, isa.Function, isa.MatmulFlag, isa.VectorOp, isa.Flag),
+        *(isa.Format, isa.Mode, isa.Encoding, isa.Function, isa.MatmulFlag, isa.VectorOp),
+        *(isa.RowsOp, isa.RowsFlag, isa.ReformatOp, isa.Flag),
     )
     parts = [
         INTRODUCTION.format(**sizes),

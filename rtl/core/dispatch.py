@@ -15,6 +15,8 @@ from ..isa import (
     MatmulBody,
     Opcode,
     Queue,
+    ReformatBody,
+    RowsBody,
     SemaphoreBody,
     Status,
     TransferBody,
@@ -30,6 +32,8 @@ BODIES: dict[Opcode, type[data.Struct]] = {
     Opcode.STORE: TransferBody,
     Opcode.MATMUL: MatmulBody,
     Opcode.VECTOR: VectorBody,
+    Opcode.ROWS: RowsBody,
+    Opcode.REFORMAT: ReformatBody,
     Opcode.SEMAPHORE: SemaphoreBody,
     Opcode.BARRIER: BarrierBody,
     Opcode.END: EndBody,
@@ -41,6 +45,8 @@ QUEUES: dict[Opcode, tuple[Queue, ...]] = {
     Opcode.STORE: (Queue.STORE,),
     Opcode.MATMUL: (Queue.COMPUTE,),
     Opcode.VECTOR: (Queue.VECTOR,),
+    Opcode.ROWS: (Queue.VECTOR,),
+    Opcode.REFORMAT: (Queue.VECTOR,),
 }
 """Queues that each command may name. The others are run by the dispatcher and name 0."""
 

@@ -89,8 +89,17 @@ class WritePort(wiring.Signature):
 
 
 def iteration_layout() -> data.StructLayout:
-    """Layout of one iteration of a command: its three addresses and the command's body."""
-    return data.StructLayout({"operand": data.ArrayLayout(unsigned(32), 3), "body": unsigned(512)})
+    """Layout of one iteration of a command: its three addresses, and the command's opcode and body.
+
+    A unit that runs only one kind of command need not look at ``opcode``.
+    """
+    return data.StructLayout(
+        {
+            "operand": data.ArrayLayout(unsigned(32), 3),
+            "opcode": unsigned(8),
+            "body": unsigned(512),
+        }
+    )
 
 
 class UnitPort(wiring.Signature):

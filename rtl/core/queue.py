@@ -256,6 +256,7 @@ class CommandQueue(wiring.Component):
                 parity.eq(~parity_now),
                 staged.eq(1),
                 staged_last.eq(last_inner & last_outer),
+                unit.start.payload.opcode.eq(command.opcode),
             ]
             with m.If(last_inner & last_outer):
                 m.d.sync += self._armed.eq(0)

@@ -257,7 +257,7 @@ class Bench:
             assert self.state[n]["stall"] == STALL_UNIT
         if not int(unit["valid"].value):
             if running:
-                body = int(unit["payload"].value) >> 96
+                body = unpack(iteration_layout(), int(unit["payload"].value))["body"]
                 assert body == running[0][0].body, f"{name}: body changed under the unit"
             return
         assert self.expected[n], f"{name} starts an iteration that nobody asked for"

@@ -339,7 +339,7 @@ class Liar:
     ("register", "message"),
     [
         (Csr.ID, "no card answers: its identification reads 0x00001234, not 0x4b535044"),
-        (Csr.ABI, "instruction set version is 4660, expected 2"),
+        (Csr.ABI, "instruction set version is 4660, expected 3"),
         (Csr.BUILD_LOW, "build hash is 0000000000001234, expected 0000000000000000"),
         (Csr.GEOMETRY, "geometry is 0x00001234, expected 0x01080404"),
         (Csr.OPERAND_DEPTH, "operand depth is 4660, expected 1024"),

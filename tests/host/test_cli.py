@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 from deepseek.host import cli, cli_run
 from deepseek.host.cli import app
 from deepseek.host.transport import ToolCheck, rtl
+from deepseek.rtl.isa import ABI_VERSION
 from deepseek.sim.verilated.toolchain import ToolError
 
 FIELDS = {
@@ -65,7 +66,7 @@ def test_mistakes_are_one_line_and_exit_code_2(line, message):
 
 def test_info():
     (fields,) = json_lines(host("info --preset sim --json"))
-    assert (fields["rows"], fields["cols"], fields["abi"]) == (16, 16, 2)
+    assert (fields["rows"], fields["cols"], fields["abi"]) == (16, 16, ABI_VERSION)
     result = host("info --preset tiny")
     assert result.exit_code == 0
     assert "operand_depth" in result.stdout

@@ -1,11 +1,11 @@
-"""The vector unit against the golden model."""
+"""Pooling and elementwise operations against the golden model."""
 
 import dataclasses
 
 import pytest
 
 from deepseek.rtl.config import preset
-from deepseek.rtl.core.vector import VectorUnit
+from deepseek.rtl.core.pool import PoolUnit
 from deepseek.sim.runner import run_bench
 
 
@@ -13,10 +13,10 @@ from deepseek.sim.runner import run_bench
     "lanes, testcase",
     [(2, None), (8, ["random_traffic", "all_pairs", "speed"])],
 )
-def test_vector(lanes, testcase):
+def test_pool(lanes, testcase):
     config = dataclasses.replace(preset("tiny"), vector_lanes=lanes)
-    module = "deepseek.sim.benches.vector"
-    run_bench(VectorUnit(config), module, preset=config, testcase=testcase)
+    module = "deepseek.sim.benches.pool"
+    run_bench(PoolUnit(config), module, preset=config, testcase=testcase)
 
 
 @pytest.mark.parametrize("lanes", [0, 3, 32])

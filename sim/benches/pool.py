@@ -1,4 +1,4 @@
-"""Bench of the vector unit: windows and pairs of granules of a scratchpad that stalls."""
+"""Bench of pooling and elementwise operations, on a scratchpad that stalls."""
 
 from typing import Any
 
@@ -9,8 +9,8 @@ from ...rtl import isa
 from ...rtl.config import GRANULE, CardConfig
 from ...rtl.isa import VectorBody
 from .lib import bench_config, pack, rng, start
+from .pool_cases import COUNTS, PAIRS, STRIDES, Body, Op, iterate, model, random_case
 from .units import Outcome, ScratchpadModel, UnitDriver, reset, see_errors
-from .vector_cases import COUNTS, PAIRS, STRIDES, Body, Op, iterate, model, random_case
 
 # Amaranth's enums look like integers to a type checker.
 Status: Any = isa.Status
