@@ -18,6 +18,7 @@ __all__ = [
     "LANES",
     "MAX_ANCHOR",
     "MIN_ANCHOR",
+    "OUTPUT_FORMATS",
     "SEMAPHORES",
     "BarrierBody",
     "Command",
@@ -169,6 +170,9 @@ INPUT_FORMATS = (
     Format.E5M2,
 )
 """Formats that MATMUL takes as inputs."""
+
+OUTPUT_FORMATS = tuple(form for form in Format if form is not Format.E2M1)
+"""Formats of MATMUL's results."""
 
 
 class Mode(enum.Enum, shape=unsigned(2)):
@@ -508,21 +512,21 @@ class RowsBody(data.Struct):
     the bias in FP32; for integers the INT32 bias is added to ``x - in_zero`` instead, before its
     rounding, and 0 after it.
 
-    SOFTMAX: ``e = EXP2((u - m) * a_scale)``, where ``m`` is the largest ``u``. ``s`` is the sum of
-    the row's ``e``, each cut to a multiple of 2^-32, in FP32, and ``r = 1 / s``. Then
-    ``v = e * (r * b_scale) + 0``; with DEFER ``v = e * b_scale + 0``, and the scale ``r * c_scale``
-    is written. Of row (z, y) only the first ``valid + y * valid_step`` numbers take part, the
-    results of the others are those of ``e = 0``; all take part where ``valid`` is 0 or there are
-    fewer. EXP2(t), for t of 0 or less: ``T = floor(t * 2^16)``, ``T = n * 2^16 + i * 2^8 + d`` with
-    i and d of 8 bits each, ``p(i) = 2^(23 + i / 256)`` rounded to nearest, and the result
-    ``(p(i) + floor((p(i + 1) - p(i)) * d / 2^8)) * 2^(n - 23)``; 0 where ``n < -126``. NaN for NaN,
-    and then ``s`` and ``r`` are NaN as well.
+    SOFTMAX: ``e = EXP2((u - m) * a_scale)``, where ``m`` is the largest ``u`` that is a number.
+    ``s`` is the sum of the row's ``e``, each cut to a multiple of 2^-32, in FP32, and
+    ``r = 1 / s``. Then ``v = e * (r * b_scale) + 0``; with DEFER ``v = e * b_scale + 0``, and the
+    scale ``r * c_scale`` is written. Of row (z, y) only the first ``valid + y * valid_step``
+    numbers take part, the results of the others are those of ``e = 0``; all take part where
+    ``valid`` is 0 or there are fewer. EXP2(t), for t of 0 or less: ``T = floor(t * 2^16)``,
+    ``T = n * 2^16 + i * 2^8 + d`` with i and d of 8 bits each, ``p(i) = 2^(23 + i / 256)`` rounded
+    to nearest, and the result ``(p(i) + floor((p(i + 1) - p(i)) * d / 2^8)) * 2^(n - 23)``; 0 where
+    ``n < -126``. NaN for NaN, and then ``s`` and ``r`` are NaN as well.
 
-    NORMALIZE: ``v = (u - mean) * r * b_scale + 0``, with a table ``v = (u - mean) * r * scale +
-    bias`` (the bias FP32). With ``h`` the exponent of the largest magnitude of a row
-    (``2^h <= m < 2^(h + 1)``; -111 if that is larger) and ``P = 2^(h - 15)``, ``q`` is ``u / P``
-    rounded to nearest, ties away from zero. ``S1`` and ``S2`` are the exact sums of ``q`` and
-    ``q * q``; ``V = length * S2 - S1 * S1``, exactly, where RMS takes ``S1`` for 0.
+    NORMALIZE: ``v = (u - mean) * r * b_scale + 0``, with a table
+    ``v = (u - mean) * r * scale + bias`` (the bias FP32). With ``h`` the exponent of the largest
+    magnitude of a row (``2^h <= m < 2^(h + 1)``; -111 if that is larger) and ``P = 2^(h - 15)``,
+    ``q`` is ``u / P`` rounded to nearest, ties away from zero. ``S1`` and ``S2`` are the exact sums
+    of ``q`` and ``q * q``; ``V = length * S2 - S1 * S1``, exactly, where RMS takes ``S1`` for 0.
     ``mean = FP32(S1) * c_scale * P``, ``w = FP32(V) * c_scale * c_scale * P * P + epsilon``, and
     ``r = 1 / sqrt(w)`` with both operations rounded; ``c_scale`` is 1 / length. A row that has a
     NaN or an infinity gives NaNs.
@@ -597,18 +601,18 @@ class ReformatBody(data.Struct):
     zeros.
 
     COMPRESS: row (z, y) becomes a stream at ``out + z * out_batch_stride + y * out_stride``: its
-    numbers other than zeros (of either sign), in order, with an entry of value 0 and delta 255 for
-    every 256 places in which there is none, and one of value 0 and delta 0 alone if there are no
-    others. The number of entries, 16 bits, goes to ``operand 0 + z * index_batch_stride +
-    y * index_stride``: to the ``count`` of a `DirectoryEntry`. The bytes of the last granule beyond
-    its entries are written as zeros.
+    numbers other than zeros (of either sign), in order, bit by bit. Counted from the number or
+    entry before, every 256 places without one, also behind the last number, have an entry of value
+    0 and delta 255. A row without any entry gets one of value 0 and delta 0. The number of entries,
+    16 bits, goes to ``operand 0 + z * index_batch_stride + y * index_stride``: to the ``count`` of
+    a `DirectoryEntry`. The bytes of the last granule beyond its entries are written as zeros.
 
     EXPAND: row (z, y) becomes BF16 at ``out + z * out_batch_stride + y * out_stride``. The scale of
-    numbers 32 g to 32 g + 31 is byte g of the row of scales at ``operand 0 +
-    z * index_batch_stride + y * index_stride``: E8M0, 2^(byte - 127), NaN for 255. An INT8 number
-    counts in units of 2^-6. The product is rounded to BF16, to nearest even; subnormal numbers are
-    kept, what is too large becomes infinite. The bytes of the last granule beyond the row are
-    written as zeros.
+    numbers 32 g to 32 g + 31 is byte g of the row of scales at
+    ``operand 0 + z * index_batch_stride + y * index_stride``: E8M0, 2^(byte - 127), NaN for 255. An
+    INT8 number counts in units of 2^-6. The product is rounded to BF16, to nearest even; subnormal
+    numbers are kept, what is too large becomes infinite, NaNs canonical. The bytes of the last
+    granule beyond the row are written as zeros.
 
     An iteration that fails with BAD_ADDRESS may have written some of its results.
     """

@@ -134,7 +134,7 @@ class MatmulChecks(wiring.Component):
         window = self.mode == Mode.BF16
         return Cat(
             ~self.mode_known,
-            body.out_format > max(form.value for form in Format),
+            body.out_format >= Format.E2M1.value,
             body.encoding > max(encoding.value for encoding in Encoding),
             body.flags > MatmulFlag.BLOCK_SCALE.value,
             body.function > max(function.value for function in Function),

@@ -7,7 +7,7 @@ import cocotb
 from ...rtl.array.ports import drain_layout, visit_layout
 from ...rtl.config import GRANULE, CardConfig
 from ...rtl.core.output import lane_write_layout
-from ...rtl.isa import LANES, Format, MatmulBody, Mode, Status
+from ...rtl.isa import LANES, OUTPUT_FORMATS, Format, MatmulBody, Mode, Status
 from .epilogue_jobs import PATHS, Job, Path
 from .lib import StreamSink, StreamSource, bench_config, pack, rng, sample, start, tick, within
 
@@ -221,7 +221,7 @@ async def no_room(dut: Any) -> None:
     await start(dut)
     bench = Bench(dut, 0.2)
     room, errors = bench.config.scratchpad_bytes, 0
-    for target in Format:
+    for target in OUTPUT_FORMATS:
         path = Path(Mode.INT8, target)
         size = Job(bench.config, bench.rng, path).size
         job = Job(bench.config, bench.rng, path, n_inner=4, out_inner_stride=size * 7)

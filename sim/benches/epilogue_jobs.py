@@ -14,6 +14,7 @@ from ...rtl.isa import (
     LANES,
     MAX_ANCHOR,
     MIN_ANCHOR,
+    OUTPUT_FORMATS,
     Format,
     Function,
     MatmulFlag,
@@ -63,7 +64,7 @@ class Path:
 PATHS = [
     Path(mode, target, function, blocks)
     for mode in Mode
-    for target in Format
+    for target in OUTPUT_FORMATS
     for function in Function
     for blocks in (False, True)
     if target != Format.INT32 or (mode in SUM_BITS and not blocks)

@@ -13,6 +13,7 @@ from ...rtl.isa import (
     INPUT_FORMATS,
     MAX_ANCHOR,
     MIN_ANCHOR,
+    OUTPUT_FORMATS,
     DirectoryEntry,
     Encoding,
     Format,
@@ -133,7 +134,9 @@ class RandomOperands:
             stream = source = Format[mode.name]
         integers = mode in (Mode.INT8, Mode.INT4)
         block_scale = self._chance(0.3)
-        targets = [f for f in Format if f is not Format.INT32 or (integers and not block_scale)]
+        targets = [
+            f for f in OUTPUT_FORMATS if f is not Format.INT32 or (integers and not block_scale)
+        ]
         long = self._chance(0.12)
         entries = self._int(1, self.config.rows if long else 3 * self.config.rows + 1)
         middles, anchor = [0, 0], 0

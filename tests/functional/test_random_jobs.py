@@ -6,6 +6,7 @@ import pytest
 from deepseek.rtl.config import preset
 from deepseek.rtl.isa import (
     INPUT_FORMATS,
+    OUTPUT_FORMATS,
     Command,
     Csr,
     Encoding,
@@ -48,7 +49,7 @@ def test_random_jobs_end_well_and_cover_what_there_is():
     assert seen == {
         *(("stream", fmt) for fmt in INPUT_FORMATS),
         *(("in", fmt) for fmt in INPUT_FORMATS),
-        *(("out", fmt) for fmt in Format),
+        *(("out", fmt) for fmt in OUTPUT_FORMATS),
         *Encoding,
     }
     assert flags == Flag.BELOW | Flag.ABOVE | Flag.OVERFLOW | Flag.NAN

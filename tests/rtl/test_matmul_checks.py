@@ -17,6 +17,7 @@ from deepseek.rtl.isa import (
     INPUT_FORMATS,
     MAX_ANCHOR,
     MIN_ANCHOR,
+    OUTPUT_FORMATS,
     Encoding,
     Format,
     MatmulBody,
@@ -49,7 +50,7 @@ def good_body(rng, config):
     entries = int(rng.choice([1, config.rows, config.rows + 1, most]))
     limit = min(k, config.operand_depth) if entries > config.rows else k
     length = int(rng.choice([16, limit // 2 // 16 * 16 or 16, limit, 16 * (limit // 16)]))
-    outputs = [f for f in Format if f is not Format.INT32]
+    outputs = [f for f in OUTPUT_FORMATS if f is not Format.INT32]
     if not scaled and {stream, resident} <= {Format.INT4, Format.INT8}:
         outputs.append(Format.INT32)
     out = rng.choice(outputs)
