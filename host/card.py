@@ -39,11 +39,14 @@ STALLED_CYCLES = 1000
 """A job in which nothing moves for so long has stalled, and is not only slow."""
 
 RESET, ABORT = 1, 2
-HBM_EFFICIENCY = 0.6
-"""Of a channel's peak, in a mix of reads and writes: measured on the RTL (0.42 to 0.98)."""
+HBM_EFFICIENCY = 0.9
+"""Of a channel's peak, in long transfers; measured on the RTL, as the next two."""
 
 HBM_BURST_BYTES = 64
-"""Shorter rows of a transfer take as long; measured too."""
+"""Shorter rows of a transfer take as long."""
+
+HBM_TURN_CYCLES = 12.0
+"""What a row that is written between reads takes from them, besides its own time."""
 
 MEMORY_MODES = {"hbm": 0, "ideal": 1}
 
@@ -139,7 +142,7 @@ class Card:
         if self.memory == "ideal":
             return MemorySpeed(width)
         peak = 16 * self.config.hbm_channels
-        return MemorySpeed(min(width, HBM_EFFICIENCY * peak), HBM_BURST_BYTES)
+        return MemorySpeed(min(width, HBM_EFFICIENCY * peak), HBM_BURST_BYTES, HBM_TURN_CYCLES)
 
     def info(self) -> CardInfo:
         """Read what the card says of itself."""

@@ -13,7 +13,7 @@ from ...rtl.config import GRANULE
 from ...rtl.isa import BITS, COMMAND_BYTES, ENTRIES, Encoding
 from .tiling import Problem, Tiling, buffer_bytes, candidates, entries_of, tile_sizes
 
-__all__ = ["estimate", "tilings"]
+__all__ = ["estimate", "iteration_cycles", "tilings"]
 
 MOST = 200
 """Tilings that are estimated; the others have higher lower bounds."""
@@ -66,12 +66,16 @@ class _Pace:
     """Loads of an item."""
     store: float
     """Of an iteration's results."""
+    beside: float
+    """What such a store takes from loads beside it."""
     idle: float
     """Cycles of the last iteration that are only lost before another one."""
 
 
-def _iteration(problem: Problem, tiling: Tiling, start: int, rows: int) -> tuple[float, float]:
-    """Cycles from one iteration to the next, and what the array is idle in them."""
+def iteration_cycles(
+    problem: Problem, tiling: Tiling, start: int, rows: int
+) -> tuple[float, float]:
+    """Return the cycles from one iteration to the next, and what the array is idle in them."""
     engines = problem.config.rows
     blocks = -(-tiling.part // problem.block)
     cost = problem.row_cycles[start : start + rows]
@@ -124,7 +128,7 @@ def _pace(problem: Problem, tiling: Tiling) -> _Pace:
     whole = problem.blob_bytes(min(tiling.tile, problem.rows), entries_of(problem, tiling))
     for start, rows in zip(starts, sizes, strict=True):
         if not dense or rows not in cache:
-            cache[rows] = _iteration(problem, tiling, int(start), rows)
+            cache[rows] = iteration_cycles(problem, tiling, int(start), rows)
         compute.append(cache[rows][0])
         blobs.append(
             memory.cycles(1, math.ceil(blob if rows == tiling.tile else whole * rows / tiling.tile))
@@ -135,12 +139,17 @@ def _pace(problem: Problem, tiling: Tiling) -> _Pace:
         lines, line = tiling.tile, problem.out_bytes(tiling.part)
     else:
         lines, line = tiling.part, problem.out_bytes(tiling.tile)
-    store = 0.0 if tiling.gather else memory.cycles(lines, line)
+    store = beside = 0.0
+    if not tiling.gather:
+        store = memory.cycles(lines, line)
+        beside = store + lines * memory.turn_cycles
     if tiling.stay == "columns":
         # Pieces of a moving item are not shorter than a small load takes.
         pieces = PIECE * tiling.inner if tiling.passes > 1 else 0
-        return _Pace(compute, part_cycles, [max(cycles, pieces) for cycles in blobs], store, idle)
-    return _Pace(compute, max(blobs), [part_cycles] * tiling.movers, store, idle)
+        return _Pace(
+            compute, part_cycles, [max(cycles, pieces) for cycles in blobs], store, beside, idle
+        )
+    return _Pace(compute, max(blobs), [part_cycles] * tiling.movers, store, beside, idle)
 
 
 def estimate(problem: Problem, tiling: Tiling) -> int:
@@ -168,7 +177,7 @@ def estimate(problem: Problem, tiling: Tiling) -> int:
         whole = [[cycles] * movers for cycles in of_panel]
 
     mean = sum(pace.compute) / len(pace.compute)
-    slow = 1 / max(0.2, 1 - pace.store / max(mean, 1.0))  # loads lose what stores take
+    slow = 1 / max(0.2, 1 - pace.beside / max(mean, 1.0))  # loads lose what stores take
     start = START + COMMAND_BYTES / problem.config.bus_bytes
     loaded = start + pace.move[0] + pace.stay
     now = loaded + ISSUE  # when the array has issued all so far

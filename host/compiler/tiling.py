@@ -57,10 +57,13 @@ class MemorySpeed:
         Reads and writes together.
     burst_bytes : int
         A row of a transfer that is shorter takes as long as one of so many bytes.
+    turn_cycles : float
+        What each row of a store takes from loads beside it, in addition to its own time.
     """
 
     bytes_per_cycle: float
     burst_bytes: int = GRANULE
+    turn_cycles: float = 0.0
 
     def cycles(self, rows: int, row_bytes: int) -> float:
         """Return what a transfer of ``rows`` rows takes."""
