@@ -22,6 +22,13 @@ _BATCH = 16
 """Bursts that HBM is given in one direction, if so many wait, before it is turned round."""
 
 
+_LULL = 16
+"""Cycles without a burst in the present direction after which HBM is turned round as well."""
+
+_RUN = 8
+"""Bursts that HBM is given of one requester, if so many wait, so that rows stay open."""
+
+
 def burst_layout(config: CardConfig) -> data.StructLayout:
     """Layout of an accepted burst: the request and the number of its requester."""
     return data.StructLayout({"request": request_layout(config), "requester": unsigned(2)})
@@ -42,7 +49,8 @@ def _next_of(m: Module, waiting: Value, last: Signal, name: str) -> Signal:
 
 
 class Arbiter(wiring.Component):
-    """Grants bursts round robin, with ``batch`` up to 16 in one direction while they last.
+    """Grants bursts round robin; with ``batch`` up to 16 in one direction, and of these up to 8 of
+    one requester, while they last.
 
     A write burst takes part only when all of its data are here, so a granted burst always
     finishes, whatever its requester does. Each requester has its own ring of write data.
@@ -109,25 +117,31 @@ class Arbiter(wiring.Component):
         room = Signal(4)
         granted = Signal()
 
-        # Those that wait for the present direction, until its batch is full; then the others.
+        # Those that wait for the present direction, until its batch is full or it has had none for
+        # a while; then the others.
         writes = Cat(port.request.payload.write for port in ports)
         writing = Signal()
         batch_left = Signal(range(_BATCH))
         along = Signal(4)
         against = Signal(4)
         candidates = Signal(4)
+        lull = Signal(range(_LULL + 1))  # cycles in which none waited for the present direction
+        turning = against.any() & ((batch_left == 0) | (lull == _LULL))
         m.d.comb += [
             along.eq(waiting & ~(writes ^ writing.replicate(4))),
             against.eq(waiting & (writes ^ writing.replicate(4))),
-            candidates.eq(waiting),
+            candidates.eq(Mux(self.batch, Mux(turning, against, along), waiting)),
         ]
-        with m.If(self.batch):
-            with m.If((batch_left != 0) & along.any()):
-                m.d.comb += candidates.eq(along)
-            with m.Elif(against.any()):
-                m.d.comb += candidates.eq(against)
+        with m.If(along.any()):
+            m.d.sync += lull.eq(0)
+        with m.Elif(lull != _LULL):
+            m.d.sync += lull.eq(lull + 1)
         chosen_last = Signal(2)
-        chosen = _next_of(m, candidates, chosen_last, "chosen")
+        turn = _next_of(m, candidates, chosen_last, "turn")
+        run_left = Signal(range(_RUN))
+        stays = self.batch & (run_left != 0) & candidates.bit_select(chosen_last, 1)
+        chosen = Signal(2)
+        m.d.comb += chosen.eq(Mux(stays, chosen_last, turn))
         gather_last = Signal(2)
         gather = _next_of(m, room, gather_last, "gather")
 
@@ -174,7 +188,7 @@ class Arbiter(wiring.Component):
                 m.d.comb += ring_read.addr.eq(Cat(get[:place_bits], self.pop_requester))
 
         m.d.comb += [
-            self.burst.valid.eq(waiting.any()),
+            self.burst.valid.eq(candidates.any()),
             self.burst.payload.requester.eq(chosen),
             granted.eq(self.burst.valid & self.burst.ready),
             ring_write.en.eq(room.any() & ~self.flush),
@@ -184,6 +198,7 @@ class Arbiter(wiring.Component):
         with m.If(granted):
             write = self.burst.payload.request.write
             m.d.sync += [chosen_last.eq(chosen), writing.eq(write)]
+            m.d.sync += run_left.eq(Mux(stays, run_left - 1, _RUN - 1))
             with m.If(write != writing):
                 m.d.sync += batch_left.eq(_BATCH - 1)
             with m.Elif(batch_left != 0):

@@ -8,11 +8,11 @@ import cocotb
 from .memory import Streams, begin
 
 PATTERNS = {
-    "read": ({"load0": False}, 0.85),
-    "write": ({"store": True}, 0.85),
-    "two_reads": ({"load0": False, "load1": False}, 0.8),
-    "copy": ({"load0": False, "store": True}, 0.6),
-    "mixed": ({"load0": False, "load1": False, "store": True}, 0.6),
+    "read": ({"load0": False}, 0.9),
+    "write": ({"store": True}, 0.9),
+    "two_reads": ({"load0": False, "load1": False}, 0.84),
+    "copy": ({"load0": False, "store": True}, 0.75),
+    "mixed": ({"load0": False, "load1": False, "store": True}, 0.68),
 }
 """Requesters that stream in order (True: writing), and the least share of the peak."""
 
