@@ -16,22 +16,33 @@ from ...rtl.isa import Opcode, Queue
 from .checks import aligned, looped, multiple, positive, semaphore_index
 from .encoding import Operand, Signal, Wait, decode, describe, encode
 from .matmul import matmul
+from .reformat import compress, expand, transpose
+from .rows import Rows, affine, columns, normalize, quantize, softmax
 from .vector import pool, vector
 
 __all__ = [
     "Operand",
+    "Rows",
     "Signal",
     "Wait",
+    "affine",
     "barrier",
+    "columns",
+    "compress",
     "decode",
     "describe",
     "encode",
     "end",
+    "expand",
     "load",
     "matmul",
+    "normalize",
     "pool",
+    "quantize",
     "semaphore",
+    "softmax",
     "store",
+    "transpose",
     "vector",
 ]
 

@@ -19,6 +19,8 @@ DEFAULT_QUEUES = {
     Opcode.STORE: Queue.STORE,
     Opcode.MATMUL: Queue.COMPUTE,
     Opcode.VECTOR: Queue.VECTOR,
+    Opcode.ROWS: Queue.VECTOR,
+    Opcode.REFORMAT: Queue.VECTOR,
 }
 
 ONE = 0x3F800000

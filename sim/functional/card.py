@@ -121,6 +121,7 @@ class FunctionalCard:
         self._counters = dict.fromkeys(COUNTERS, 0)
         self._job: Job | None = None
         self._pending: _Pending | None = None
+        self._dealt = 0
 
     def close(self) -> None:
         """Release the card's memory; the card is of no use afterwards."""
@@ -326,10 +327,13 @@ class FunctionalCard:
                 memory=self._memory,
                 scratchpad=self._scratchpad,
                 config=self.config,
+                dealt=self._dealt,
             )
         except Fault as fault:
             job.fail(fault.status, Unit(queue), running.index)
             return
+        if work.dealt is not None:
+            self._dealt = work.dealt
         engine = self._registers[Csr.COUNT_ENGINE]
         counted = work.issued if engine == ALL_ENGINES else work.issued[engine : engine + 1]
         self._counters[Csr.MAC_ACTIVE] += sum(counted)
@@ -391,6 +395,7 @@ class FunctionalCard:
         self._counters[Csr.CYCLES] = self.cycles - job.started
         failure = job.failure
         if failure is not None:
+            self._dealt = 0
             self._registers[Csr.ERROR] = failure.status.value | failure.unit << 8
             self._registers[Csr.ERROR_COMMAND] = failure.command
         self._registers[Csr.COMPLETED] = (self._registers[Csr.COMPLETED] + 1) & WORD

@@ -10,7 +10,7 @@ before the command can go on any further.
 3. A bit of a field called ``reserved...`` is set, in the header (of every command, with the
    references that are not enabled) or in the opcode's body; ``pong_outer`` has a bit that stands
    for no operand; a SEMAPHORE command's index is not a semaphore's: BAD_FORMAT.
-4. LOAD, STORE, MATMUL and VECTOR: ``inner`` or ``outer`` is zero: BAD_LENGTH.
+4. All but control commands: ``inner`` or ``outer`` is zero: BAD_LENGTH.
 5. END: ``completion`` is not a multiple of 16: BAD_ALIGNMENT; outside card memory: BAD_ADDRESS.
 
 Operands that an opcode does not use are ignored. So are the bounds, waits, signals and operands of
@@ -52,6 +52,8 @@ VECTOR
     BAD_ALIGNMENT: an address that is used, or a stride, that is not a multiple of 16. BAD_SCALE: a
     scale that is used and zero, subnormal, infinite or NaN. BAD_ADDRESS: a granule read or written
     is outside the scratchpad.
+ROWS, REFORMAT
+    See `rows` and `reformat`.
 
 Where an iteration has several faults, or several units fail at a time, the RTL may report another
 of them. What a failed job leaves in card memory and in the scratchpad, apart from its completion
@@ -68,6 +70,7 @@ from ...rtl.isa import (
     INPUT_FORMATS,
     MAX_ANCHOR,
     MIN_ANCHOR,
+    OUTPUT_FORMATS,
     SEMAPHORES,
     BarrierBody,
     Command,
@@ -80,6 +83,8 @@ from ...rtl.isa import (
     Mode,
     Opcode,
     Queue,
+    ReformatBody,
+    RowsBody,
     SemaphoreBody,
     Status,
     TransferBody,
@@ -100,8 +105,11 @@ __all__ = [
     "check_transfer",
     "check_vector",
     "columns_spans",
+    "is_normal",
     "matmul_mode",
+    "misaligned",
     "nested_spans",
+    "refuse",
     "steps_span",
 ]
 
@@ -110,6 +118,8 @@ BODIES: dict[Opcode, Any] = {
     Opcode.STORE: TransferBody,
     Opcode.MATMUL: MatmulBody,
     Opcode.VECTOR: VectorBody,
+    Opcode.ROWS: RowsBody,
+    Opcode.REFORMAT: ReformatBody,
     Opcode.SEMAPHORE: SemaphoreBody,
     Opcode.BARRIER: BarrierBody,
     Opcode.END: EndBody,
@@ -121,6 +131,8 @@ QUEUES: dict[Opcode, tuple[Queue, ...]] = {
     Opcode.STORE: (Queue.STORE,),
     Opcode.MATMUL: (Queue.COMPUTE,),
     Opcode.VECTOR: (Queue.VECTOR,),
+    Opcode.ROWS: (Queue.VECTOR,),
+    Opcode.REFORMAT: (Queue.VECTOR,),
 }
 """The queues that each opcode may name."""
 
@@ -128,6 +140,8 @@ SIZES = {fmt: max(1, bits // 8) for fmt, bits in BITS.items()}
 """Bytes of a number; two INT4 numbers share one."""
 
 INTEGERS = {Format.INT4, Format.INT8}
+
+MATMUL_FLAGS = sum(flag.value for flag in MatmulFlag)
 
 PAIRS = (VectorOp.ADD.value, VectorOp.MULTIPLY.value)
 """Operations of VECTOR with two inputs."""
@@ -143,12 +157,14 @@ class Fault(Exception):
         self.status = status
 
 
-def _refuse(condition: bool, status: Status) -> None:
+def refuse(condition: bool, status: Status) -> None:
+    """Raise `Fault` if a condition holds."""
     if condition:
         raise Fault(status)
 
 
-def _misaligned(values: Iterable[int], size: int) -> bool:
+def misaligned(values: Iterable[int], size: int) -> bool:
+    """Return whether any value is not a multiple of ``size``."""
     return any(value % size for value in values)
 
 
@@ -165,7 +181,7 @@ def check_span(base: int, span: tuple[int, int], length: int, size: int) -> None
     are all inside ``size``, at most 2^31 bytes, never wraps.
     """
     low, high = span
-    _refuse(base + low < 0 or base + high + length > size, Status.BAD_ADDRESS)
+    refuse(base + low < 0 or base + high + length > size, Status.BAD_ADDRESS)
 
 
 def check_command(raw: int, command: Fields, config: CardConfig) -> tuple[Opcode, Fields]:
@@ -186,29 +202,29 @@ def check_command(raw: int, command: Fields, config: CardConfig) -> tuple[Opcode
         opcode = Opcode(command["opcode"])
     except ValueError:
         raise Fault(Status.BAD_OPCODE) from None
-    _refuse(command["queue"] not in QUEUES.get(opcode, (0,)), Status.BAD_OPCODE)
-    _refuse(command["version"] != ABI_VERSION, Status.BAD_VERSION)
+    refuse(command["queue"] not in QUEUES.get(opcode, (0,)), Status.BAD_OPCODE)
+    refuse(command["version"] != ABI_VERSION, Status.BAD_VERSION)
     layout = BODIES[opcode]
     body = unpack(layout, command["body"])
     reserved = raw & reserved_mask(Command) or command["body"] & reserved_mask(layout)
-    _refuse(bool(reserved) or command["pong_outer"] > 7, Status.BAD_FORMAT)
+    refuse(bool(reserved) or command["pong_outer"] > 7, Status.BAD_FORMAT)
     if opcode is Opcode.SEMAPHORE:
-        _refuse(body["index"] >= SEMAPHORES, Status.BAD_FORMAT)
+        refuse(body["index"] >= SEMAPHORES, Status.BAD_FORMAT)
     if opcode in QUEUES:
-        _refuse(command["inner"] == 0 or command["outer"] == 0, Status.BAD_LENGTH)
+        refuse(command["inner"] == 0 or command["outer"] == 0, Status.BAD_LENGTH)
     if opcode is Opcode.END:
-        _refuse(_misaligned([body["completion"]], GRANULE), Status.BAD_ALIGNMENT)
+        refuse(misaligned([body["completion"]], GRANULE), Status.BAD_ALIGNMENT)
         check_span(body["completion"], (0, 0), GRANULE, config.memory_bytes)
     return opcode, body
 
 
 def check_transfer(body: Fields, operand: Sequence[int], config: CardConfig) -> None:
     """Make the checks of one iteration of LOAD or STORE; raise `Fault`."""
-    _refuse(0 in (body["x_bytes"], body["y"], body["z"]), Status.BAD_LENGTH)
+    refuse(0 in (body["x_bytes"], body["y"], body["z"]), Status.BAD_LENGTH)
     memory = (body["memory_y_stride"], body["memory_z_stride"])
     scratchpad = (body["scratchpad_y_stride"], body["scratchpad_z_stride"])
     values = (body["x_bytes"], *operand[:2], *memory, *scratchpad)
-    _refuse(_misaligned(values, GRANULE), Status.BAD_ALIGNMENT)
+    refuse(misaligned(values, GRANULE), Status.BAD_ALIGNMENT)
     sides = ((memory, config.memory_bytes), (scratchpad, config.scratchpad_bytes))
     for base, ((y_stride, z_stride), size) in zip(operand, sides, strict=False):
         span = steps_span((body["y"], y_stride), (body["z"], z_stride))
@@ -227,27 +243,31 @@ def check_matmul(body: Fields, operand: Sequence[int], config: CardConfig) -> No
     """Make the checks of one iteration of MATMUL that need nothing of the blob; raise `Fault`."""
     mode = matmul_mode(body)
     scaled = bool(body["flags"] & MatmulFlag.BLOCK_SCALE.value)
-    _refuse(_bad_length(body, config, wide=scaled and mode is Mode.INT4), Status.BAD_LENGTH)
+    refuse(_bad_length(body, config, wide=scaled and mode is Mode.INT4), Status.BAD_LENGTH)
 
     known = mode is not None
-    for name, kind in (("out_format", Format), ("encoding", Encoding), ("function", Function)):
+    for name, kind in (
+        ("out_format", OUTPUT_FORMATS),
+        ("encoding", Encoding),
+        ("function", Function),
+    ):
         known &= body[name] in [member.value for member in kind]
-    known &= not body["flags"] & ~MatmulFlag.BLOCK_SCALE.value
-    _refuse(not known, Status.BAD_FORMAT)
+    known &= not body["flags"] & ~MATMUL_FLAGS
+    refuse(not known, Status.BAD_FORMAT)
     in_format, out_format = Format(body["in_format"]), Format(body["out_format"])
     integers = {in_format, Format(body["stream_format"])} <= INTEGERS
-    _refuse(out_format is Format.INT32 and (scaled or not integers), Status.BAD_FORMAT)
+    refuse(out_format is Format.INT32 and (scaled or not integers), Status.BAD_FORMAT)
     anchors = range(MIN_ANCHOR, MAX_ANCHOR + 1) if mode is Mode.BF16 else range(1)
-    _refuse(body["anchor"] not in anchors, Status.BAD_FORMAT)
+    refuse(body["anchor"] not in anchors, Status.BAD_FORMAT)
     odd = body["n_inner"] % 2 and body["n_inner"] < body["n"]
-    _refuse(out_format is Format.INT4 and bool(odd), Status.BAD_FORMAT)
+    refuse(out_format is Format.INT4 and bool(odd), Status.BAD_FORMAT)
 
     blob, x, out = operand
     x_steps = [body[f"x_{name}_stride"] for name in ("run", "run_outer", "inner", "outer")]
     out_steps = [body[f"out_{name}_stride"] for name in ("inner", "outer")]
-    _refuse(_misaligned([blob], GRANULE), Status.BAD_ALIGNMENT)
-    _refuse(_misaligned([x, body["run_bytes"], *x_steps], SIZES[in_format]), Status.BAD_ALIGNMENT)
-    _refuse(_misaligned([out, *out_steps], SIZES[out_format]), Status.BAD_ALIGNMENT)
+    refuse(misaligned([blob], GRANULE), Status.BAD_ALIGNMENT)
+    refuse(misaligned([x, body["run_bytes"], *x_steps], SIZES[in_format]), Status.BAD_ALIGNMENT)
+    refuse(misaligned([out, *out_steps], SIZES[out_format]), Status.BAD_ALIGNMENT)
 
     slices = -(-body["k"] // body["slice"])
     check_span(blob, (0, 0), slices * body["entries"] * GRANULE, config.scratchpad_bytes)
@@ -307,15 +327,15 @@ def check_vector(body: Fields, operand: Sequence[int], config: CardConfig) -> No
     granules, out_y, out_x = body["granules"], body["out_y"], body["out_x"]
     kernel_y, kernel_x, op = body["kernel_y"], body["kernel_x"], body["op"]
     pair = op in PAIRS
-    _refuse(0 in (granules, out_y, out_x, kernel_y, kernel_x), Status.BAD_LENGTH)
-    _refuse(pair and (kernel_y, kernel_x) != (1, 1), Status.BAD_LENGTH)
+    refuse(0 in (granules, out_y, out_x, kernel_y, kernel_x), Status.BAD_LENGTH)
+    refuse(pair and (kernel_y, kernel_x) != (1, 1), Status.BAD_LENGTH)
     known = op in [member.value for member in VectorOp]
-    _refuse(not known or body["in_format"] != Format.INT8.value, Status.BAD_FORMAT)
+    refuse(not known or body["in_format"] != Format.INT8.value, Status.BAD_FORMAT)
     strides = [value for name, value in body.items() if name.endswith("_stride")]
     used = operand if pair else operand[1:]
-    _refuse(_misaligned([*used, *strides], GRANULE), Status.BAD_ALIGNMENT)
-    _refuse(op != VectorOp.MAX.value and not _is_normal(body["a_scale"]), Status.BAD_SCALE)
-    _refuse(op == VectorOp.ADD.value and not _is_normal(body["b_scale"]), Status.BAD_SCALE)
+    refuse(misaligned([*used, *strides], GRANULE), Status.BAD_ALIGNMENT)
+    refuse(op != VectorOp.MAX.value and not is_normal(body["a_scale"]), Status.BAD_SCALE)
+    refuse(op == VectorOp.ADD.value and not is_normal(body["b_scale"]), Status.BAD_SCALE)
 
     y, x = (out_y, body["in_y_stride"]), (out_x, body["in_x_stride"])
     kernel = (kernel_y, body["in_ky_stride"]), (kernel_x, body["in_kx_stride"])
@@ -329,6 +349,6 @@ def check_vector(body: Fields, operand: Sequence[int], config: CardConfig) -> No
         check_span(operand[0], steps_span(*second), length, config.scratchpad_bytes)
 
 
-def _is_normal(scale: int) -> bool:
+def is_normal(scale: int) -> bool:
     """Return whether FP32 bits are those of a normal number."""
     return 0 < (scale >> 23 & 0xFF) < 0xFF

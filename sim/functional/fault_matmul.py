@@ -3,11 +3,22 @@
 import numpy as np
 
 from ...rtl.config import GRANULE, MAX_K, RELEASE_WORDS
-from ...rtl.isa import ENTRIES, MIN_ANCHOR, Encoding, Format, Mode, Opcode, Status
+from ...rtl.isa import (
+    ENTRIES,
+    MIN_ANCHOR,
+    Encoding,
+    Format,
+    MatmulFlag,
+    Mode,
+    Opcode,
+    Status,
+)
 from .checks import matmul_mode
 from .fault_target import FAR, Kind, Target
 
 __all__ = ["MATMUL_KINDS"]
+
+SCALED = MatmulFlag.BLOCK_SCALE.value
 
 
 def _long(t: Target) -> Status | None:
@@ -42,7 +53,7 @@ def _many_entries(t: Target) -> Status | None:
     """More partial sums than there is memory for."""
     if t.opcode is not Opcode.MATMUL or t.body["slice"] >= t.body["k"]:
         return None
-    wide = t.body["flags"] and matmul_mode(t.body) is Mode.INT4
+    wide = t.body["flags"] & SCALED and matmul_mode(t.body) is Mode.INT4
     most = t.config.rows * (t.config.partial_rows // (2 if wide else 1))
     t.body["entries"] = t.choose(most + 1, 2 * most + 1, 65535)
     return Status.BAD_LENGTH
@@ -55,7 +66,7 @@ def _pair(t: Target) -> Status | None:
     kinds = [Format.FP16.value, Format.BF16.value]
     if t.body["in_format"] in kinds:
         t.body["stream_format"] = sum(kinds) - t.body["in_format"]
-    elif matmul_mode(t.body) in (Mode.FP16, Mode.BF16) or t.body["flags"]:
+    elif matmul_mode(t.body) in (Mode.FP16, Mode.BF16) or t.body["flags"] & SCALED:
         t.body["out_format"] = Format.INT32.value
     else:
         t.body["anchor"] = t.choose(-1, 1, MIN_ANCHOR)

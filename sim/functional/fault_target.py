@@ -7,10 +7,12 @@ import numpy as np
 import numpy.typing as npt
 
 from ...rtl.config import GRANULE, CardConfig
-from ...rtl.isa import BITS, Command, DirectoryEntry, Format, Opcode, Status
+from ...rtl.isa import BITS, Command, DirectoryEntry, Format, Opcode, ReformatOp, Status
 from .checks import BODIES, PAIRS
 from .decode import dtype, pack, unpack
 from .random_jobs import RandomJob
+from .reformat import INDEX_UNITS
+from .rows import SCALE_BYTES, has_table, writes_scale
 
 __all__ = ["FAR", "Kind", "Target"]
 
@@ -37,13 +39,27 @@ class Target:
         raw = bytearray(pack(Command, {**self.header, "body": body}))
         self.job.commands[self.index] = bytes(raw)
 
+    def operands(self) -> dict[int, int]:
+        """Return to how many bytes the operands that are used are aligned."""
+        used: tuple[int, ...] = (0, 1)
+        if self.opcode is Opcode.MATMUL:
+            return {0: GRANULE} | {
+                number: max(1, self.bits(name) // 8) for number, name in ((1, "in"), (2, "out"))
+            }
+        if self.opcode is Opcode.VECTOR:
+            used = (0, 1, 2) if self.body["op"] in PAIRS else (1, 2)
+        if self.opcode is Opcode.ROWS:
+            beside = {0: GRANULE} if has_table(self.body) else {}
+            beside |= {0: SCALE_BYTES} if writes_scale(self.body) else {}
+            return {1: GRANULE, 2: GRANULE} | beside
+        if self.opcode is Opcode.REFORMAT:
+            index = INDEX_UNITS.get(ReformatOp(self.body["op"]))
+            return {1: GRANULE, 2: GRANULE} | ({} if index is None else {0: index})
+        return dict.fromkeys(used, GRANULE)
+
     def operand(self) -> int:
         """Choose an operand that is used."""
-        if self.opcode is Opcode.MATMUL:
-            return int(self.choose(0, 1, 2))
-        if self.opcode is Opcode.VECTOR:
-            return int(self.choose(*((0, 1, 2) if self.body["op"] in PAIRS else (1, 2))))
-        return int(self.choose(0, 1))
+        return int(self.choose(*self.operands()))
 
     def blob(self) -> npt.NDArray[np.uint8]:
         """Return the MATMUL's first blob, to be changed."""

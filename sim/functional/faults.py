@@ -13,6 +13,8 @@ from ...rtl.isa import (
     Format,
     Opcode,
     Queue,
+    ReformatOp,
+    RowsOp,
     Status,
     Unit,
     VectorOp,
@@ -21,6 +23,9 @@ from .checks import BODIES, PAIRS, QUEUES
 from .fault_matmul import MATMUL_KINDS
 from .fault_target import FAR, Kind, Target
 from .random_jobs import RandomJob
+from .random_operands import WORD
+from .reformat import FORMATS
+from .rows import FLAGS, IN_FORMATS, OUT_FORMATS, scales_of, writes_scale
 
 __all__ = ["KINDS", "Fault", "inject"]
 
@@ -51,7 +56,7 @@ def _queue(t: Target) -> Status:
 
 
 def _version(t: Target) -> Status:
-    t.header["version"] = t.choose(0, 1, 3, 129, 255)
+    t.header["version"] = t.choose(0, 1, 2, 4, 131, 255)
     return Status.BAD_VERSION
 
 
@@ -95,6 +100,8 @@ def _zero(t: Target) -> Status | None:
         Opcode.STORE: ("x_bytes", "y", "z"),
         Opcode.MATMUL: ("k", "n", "n_inner", "entries", "run_bytes", "runs_inner", "slice"),
         Opcode.VECTOR: ("granules", "out_y", "out_x", "kernel_y", "kernel_x"),
+        Opcode.ROWS: ("length", "y", "z"),
+        Opcode.REFORMAT: ("rows", "length", "batch"),
     }
     if t.opcode not in names:
         return None
@@ -107,6 +114,26 @@ def _format(t: Target) -> Status | None:
         name, values = t.choose(("in_format", (1, 2, 3, 4, 255)), ("op", (4, 7, 132, 255)))
         t.body[name] = t.choose(*values)
         return Status.BAD_FORMAT
+    if t.opcode is Opcode.ROWS:
+        unknown = [1 << bit for bit in range(8) if not FLAGS[RowsOp(t.body["op"])] >> bit & 1]
+        numbers = [
+            tuple(sorted({*range(10), 131} - {fmt.value for fmt in formats}))
+            for formats in (IN_FORMATS, OUT_FORMATS)
+        ]
+        name, values = t.choose(
+            ("op", (4, 5, 128, 255)),
+            ("flags", tuple(t.body["flags"] | bit for bit in unknown)),
+            ("in_format", numbers[0]),
+            ("out_format", numbers[1]),
+        )
+        t.body[name] = t.choose(*values)
+        return Status.BAD_FORMAT
+    if t.opcode is Opcode.REFORMAT:
+        known = {fmt.value for fmt in FORMATS[ReformatOp(t.body["op"])]}
+        unknown = sorted(set(range(12)) - known)
+        name, values = t.choose(("in_format", (*unknown, 128, 255)), ("op", (3, 4, 128, 255)))
+        t.body[name] = t.choose(*values)
+        return Status.BAD_FORMAT
     if t.opcode is not Opcode.MATMUL:
         return None
     no_inputs = (Format.INT32.value, Format.FP32.value, 8, 131)
@@ -116,7 +143,7 @@ def _format(t: Target) -> Status | None:
         "out_format": t.choose(8, 9, 131),
         "encoding": t.choose(5, 6, 133),
         "function": t.choose(2, 128, 255),
-        "flags": t.body["flags"] | t.choose(2, 4, 128),
+        "flags": t.body["flags"] | t.choose(4, 8, 128),
         "anchor": t.choose(MIN_ANCHOR - 1, MAX_ANCHOR + 1, -(1 << 15), (1 << 15) - 1),
     }
     name = t.choose(*changes)
@@ -127,9 +154,8 @@ def _format(t: Target) -> Status | None:
 def _misaligned_base(t: Target) -> Status | None:
     if t.opcode not in QUEUES:
         return None
-    base, unit = t.operand(), GRANULE
-    if t.opcode is Opcode.MATMUL and base:
-        unit = max(1, t.bits("in" if base == 1 else "out") // 8)
+    base = t.operand()
+    unit = t.operands()[base]
     if unit == 1:
         return None
     t.header["operand"][base]["base"] += int(t.rng.integers(1, unit))
@@ -144,7 +170,11 @@ def _misaligned_field(t: Target) -> Status | None:
         names.append("x_bytes")
     name, unit = t.choose(*names), GRANULE
     if t.opcode is Opcode.MATMUL:
-        unit = max(1, t.bits("in" if name.startswith("x") else "out") // 8)
+        unit = t.operands()[1 if name.startswith("x") else 2]
+    if t.opcode is Opcode.REFORMAT and name.startswith("index"):
+        unit = t.operands().get(0, 1)
+    if t.opcode is Opcode.ROWS and name.startswith("scale"):
+        unit = t.operands()[0] if writes_scale(t.body) else 1
     if unit == 1:
         return None
     t.body[name] += int(t.rng.integers(1, unit))
@@ -185,12 +215,20 @@ def _far_field(t: Target) -> Status | None:
             "kernel_y": ("in_ky",),
             "kernel_x": ("in_kx",),
         },
+        Opcode.ROWS: {},
+        Opcode.REFORMAT: {"rows": ("in",), "batch": ("in_batch", "out_batch")},
     }
     names = known.get(t.opcode)
     if names is None:
         return None
     if t.opcode is Opcode.VECTOR and t.body["op"] in PAIRS:
         names = {"out_y": ("in_y", "in_ky", "out_y"), "out_x": ("in_x", "in_kx", "out_x")}
+    if t.opcode is Opcode.ROWS:
+        sides = ("in", "out", "scale") if writes_scale(t.body) else ("in", "out")
+        names = {axis: tuple(f"{side}_{axis}" for side in sides) for axis in "yz"}
+    if t.opcode is Opcode.REFORMAT:
+        transposed = t.body["op"] == ReformatOp.TRANSPOSE.value
+        names |= {"length": ("out",)} if transposed else {"rows": ("in", "out", "index")}
     name = t.choose(*names)
     if t.body[name] == 1:
         return None
@@ -205,12 +243,23 @@ def _kernel_of_pair(t: Target) -> Status | None:
     return Status.BAD_LENGTH
 
 
+NO_SCALES = (0, 1, 0x7FFFFF, 1 << 31, 0x807FFFFF, 0x7F800000, 0xFF800000, 0x7FC00000, WORD)
+"""FP32 numbers that are not normal."""
+
+
 def _vector_scale(t: Target) -> Status | None:
     if t.opcode is not Opcode.VECTOR or t.body["op"] == VectorOp.MAX.value:
         return None
     adds = t.body["op"] == VectorOp.ADD.value
-    bad = (0, 1, 0x7FFFFF, 1 << 31, 0x807FFFFF, 0x7F800000, 0xFF800000, 0x7FC00000, 0xFFFFFFFF)
-    t.body[t.choose("a_scale", "b_scale") if adds else "a_scale"] = t.choose(*bad)
+    t.body[t.choose("a_scale", "b_scale") if adds else "a_scale"] = t.choose(*NO_SCALES)
+    return Status.BAD_SCALE
+
+
+def _rows_scale(t: Target) -> Status | None:
+    if t.opcode is not Opcode.ROWS:
+        return None
+    name, positive = t.choose(*scales_of(t.body))
+    t.body[name] = t.choose(*NO_SCALES, *([t.body[name] | 1 << 31] if positive else []))
     return Status.BAD_SCALE
 
 
@@ -245,6 +294,7 @@ UNIT_KINDS: tuple[Kind, ...] = (
     _far_field,
     _kernel_of_pair,
     _vector_scale,
+    _rows_scale,
     *MATMUL_KINDS,
 )
 KINDS = tuple(kind.__name__.removeprefix("_") for kind in SEQUENCER_KINDS + UNIT_KINDS)

@@ -55,8 +55,20 @@ NORMAL = 0x7F800000
 """The exponent of an FP32 number."""
 
 
-def matmul(body: Fields, operand: Sequence[int], scratchpad: Bytes, config: CardConfig) -> Work:
+def matmul(
+    body: Fields,
+    operand: Sequence[int],
+    scratchpad: Bytes,
+    config: CardConfig,
+    *,
+    dealt: int = 0,
+) -> Work:
     """Execute an iteration that has passed `check_matmul`.
+
+    Parameters
+    ----------
+    dealt : int
+        Engine behind that of the last row of the iteration before.
 
     Raises
     ------
@@ -74,7 +86,10 @@ def matmul(body: Fields, operand: Sequence[int], scratchpad: Bytes, config: Card
     count = slices * body["entries"]
     directory = scratchpad[blob : blob + count * GRANULE].view(dtype(DirectoryEntry))
     directory = directory.reshape(slices, body["entries"])
-    issued, busy = _issued(directory["count"].astype(np.int64), body, mode, config)
+    first = dealt if body["flags"] & MatmulFlag.DEAL_ON.value else 0
+    issued, busy = _issued(directory["count"].astype(np.int64), body, mode, config, first)
+    blocks = -(-n // (config.cols * LANES[mode]))
+    after = (first + blocks * body["entries"]) % config.rows
     used = directory["count"] != 0
     rows = used[-1]  # a row is empty in all slices, or in none
     starts = (blob + GRANULE * directory["stream"].astype(np.int64)) & 0xFFFFFFFF
@@ -92,7 +107,7 @@ def matmul(body: Fields, operand: Sequence[int], scratchpad: Bytes, config: Card
         for s in range(slices)
     ]
     if not rows.any():
-        return Work(issued=issued, busy=busy)
+        return Work(issued=issued, busy=busy, dealt=after)
 
     # Everything is read before anything is written.
     entries = directory[:, rows]
@@ -108,7 +123,7 @@ def matmul(body: Fields, operand: Sequence[int], scratchpad: Bytes, config: Card
     for part in parts:
         raised |= int(np.bitwise_or.reduce(part.flags, axis=None))
     flags = sum(int(flag) for bit, flag in FLAGS.items() if raised & bit)
-    return Work(issued=issued, busy=busy, flags=flags)
+    return Work(issued=issued, busy=busy, flags=flags, dealt=after)
 
 
 def _resident(
@@ -155,14 +170,17 @@ def _multiply(
 
 
 def _issued(
-    counts: npt.NDArray[np.int64], body: Fields, mode: Mode, config: CardConfig
+    counts: npt.NDArray[np.int64], body: Fields, mode: Mode, config: CardConfig, engine: int
 ) -> tuple[tuple[int, ...], int]:
-    """Return how many entries each engine issues, and the cycles that the slowest one is busy."""
+    """Return how many entries each engine issues, and the cycles that the slowest one is busy.
+
+    ``engine`` has the first row.
+    """
     rows, entries = config.rows, body["entries"]
     lanes = LANES[mode]
     blocks = -(-body["n"] // (config.cols * lanes))
     # How many blocks deal their first row to each engine.
-    first = np.bincount(np.arange(blocks) * entries % rows, minlength=rows)
+    first = np.bincount((engine + np.arange(blocks) * entries) % rows, minlength=rows)
     shortest = config.min_visit * (2 if mode is Mode.INT4 else 1)
     results = []
     for cost in (counts, np.maximum(counts, shortest) * (counts > 0)):

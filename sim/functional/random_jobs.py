@@ -4,23 +4,20 @@ Each operation of a job loads what it reads, works, and stores what it wrote; it
 and its store run ahead of each other through loops, two buffers and semaphores.
 """
 
-from typing import Any
-
 import numpy as np
 
-from ...rtl.config import GRANULE
-from ...rtl.isa import DirectoryEntry, Format, Opcode
+from ...rtl.isa import Opcode
 from .assemble import command, operand, semaphore
-from .checks import SIZES
-from .decode import dtype
-from .random_operands import WORD, aligned
-from .random_transfers import LOADS, RandomJob, RandomTransfers
+from .random_operands import aligned
+from .random_rows import RandomRows
+from .random_tiles import Tile
+from .random_transfers import LOADS, RandomJob
 
 __all__ = ["RandomJob", "RandomJobs"]
 
 
-class RandomJobs(RandomTransfers):
-    """Makes random jobs; parameters are those of `RandomTransfers`."""
+class RandomJobs(RandomRows):
+    """Makes random jobs; parameters are those of `random_transfers.RandomTransfers`."""
 
     def job(self, operations: int, *, whole: bool = False, source: int = -1) -> RandomJob:
         """Return a job of so many operations.
@@ -48,8 +45,16 @@ class RandomJobs(RandomTransfers):
         for _ in range(operations):
             if self._chance(0.2):
                 self._barrier()
-            kinds = (self._matmul, self._copy, self._relay, self._vector)
-            kinds[self.rng.choice(4, p=[0.6, 0.15, 0.1, 0.15])]()
+            kinds = (
+                self._matmul,
+                self._matmuls,
+                self._copy,
+                self._relay,
+                self._vector,
+                self._rows,
+                self._reformat,
+            )
+            kinds[self.rng.choice(7, p=[0.3, 0.15, 0.1, 0.05, 0.1, 0.15, 0.15])]()
         if whole:
             job.commands += [command(Opcode.BARRIER)]
             job.dump = self._memory(size)
@@ -67,44 +72,14 @@ class RandomJobs(RandomTransfers):
         blobs = outer if blob_outer else 1
 
         while True:
-            product = self._product()
-            window = self._window(product)
-            if window is None:
+            tile = self._tile(self._product(), blobs)
+            if tile is None:
                 continue
-            strides, x_start, x_bytes = window
-            fields = product.fields | strides
-            used = self._entries(fields["entries"])
-            raws = [self._blob(used, product) for _ in range(blobs)]
-            blob_bytes = max(len(raw) for raw in raws)
-            columns = min(fields["n_inner"], fields["n"])
-            counts = [int(used.sum()), columns, -(-fields["n"] // fields["n_inner"])]
-            size = SIZES[product.target]
-            if product.target is Format.INT4:  # pairs of columns
-                counts[1], size = (columns + 1) // 2, 2
-            steps, out_start, tile_bytes = self._box(counts, size, size)
+            blob_bytes, x_bytes, tile_bytes = tile.blob_bytes, tile.x_bytes, tile.out_bytes
             out_bytes = tile_bytes * (inner if out_outer else 1)
             buffers = 2 * (x_bytes + blob_bytes + out_bytes)
-            if max(tile_bytes, blob_bytes) <= self.largest and (
-                buffers <= config.scratchpad_bytes // 2
-            ):
+            if buffers <= config.scratchpad_bytes // 2:
                 break
-        shape = len(product.lengths), len(used)
-        for raw in raws:
-            offsets = np.zeros(len(used), np.int64)
-            offsets[used] = rng.permutation(counts[0]) * steps[0]
-            directory = raw[: shape[0] * shape[1] * GRANULE].view(dtype(DirectoryEntry))
-            directory.reshape(shape)["out_offset"][-1] = offsets & WORD
-        clamp = sorted(rng.integers(-128, 128, 2).tolist())
-        body: dict[str, Any] = {
-            **fields,
-            "out_inner_stride": steps[1] // (2 if product.target is Format.INT4 else 1),
-            "out_outer_stride": steps[2],
-            "function": int(rng.integers(2)),
-            "zero_point": int(rng.integers(-128, 128)),
-            "clamp_low": clamp[0] if self._chance(0.5) else -128,
-            "clamp_high": clamp[1] if self._chance(0.5) else 127,
-            "parameter": rng.integers(0, 1 << 32, 3).tolist(),
-        }
 
         place = self._room(buffers, 7)
         x_at, out_at = place + 2 * blob_bytes, place + 2 * (blob_bytes + x_bytes)
@@ -127,11 +102,11 @@ class RandomJobs(RandomTransfers):
             transfer, span, start = self._shape(nbytes)
             span = aligned(span)
             if name == "x":
-                memory = self._data(self._resident(span * times, product))
+                memory = self._data(self._resident(span * times, tile.product))
             else:
                 transfer = {"x_bytes": nbytes, "y": 1, "z": 1}
                 span, start = nbytes, 0
-                padded = [np.pad(raw, (0, nbytes - len(raw))) for raw in raws]
+                padded = [np.pad(raw, (0, nbytes - len(raw))) for raw in tile.raws]
                 memory = self._data(np.concatenate(padded))
                 blob_memory = memory
             self._job.commands.append(
@@ -145,16 +120,18 @@ class RandomJobs(RandomTransfers):
                     signal=[semaphore(full)] * (outer if name == "blob" and not blob_outer else 1),
                 )
             )
-        self._job.blobs[len(self._job.commands)] = (blob_memory, np.tile(used, (shape[0], 1)))
+        self._job.blobs[len(self._job.commands)] = (blob_memory, tile.rows)
         self._job.commands.append(
             command(
                 Opcode.MATMUL,
-                body,
+                tile.body,
                 operands=[
                     operand(place, pong=blob_bytes if blob_outer else 0),
-                    operand(x_at + x_start, pong=x_bytes),
+                    operand(x_at + tile.x_start, pong=x_bytes),
                     operand(
-                        out_at + out_start, inner=tile_bytes if out_outer else 0, pong=out_bytes
+                        out_at + tile.out_start,
+                        inner=tile_bytes if out_outer else 0,
+                        pong=out_bytes,
                     ),
                 ],
                 inner=inner,
@@ -181,6 +158,61 @@ class RandomJobs(RandomTransfers):
                 signal=[semaphore(out_free)],
             )
         )
+
+    def _matmuls(self) -> None:
+        """Some products behind each other, of one tile each, most often with all operands there."""
+        tiles, count = [self._tile_like(None)], self._int(2, 5)
+        limit = self.config.scratchpad_bytes // 2
+        while len(tiles) < count:
+            tile = self._tile_like(tiles[-1] if self._chance(0.8) else None)
+            if sum(each.nbytes for each in (*tiles, tile)) > limit:
+                break
+            tiles.append(tile)
+        total = sum(each.nbytes for each in tiles)
+        place = self._room(total, 4)
+        ready = self._blank(place, total, 1)
+        full, go, done = (self._semaphore() for _ in range(3))
+        together = self._chance(0.7)
+        queue, commands = LOADS[self._int(0, 1)], self._job.commands
+        places: list[tuple[Tile, int, int]] = []  # with their blobs in the scratchpad and in memory
+        for number, tile in enumerate(tiles):
+            memory = self._data(tile.raws[0])
+            x_memory = self._data(self._resident(tile.x_bytes, tile.product))
+            places.append((tile, place, memory))
+            last = number == len(tiles) - 1
+            parts = (memory, 0, tile.blob_bytes), (x_memory, tile.blob_bytes, tile.x_bytes)
+            for part, (source, offset, nbytes) in enumerate(parts):
+                commands.append(
+                    command(
+                        Opcode.LOAD,
+                        {"x_bytes": nbytes, "y": 1, "z": 1},
+                        queue=queue,
+                        operands=[source, place + offset],
+                        wait=[] if number or part else [ready],
+                        signal=[semaphore(full), *([semaphore(go)] if last and part else [])],
+                    )
+                )
+            place += tile.nbytes
+        for number, (tile, place, memory) in enumerate(places):
+            out_at = place + tile.blob_bytes + tile.x_bytes
+            self._job.blobs[len(commands)] = (memory, tile.rows)
+            wait = [semaphore(full), semaphore(full)]
+            if together and not number:
+                wait.append(semaphore(go))
+            commands.append(
+                command(
+                    Opcode.MATMUL,
+                    tile.body,
+                    operands=[
+                        place,
+                        place + tile.blob_bytes + tile.x_start,
+                        out_at + tile.out_start,
+                    ],
+                    wait=self._shuffled(*wait),
+                    signal=[semaphore(done)],
+                )
+            )
+            commands.append(self._store(out_at, tile.out_bytes, 1, wait=[semaphore(done)]))
 
     def _shuffled(self, *references: dict[str, int]) -> list[dict[str, int]]:
         return [references[i] for i in self.rng.permutation(len(references)).tolist()]

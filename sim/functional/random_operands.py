@@ -67,7 +67,7 @@ class Product:
 
     @property
     def block_scale(self) -> bool:
-        return self.fields["flags"] == MatmulFlag.BLOCK_SCALE
+        return bool(self.fields["flags"] & MatmulFlag.BLOCK_SCALE)
 
     @property
     def lengths(self) -> list[int]:
@@ -154,7 +154,8 @@ class RandomOperands:
             "in_format": source,
             "out_format": self._one(targets),
             "encoding": self._one(list(Encoding)),
-            "flags": MatmulFlag.BLOCK_SCALE if block_scale else 0,
+            "flags": (MatmulFlag.BLOCK_SCALE if block_scale else 0)
+            | (MatmulFlag.DEAL_ON if self._chance(0.5) else 0),
             "anchor": min(max(anchor, MIN_ANCHOR), MAX_ANCHOR) if mode is Mode.BF16 else 0,
         }
         if fields["out_format"] is Format.INT4 and fields["n_inner"] < fields["n"]:

@@ -10,7 +10,8 @@ from ...rtl.config import GRANULE, CardConfig
 from ...rtl.isa import SEMAPHORES, Format, Opcode, Queue, VectorOp
 from .assemble import command, operand, semaphore
 from .checks import PAIRS, steps_span
-from .random_operands import RandomOperands, aligned
+from .random_operands import aligned
+from .random_tiles import RandomTiles
 
 __all__ = ["LOADS", "RandomJob", "RandomTransfers"]
 
@@ -32,7 +33,7 @@ class RandomJob:
     dump: int = -1
 
 
-class RandomTransfers(RandomOperands):
+class RandomTransfers(RandomTiles):
     """Makes a job's operations one by one: all but products.
 
     Parameters
@@ -115,11 +116,16 @@ class RandomTransfers(RandomOperands):
         for part in parts:
             self._job.commands.append(command(Opcode.SEMAPHORE, {"index": index, "value": part}))
 
-    def _blank(self, place: int, nbytes: int, readers: int) -> dict[str, int]:
-        """Fill a place of the scratchpad with noise; return what its ``readers`` wait for."""
+    def _blank(
+        self, place: int, nbytes: int, readers: int, source: int | None = None
+    ) -> dict[str, int]:
+        """Fill a place of the scratchpad with noise, or from ``source`` in memory.
+
+        Returns what its ``readers`` wait for.
+        """
         done = self._semaphore()
         body = {"x_bytes": aligned(nbytes), "y": 1, "z": 1}
-        source = self._noise(aligned(nbytes))
+        source = self._noise(aligned(nbytes)) if source is None else source
         signal = [semaphore(done)] * readers
         queue = LOADS[self._int(0, 1)]
         self._job.commands.append(

@@ -8,6 +8,8 @@ from ...rtl.config import GRANULE, CardConfig
 from ...rtl.isa import Opcode
 from .checks import check_matmul, check_transfer, check_vector
 from .matmul import matmul
+from .reformat import check_reformat, reformat
+from .rows import check_rows, rows
 from .vector import vector
 from .work import Bytes, Fields, Work, windows
 
@@ -25,8 +27,14 @@ def execute(
     memory: Bytes,
     scratchpad: Bytes,
     config: CardConfig,
+    dealt: int = 0,
 ) -> Work:
     """Check one iteration and execute it in place.
+
+    Parameters
+    ----------
+    dealt : int
+        Engine behind that of the last row of the MATMUL before.
 
     Raises
     ------
@@ -38,7 +46,13 @@ def execute(
         return _transfer(opcode, body, operand, memory, scratchpad, config)
     if opcode is Opcode.MATMUL:
         check_matmul(body, operand, config)
-        return matmul(body, operand, scratchpad, config)
+        return matmul(body, operand, scratchpad, config, dealt=dealt)
+    if opcode is Opcode.ROWS:
+        check_rows(body, operand, config)
+        return rows(body, operand, scratchpad, config)
+    if opcode is Opcode.REFORMAT:
+        check_reformat(body, operand, config)
+        return reformat(body, operand, scratchpad, config)
     check_vector(body, operand, config)
     return vector(body, operand, scratchpad, config)
 

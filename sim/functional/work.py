@@ -20,6 +20,7 @@ class Work:
     ``read`` and ``written`` are bytes on the card memory bus, in whole beats. ``issued`` is the
     number of stream entries that each engine issued. ``busy`` is the modelled number of cycles for
     which the unit itself has work, without access to card memory. ``flags`` are bits of `Flag`.
+    ``dealt`` is the engine behind that of a MATMUL's last row.
     """
 
     read: int = 0
@@ -27,6 +28,7 @@ class Work:
     issued: tuple[int, ...] = ()
     busy: int = 0
     flags: int = 0
+    dealt: int | None = None
 
 
 def windows(data: Bytes, length: int) -> npt.NDArray[np.uint8]:

@@ -24,8 +24,8 @@ ADD = add(1)
 
 REFUSED = [
     (bytes(128), Status.BAD_OPCODE),
-    (patched(LOAD, 0, 5), Status.BAD_OPCODE),
-    (patched(patched(LOAD, 0, 5), 1, 1), Status.BAD_OPCODE),
+    (patched(LOAD, 0, 7), Status.BAD_OPCODE),
+    (patched(patched(LOAD, 0, 7), 1, 1), Status.BAD_OPCODE),
     (patched(LOAD, 1, 1), Status.BAD_VERSION),
     (patched(LOAD, 2, 2), Status.BAD_OPCODE),
     (patched(patched(LOAD, 1, 0), 2, 9), Status.BAD_OPCODE),

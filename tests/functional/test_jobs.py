@@ -6,7 +6,17 @@ import numpy as np
 import pytest
 
 from deepseek.rtl.config import preset
-from deepseek.rtl.isa import Completion, Csr, Flag, Format, Opcode, Queue, Status, Unit
+from deepseek.rtl.isa import (
+    Completion,
+    Csr,
+    Flag,
+    Format,
+    MatmulFlag,
+    Opcode,
+    Queue,
+    Status,
+    Unit,
+)
 from deepseek.sim.functional.assemble import blob, command, operand, semaphore
 from deepseek.sim.functional.decode import unpack
 from deepseek.sim.functional.testing import (
@@ -254,3 +264,27 @@ def test_counters_of_one_engine():
         counts.append(host.card.csr_read(Csr.MAC_ACTIVE) // 32)
     dealt = np.bincount((np.arange(3)[:, np.newaxis] * 10 + np.arange(10)).ravel() % 4)
     assert counts == [30, *dealt.tolist(), 0]
+
+
+def test_rows_are_dealt_on():
+    """5 rows an iteration: from command to command, and anew after an error."""
+    raw = blob(np.ones((5, 16), np.int8), out_offset=np.arange(5) * 16)
+    body = {"k": 16, "n": 1, "n_inner": 1, "entries": 5, "run_bytes": 16, "runs_inner": 1}
+    body |= {"slice": 16, "out_format": Format.INT32}
+    operands = [0, len(raw), 0x400]
+    anew = command(Opcode.MATMUL, body, operands=operands)
+    on = command(Opcode.MATMUL, body | {"flags": MatmulFlag.DEAL_ON}, operands=operands, inner=2)
+    job = [copy(Opcode.LOAD, 0, 0, 512), command(Opcode.BARRIER)]
+    counts = []
+    for engine in range(4):
+        host = Host()
+        host.card.csr_write(Csr.COUNT_ENGINE, engine)
+        host.card.write_memory(0, raw + bytes([1]) * 16)
+        found = []
+        for commands in ([on], [on], [anew, on], [bytes(128)], [on]):
+            host.run(*job, *commands)
+            found.append(host.card.csr_read(Csr.MAC_ACTIVE) // 16)
+        counts.append(found)
+    # The first engine has the eleventh, the first after four rounds, and so on.
+    rounds = np.array(counts).T.tolist()
+    assert rounds == [[3, 3, 2, 2], [2, 2, 3, 3], [4, 4, 4, 3], [0, 0, 0, 0], [3, 3, 2, 2]]
