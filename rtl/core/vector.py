@@ -8,6 +8,8 @@ from ..config import CardConfig
 from ..isa import Opcode
 from .pool import PoolUnit
 from .ports import ReadPort, UnitPort, WritePort
+from .reformat import ReformatUnit
+from .rows import RowsUnit
 
 __all__ = ["VectorUnit"]
 
@@ -42,6 +44,8 @@ class VectorUnit(wiring.Component):
         m = Module()
         parts = {
             Opcode.VECTOR: PoolUnit(self.config),
+            Opcode.ROWS: RowsUnit(self.config),
+            Opcode.REFORMAT: ReformatUnit(self.config),
         }
         start, read, write = self.unit.start, self.read, self.write
         readies, dones = [], []
