@@ -80,7 +80,13 @@ class Opcode(enum.Enum, shape=unsigned(8)):
 
 
 class Queue(enum.IntEnum):
-    """The decoupled queues. Commands of one queue run in order; queues run side by side."""
+    """The decoupled queues. Commands of one queue start, and their iterations end, in order; queues
+    run side by side.
+
+    Iterations of MATMUL overlap, also of commands that follow each other: one that needs what an
+    earlier one writes, or writes where an earlier one reads or writes, waits for a semaphore that
+    the earlier one signals. Other queues start a command when the one before has ended.
+    """
 
     LOAD0 = 0
     LOAD1 = 1
@@ -251,6 +257,9 @@ class MatmulFlag(enum.IntFlag):
     """The sum of every slice of K is rounded to FP32 and multiplied by its own entry's scale; these
     are added in FP32, in ascending k, to the bias. Else slices are added exactly, before any
     rounding."""
+    DEAL_ON = 2
+    """Rows are dealt on from the MATMUL iteration before, of this or another command, and not anew
+    to the first engine: small numbers of rows keep all engines busy."""
 
 
 class Flag(enum.IntFlag):
@@ -338,8 +347,9 @@ class MatmulBody(data.Struct):
     K is worked through in *slices* of ``slice`` numbers; the last one may be shorter. The directory
     has ``slices * entries`` of `DirectoryEntry`: entry ``s * entries + i`` for slice s of row i.
     Columns are worked through in *blocks* of ``cols * LANES``. The rows of all blocks, one block
-    after the other, are dealt to the engines in turn: engine ``(b * entries + i) % rows`` has row i
-    in block b, in all slices.
+    after the other, are dealt to the engines in turn: engine ``(first + b * entries + i) % rows``
+    has row i in block b, in all slices; ``first`` is 0, or with DEAL_ON the engine behind that of
+    the last row of the iteration before.
 
     Element k of column j of X lies at ``x + (j // n_inner) * x_outer_stride
     + (j % n_inner) * x_inner_stride + (q // runs_inner) * x_run_outer_stride
@@ -536,8 +546,9 @@ class RowsBody(data.Struct):
     output format). The scale ``s * c_scale`` is written. A row that has a NaN gives NaNs and a NaN.
 
     Factors are multiplied from the left to the right. The output overlaps no input, but for this:
-    where rows of the output are no longer than those of the input, they may take their places. An
-    iteration that fails with BAD_ADDRESS may have written results of its first rows.
+    where rows of the output are no longer than those of the input, they may take their places.
+    Neither it nor the scales overlap an input of the next iteration. An iteration that fails with
+    BAD_ADDRESS may have written results of its first rows.
     """
 
     length: unsigned(16)
@@ -593,8 +604,9 @@ class ReformatBody(data.Struct):
 
     Row (z, y) lies at ``in + z * in_batch_stride + y * in_stride``, its numbers side by side.
     Operand 1 is the input, operand 2 the output, operand 0 what tells of rows (COMPRESS, EXPAND;
-    else unused). The output overlaps neither input. All is aligned to 16 bytes, but for the counts
-    of COMPRESS and their strides: to 2.
+    else unused). The output overlaps neither input, nor one of the next iteration, and its rows do
+    not overlap each other. All is aligned to 16 bytes, but for the counts of COMPRESS and their
+    strides: to 2.
 
     TRANSPOSE: number x of row (z, y) becomes number y of a row at ``out + z * out_batch_stride +
     x * out_stride``. The bytes of a row's last granule beyond its ``rows`` numbers are written as
@@ -622,8 +634,8 @@ class ReformatBody(data.Struct):
     batch: unsigned(16)
     op: unsigned(8)
     """`ReformatOp`."""
-    format: unsigned(8)
-    """Of the input. TRANSPOSE: any of 8, 16 or 32 bits. COMPRESS: INT8, E4M3, E5M2, FP16 or BF16.
+    in_format: unsigned(8)
+    """TRANSPOSE: any of 8, 16 or 32 bits. COMPRESS: INT8, E4M3, E5M2, FP16 or BF16.
     EXPAND: E4M3, E5M2, INT8 or E2M1."""
     in_stride: signed(32)
     in_batch_stride: signed(32)

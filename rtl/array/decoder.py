@@ -5,59 +5,47 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..config import GRANULE
-from ..isa import ENTRIES, Encoding, Format, MatmulBody, Status
+from ..isa import Status
+from .command import chosen, stream_command_layout
 from .ports import visit_layout
-from .walk import step_layout, width_of
+from .walk import step_layout
 
 __all__ = ["Decoder", "head_layout"]
-
-_PLACE_BITS = {
-    Encoding.DENSE: 0,
-    Encoding.DELTA: 8,
-    Encoding.SPARSE_2_4: 2,
-    Encoding.SPARSE_1_4: 2,
-    Encoding.SPARSE_1_8: 3,
-}
-"""Bits that tell an entry's k."""
 
 _HALF = 4 * GRANULE
 """Bits of half a granule."""
 
-_RESULT_BITS = {Format.FP16: 16, Format.BF16: 16, Format.FP32: 32, Format.INT32: 32}
-"""Results of more than a byte, which must be aligned."""
+_FORM = (
+    "stream_format",
+    "per_granule",
+    "nibbles",
+    "place_bits",
+    "places",
+    "place_mask",
+    "pairs",
+    "low_bits",
+)
+"""What the decoder keeps of the command of the visit that it decodes."""
 
 
 def head_layout() -> data.StructLayout:
     """Layout of what the decoder gives to issue.
 
-    ``value`` is a number of the stream's format with anything above it, ``k`` its place in the
-    slice. ``first`` and ``last`` mark the ends of a visit. ``final``: the visit is the engine's
-    last one of its slice, of ``length`` numbers. An empty visit that is final comes, too, with
-    ``k`` 0 and without ``valid``.
+    ``value`` is a number of ``format`` with anything above it, ``k`` its place in the slice.
+    ``first`` and ``last`` mark the ends of a visit. ``final``: the visit is the engine's last one
+    of its slice, of ``length`` numbers. An empty visit that is final comes, too, with ``k`` 0 and
+    without ``valid``.
     """
     return data.StructLayout(
         {
             "value": unsigned(16),
+            "format": unsigned(8),
             "k": unsigned(16),
             "length": unsigned(16),
             "valid": unsigned(1),
             "first": unsigned(1),
             "last": unsigned(1),
             "final": unsigned(1),
-        }
-    )
-
-
-def _form_layout() -> data.StructLayout:
-    """Layout of where things lie in a granule of a command: how many entries, half-bytes of a
-    value, bits of what tells its k, where these begin, and a mask for them."""
-    return data.StructLayout(
-        {
-            "entries": unsigned(6),
-            "nibbles": unsigned(3),
-            "place_bits": unsigned(4),
-            "places": unsigned(7),
-            "place_mask": unsigned(8),
         }
     )
 
@@ -78,14 +66,13 @@ def _pick(m: Module, word, at, unit: int, bits: int, name: str) -> Signal:
 class Decoder(wiring.Component):
     """Decodes streams (`DirectoryEntry`), and describes their visits to the epilogue lane.
 
-    There is no bubble between granules, or between visits.
+    There is no bubble between granules, visits or iterations. These belong to the two ``commands``
+    by turns, the first one after a reset to the first.
 
     Members
     -------
-    body : ``In(MatmulBody)``
-        The command; still from two cycles before its first visit until its last one has ended.
-    last_length : ``In(16)``
-        Length of the last slice.
+    commands : ``In(stream_command_layout).array(2)``
+        Each is still from its iteration's first visit until the last one has begun.
     step : ``In(stream)``
         The visits (`step_layout`).
     granule : ``In(stream)``
@@ -95,21 +82,21 @@ class Decoder(wiring.Component):
         The weights (`head_layout`), from a register.
     busy : ``Out(1)``
         A visit has weights that are not on ``head`` yet.
-    error : ``Out(1)``, status : ``Out(Status)``
-        Pulses when an entry or a stream is wrong.
+    error : ``Out(2)``, status : ``Out(Status)``
+        Pulses, in an iteration of the first or the second command, when an entry or a stream is
+        wrong.
     """
 
     def __init__(self) -> None:
         super().__init__(
             {
-                "body": In(MatmulBody),
-                "last_length": In(16),
+                "commands": In(stream_command_layout()).array(2),
                 "step": In(stream.Signature(step_layout())),
                 "granule": In(stream.Signature(8 * GRANULE)),
                 "visit": Out(stream.Signature(visit_layout())),
                 "head": Out(stream.Signature(head_layout())),
                 "busy": Out(1),
-                "error": Out(1),
+                "error": Out(2),
                 "status": Out(Status),
             }
         )
@@ -117,10 +104,14 @@ class Decoder(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         m.d.sync += self.error.eq(0)
-        pairs, low_bits, form = self._forms(m)
+        layout = data.StructLayout({name: stream_command_layout()[name].shape for name in _FORM})
+        self._turn = Signal()  # of the iteration whose visit is next
+        new = dict(zip(_FORM, chosen(m, self.commands, self._turn, *_FORM), strict=True))
+        form = Signal(layout, reset_less=True)
 
         # The visit that is decoded.
         in_visit = Signal(16)  # entries of it that are still to come
+        turn = Signal(reset_less=True)
         length = Signal(16, reset_less=True)
         first, final = Signal(reset_less=True), Signal(reset_less=True)
         head, head_valid = Signal(head_layout(), reset_less=True), Signal()
@@ -134,13 +125,14 @@ class Decoder(wiring.Component):
             self.busy.eq(in_visit.any()),
         ]
         begin = self._begin(m, ~in_visit.any() | (decode & last), head_free & ~decode)
-        value, skip = self._entry(m, decode, last, begin, form)
-        entry_k = self._count(m, decode, begin, skip, pairs, low_bits)
+        value, skip = self._entry(m, decode, last, begin, form, new)
+        entry_k = self._count(m, decode, begin, skip, form, turn)
         with m.If(head_free):
             m.d.sync += head_valid.eq(decode)
         with m.If(decode):
             m.d.sync += [
                 head.value.eq(value),
+                head.format.eq(form.stream_format),
                 head.k.eq(entry_k),
                 head.length.eq(length),
                 head.valid.eq(1),
@@ -151,12 +143,15 @@ class Decoder(wiring.Component):
                 first.eq(0),
             ]
             with m.If(entry_k >= length):
-                self._fail(m, Status.BAD_INDEX)
+                self._fail(m, turn, Status.BAD_INDEX)
         with m.If(begin):
             step = self.step.payload
             m.d.sync += [
+                *(form[name].eq(value) for name, value in new.items()),
+                turn.eq(self._turn),
+                self._turn.eq(self._turn ^ step.iteration_last),
                 in_visit.eq(self._entries),
-                length.eq(self._length),
+                length.eq(step.length),
                 first.eq(1),
                 final.eq(step.final),
             ]
@@ -165,7 +160,7 @@ class Decoder(wiring.Component):
                 m.d.sync += [
                     head_valid.eq(1),
                     head.k.eq(0),
-                    head.length.eq(self._length),
+                    head.length.eq(step.length),
                     head.valid.eq(0),
                     head.first.eq(0),
                     head.last.eq(0),
@@ -173,15 +168,15 @@ class Decoder(wiring.Component):
                 ]
         return m
 
-    def _fail(self, m: Module, status: Status) -> None:
-        m.d.sync += [self.error.eq(1), self.status.eq(status)]
+    def _fail(self, m: Module, turn, status: Status) -> None:
+        m.d.sync += [self.error.eq(Mux(turn, 2, 1)), self.status.eq(status)]
 
     def _begin(self, m: Module, wanted, head_idle) -> Signal:
         """Take the next visit: describe it, and check its entry."""
-        body, step, visit = self.body, self.step.payload, self.visit.payload
+        step, visit = self.step.payload, self.visit.payload
         begin = Signal()
         empty = Signal()
-        self._entries, self._length = Signal(16), Signal(16)
+        self._entries = Signal(16)
         m.d.comb += [
             empty.eq(step.absent | ~step.entry.count.any()),
             self._entries.eq(Mux(step.absent, 0, step.entry.count)),
@@ -196,62 +191,18 @@ class Decoder(wiring.Component):
         for name in ("slot", "slice_first", "slice_last", "block_first", "block_new"):
             m.d.comb += visit[name].eq(step[name])
         m.d.comb += visit.iteration_last.eq(step.iteration_last)
-        # An engine without a row in a block is done with all of its slices at once.
-        m.d.comb += self._length.eq(body.slice)
-        with m.If(step.slice_last):
-            m.d.comb += self._length.eq(Mux(step.slice_first, body.k, self.last_length))
-
-        odd_bits = Signal(2)  # those of a result's address that must be zero
-        with m.Switch(body.out_format):
-            for bits in (16, 32):
-                with m.Case(*(f.value for f, size in _RESULT_BITS.items() if size == bits)):
-                    m.d.comb += odd_bits.eq(bits // 8 - 1)
+        dense, odd_bits = chosen(m, self.commands, self._turn, "dense", "odd_bits")
         exponent = step.entry.scale[23:31]
         with m.If(begin & ~empty):
             with m.If((step.entry.out_offset[:2] & odd_bits).any()):
-                self._fail(m, Status.BAD_ALIGNMENT)
+                self._fail(m, self._turn, Status.BAD_ALIGNMENT)
             with m.Elif(~exponent.any() | exponent.all()):
-                self._fail(m, Status.BAD_SCALE)
-            with m.Elif(self._dense & (step.entry.count != self._length)):
-                self._fail(m, Status.BAD_INDEX)
+                self._fail(m, self._turn, Status.BAD_SCALE)
+            with m.Elif(dense & (step.entry.count != step.length)):
+                self._fail(m, self._turn, Status.BAD_INDEX)
         return begin
 
-    def _forms(self, m: Module):
-        """Derive from the command, into registers: whether two entries share a group, the low bits
-        of the last k of a group, and where things lie in a granule."""
-        body = self.body
-        widths = width_of(m, body.stream_format)
-        form, now = Signal(_form_layout(), reset_less=True), Signal(_form_layout())
-        m.d.sync += form.eq(now)
-        for bits, used in widths.items():
-            with m.If(used):
-                m.d.comb += now.nibbles.eq(bits // 4)
-        for encoding, entries in ENTRIES.items():
-            with m.If(body.encoding == encoding.value):
-                m.d.comb += [
-                    now.place_bits.eq(_PLACE_BITS[encoding]),
-                    now.place_mask.eq((1 << _PLACE_BITS[encoding]) - 1),
-                ]
-                for bits, count in entries.items():
-                    with m.If(widths[bits]):
-                        start = -(-count * bits // 8) * 8
-                        m.d.comb += now.entries.eq(count)
-                        if encoding is not Encoding.DENSE:
-                            m.d.comb += now.places.eq(start)
-        self._dense, pairs, low_bits = Signal(), Signal(), Signal(3, reset_less=True)
-        m.d.sync += [
-            self._dense.eq(body.encoding == Encoding.DENSE.value),
-            pairs.eq(body.encoding == Encoding.SPARSE_2_4.value),
-            low_bits.eq(0),
-        ]
-        with m.Switch(body.encoding):
-            with m.Case(Encoding.SPARSE_2_4.value, Encoding.SPARSE_1_4.value):
-                m.d.sync += low_bits.eq(3)
-            with m.Case(Encoding.SPARSE_1_8.value):
-                m.d.sync += low_bits.eq(7)
-        return pairs, low_bits, form
-
-    def _entry(self, m: Module, decode, last, begin, form):
+    def _entry(self, m: Module, decode, last, begin, form, new):
         """Return the next entry's value, and what its granule says of its k.
 
         Neither crosses the middle of the granule. The granule stays in its queue meanwhile.
@@ -262,7 +213,11 @@ class Decoder(wiring.Component):
         ends = (left == 1) | last
         m.d.comb += self.granule.ready.eq(decode & ends)
         with m.If((decode & ends) | begin):
-            m.d.sync += [left.eq(form.entries), nibble.eq(0), place.eq(form.places)]
+            m.d.sync += [
+                left.eq(Mux(begin, new["per_granule"], form.per_granule)),
+                nibble.eq(0),
+                place.eq(Mux(begin, new["places"], form.places)),
+            ]
         with m.Elif(decode):
             m.d.sync += [
                 left.eq(left - 1),
@@ -276,7 +231,7 @@ class Decoder(wiring.Component):
         value = _pick(m, Mux(nibble[-1], high, low), nibble[:-1], 4, 16, "value")
         return value, Cat(few, window[3:8]) & form.place_mask
 
-    def _count(self, m: Module, decode, begin, skip, pairs, low_bits) -> Signal:
+    def _count(self, m: Module, decode, begin, skip, form, turn) -> Signal:
         """Return the k of the next entry, and move on with each that is decoded."""
         k = Signal(16, reset_less=True)  # of the next entry or group, if nothing is skipped
         entry_k = Signal(16)
@@ -284,11 +239,11 @@ class Decoder(wiring.Component):
         place = Signal(2, reset_less=True)  # of the first
         m.d.comb += entry_k.eq(k + skip)
         with m.If(decode):
-            m.d.sync += [second.eq(pairs & ~second), place.eq(skip)]
-            with m.If(~pairs | second):
-                m.d.sync += k.eq((entry_k | low_bits) + 1)
+            m.d.sync += [second.eq(form.pairs & ~second), place.eq(skip)]
+            with m.If(~form.pairs | second):
+                m.d.sync += k.eq((entry_k | form.low_bits) + 1)
             with m.If(second & (skip[:2] <= place)):
-                self._fail(m, Status.BAD_INDEX)
+                self._fail(m, turn, Status.BAD_INDEX)
         with m.If(begin):
             m.d.sync += [k.eq(0), second.eq(0)]
         return entry_k

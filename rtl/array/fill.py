@@ -8,7 +8,7 @@ from amaranth.lib.wiring import In, Out
 from ..config import GRANULE, RELEASE_WORDS, CardConfig
 from ..core.ports import ReadPort
 from ..hierarchy import Repeated
-from ..isa import LANES, Format, MatmulBody, Status
+from ..isa import LANES, Format, MatmulBody, Mode, Status
 from ..numerics.widen import mode_of
 from .ports import fill_layout
 from .serializer import SETS, Serializer
@@ -27,7 +27,7 @@ class Fill(wiring.Component):
     last one the address advances to the next multiple of `RELEASE_WORDS`. Reads follow the windows
     that `MatmulBody` describes; each takes a *chunk*: up to `CardConfig.fill_bytes` of one block
     column, from any byte address. Writing stops where the ring still holds words that an engine has
-    not released.
+    not released. Iterations follow each other, of one command or of several with the same mode.
 
     A chunk is read of each block column before its words are written: where no read waits, the
     first word leaves ``min(n, cols * LANES) + 4`` cycles after ``start``. A chunk is asked for in
@@ -41,10 +41,11 @@ class Fill(wiring.Component):
     Members
     -------
     start : ``In(stream)``
-        Byte address of the resident operand: starts an iteration.
+        Byte address of the resident operand: starts an iteration. One of another mode than that of
+        the iteration before it only after its ``done``.
     body : ``In(MatmulBody)``
-        The command; still from ``start`` to ``done``. One that breaks its rules makes words without
-        meaning, and may need a reset.
+        With ``start``: the command. One that breaks its rules makes words without meaning, and may
+        need a reset.
     read : ``Out(ReadPort)``
         As wide as two chunks.
     fill : ``Out(fill_layout).array(cols)``
@@ -53,8 +54,9 @@ class Fill(wiring.Component):
     done : ``Out(1)``
         Pulses with an iteration's last word. Its results may be there earlier: not every operand
         needs to meet a weight.
-    error : ``Out(1)``, status : ``Out(Status)``
-        High from an address outside the scratchpad on; nothing more is read.
+    error : ``Out(2)``, status : ``Out(Status)``
+        High from an address outside the scratchpad on; nothing more is read. Iterations have the
+        two bits by turns, the first one after a reset the first.
     """
 
     def __init__(self, config: CardConfig) -> None:
@@ -67,7 +69,7 @@ class Fill(wiring.Component):
                 "fill": Out(fill_layout(config)).array(config.cols),
                 "release": In(1),
                 "done": Out(1),
-                "error": Out(1),
+                "error": Out(2),
                 "status": Out(Status),
             }
         )
@@ -75,14 +77,20 @@ class Fill(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         config = self._config
-        mode, _ = mode_of(m, self.body.stream_format, self.body.in_format)
+        # The mode of what is loaded and written, which comes later than the start.
+        mode = Signal(Mode)
         columns = [Serializer(config) for _ in range(config.cols)]
         for c, column in enumerate(columns):
             m.submodules[f"column_{c}"] = Repeated(column, "serializer")
-            m.d.comb += [column.mode.eq(mode), column.in_format.eq(self.body.in_format)]
+            m.d.comb += column.mode.eq(mode)
         # What is still to be known of a chunk when all block columns have been read of.
         chunk = data.StructLayout(
-            {"bytes": range(config.fill_bytes + 1), "block_end": 1, "iteration_end": 1}
+            {
+                "bytes": range(config.fill_bytes + 1),
+                "in_format": 8,
+                "block_end": 1,
+                "iteration_end": 1,
+            }
         )
         m.submodules.chunks = chunks = SyncFIFO(width=chunk.size, depth=SETS)
         # Sets that are free to be asked for, and sets that all block columns have arrived in.
@@ -100,24 +108,47 @@ class Fill(wiring.Component):
         Returns whether a set was claimed, and for the request on the port its place in a granule
         and whether it is its chunk's last.
         """
-        config, body = self._config, self.body
+        config = self._config
         size = config.fill_bytes
-        k_bytes, block_columns = Signal(17), Signal(range(4 * config.cols + 1))
-        m.d.comb += k_bytes.eq(body.k)
-        with m.Switch(body.in_format):
+        first_mode, _ = mode_of(m, self.body.stream_format, self.body.in_format)
+        first_k_bytes, first_columns = Signal(17), Signal(range(4 * config.cols + 1))
+        m.d.comb += first_k_bytes.eq(self.body.k)
+        with m.Switch(self.body.in_format):
             with m.Case(Format.INT4):
-                m.d.comb += k_bytes.eq(body.k >> 1)
+                m.d.comb += first_k_bytes.eq(self.body.k >> 1)
             with m.Case(Format.FP16, Format.BF16):
-                m.d.comb += k_bytes.eq(body.k << 1)
-        with m.Switch(mode):
+                m.d.comb += first_k_bytes.eq(self.body.k << 1)
+        with m.Switch(first_mode):
             for each, lanes in LANES.items():
                 with m.Case(each):
-                    m.d.comb += block_columns.eq(config.cols * lanes)
+                    m.d.comb += first_columns.eq(config.cols * lanes)
 
         # Where the walk is. An iteration's first chunk is asked for in the cycle of its start, so
         # that what would be loaded then is used at once.
         active, going = Signal(), Signal()
+        turn = Signal()  # of the iteration that is walked, or is next
         m.d.comb += [self.start.ready.eq(~active), going.eq(active | self.start.valid)]
+        with m.If(self.start.valid & ~active):
+            m.d.sync += mode.eq(first_mode)
+
+        def kept(shape, first: Value, name: str) -> Signal:
+            """Return what ``first`` is, and was in the cycle of the start."""
+            register = Signal(shape, name=f"{name}_kept", reset_less=True)
+            now = Signal(shape, name=name)
+            m.d.comb += now.eq(Mux(active, register, first))
+            with m.If(~active):
+                m.d.sync += register.eq(first)
+            return now
+
+        k_bytes = kept(17, first_k_bytes, "k_bytes")
+        block_columns = kept(first_columns.shape(), first_columns, "block_columns")
+        body = {
+            name: kept(MatmulBody.as_shape()[name].shape, self.body[name], name)
+            for name in (
+                *("n_inner", "run_bytes", "runs_inner", "in_format"),
+                *(f"x_{name}_stride" for name in ("run", "run_outer", "inner", "outer")),
+            )
+        }
 
         def walk(width: int, first: Value, name: str) -> tuple[Signal, Signal]:
             """Return a register that starts as ``first``, and what it is now."""
@@ -131,21 +162,21 @@ class Fill(wiring.Component):
         chunk_base, chunk_base_now = walk(32, self.start.payload, "chunk_base")
         run_base, run_base_now = walk(32, self.start.payload, "run_base")
         outer_base, outer_base_now = walk(32, self.start.payload, "outer_base")
-        runs_left, runs_left_now = walk(16, body.runs_inner, "runs_left")
-        run_left, run_left_now = walk(16, body.run_bytes, "run_left")
-        k_left, k_left_now = walk(17, k_bytes, "k_left")
-        columns, columns_now = walk(16, body.n, "columns")
+        runs_left, runs_left_now = walk(16, self.body.runs_inner, "runs_left")
+        run_left, run_left_now = walk(16, self.body.run_bytes, "run_left")
+        k_left, k_left_now = walk(17, first_k_bytes, "k_left")
+        columns, columns_now = walk(16, self.body.n, "columns")
 
         # The block column's offset from where column 0 would be. Zero between iterations.
         block_spot, here = Signal(_SPOT), Signal(_SPOT)
-        next_spot = self._next_spot(m, here)
+        next_spot = self._next_spot(m, here, body)
         index = Signal(range(4 * config.cols))
         limit, chunk_bytes = Signal(range(4 * config.cols + 1)), Signal(range(size + 1))
         last_block = columns_now <= block_columns
         last_run = runs_left_now == 1
         next_run = (
             Mux(last_run, outer_base_now, run_base_now)
-            + Mux(last_run, body.x_run_outer_stride, body.x_run_stride)
+            + Mux(last_run, body["x_run_outer_stride"], body["x_run_stride"])
         )[:32]
         m.d.comb += [
             limit.eq(Mux(last_block, columns_now, block_columns)),
@@ -153,7 +184,7 @@ class Fill(wiring.Component):
         ]
 
         asked, asked_address = Signal(), Signal(32)
-        asked_last, asked_end = Signal(range(size)), Signal()
+        asked_last, asked_end, asked_turn = Signal(range(size)), Signal(), Signal()
         accepted = self.read.valid & self.read.ready
         step, end_chunk, end_run, end_block = Signal(), Signal(), Signal(), Signal()
         m.d.comb += [
@@ -171,6 +202,7 @@ class Fill(wiring.Component):
                 asked_address.eq(chunk_base_now + here.offset),
                 asked_last.eq(chunk_bytes - 1),
                 asked_end.eq(end_chunk),
+                asked_turn.eq(turn),
                 here.eq(next_spot),
                 index.eq(index + 1),
             ]
@@ -184,18 +216,18 @@ class Fill(wiring.Component):
                 ]
                 with m.If(end_run):
                     m.d.sync += [
-                        run_left.eq(body.run_bytes),
+                        run_left.eq(body["run_bytes"]),
                         run_base.eq(next_run),
                         chunk_base.eq(next_run),
                         runs_left.eq(runs_left_now - 1),
                     ]
                     with m.If(last_run):
-                        m.d.sync += [runs_left.eq(body.runs_inner), outer_base.eq(next_run)]
+                        m.d.sync += [runs_left.eq(body["runs_inner"]), outer_base.eq(next_run)]
                 with m.If(end_block):
                     m.d.sync += [
                         k_left.eq(k_bytes),
-                        run_left.eq(body.run_bytes),
-                        runs_left.eq(body.runs_inner),
+                        run_left.eq(body["run_bytes"]),
+                        runs_left.eq(body["runs_inner"]),
                         chunk_base.eq(base_now),
                         run_base.eq(base_now),
                         outer_base.eq(base_now),
@@ -204,25 +236,26 @@ class Fill(wiring.Component):
                         here.eq(next_spot),
                     ]
                     with m.If(last_block):
-                        m.d.sync += [active.eq(0), block_spot.eq(0), here.eq(0)]
+                        m.d.sync += [active.eq(0), turn.eq(~turn), block_spot.eq(0), here.eq(0)]
 
         info = data.View(chunk, chunks.w_data)
         m.d.comb += [
             chunks.w_en.eq(step & end_chunk),
             info.bytes.eq(chunk_bytes),
+            info.in_format.eq(body["in_format"]),
             info.block_end.eq(end_block),
             info.iteration_end.eq(end_block & last_block),
         ]
-        self._request(m, asked, asked_address, asked_last)
+        self._request(m, asked, asked_address, asked_last, asked_turn)
         return step & ~index.any(), Cat(asked_address[:4], asked_end)
 
-    def _next_spot(self, m: Module, here) -> Signal:
+    def _next_spot(self, m: Module, here, body) -> Signal:
         """Return the spot of the block column behind ``here``."""
-        body, result = self.body, Signal(_SPOT, name="next_spot")
-        inner_end = here.inner + 1 == body.n_inner
+        result = Signal(_SPOT, name="next_spot")
+        inner_end = here.inner + 1 == body["n_inner"]
         offset = (
             Mux(inner_end, here.outer, here.offset)
-            + Mux(inner_end, body.x_outer_stride, body.x_inner_stride)
+            + Mux(inner_end, body["x_outer_stride"], body["x_inner_stride"])
         )[:32]
         m.d.comb += [
             result.offset.eq(offset),
@@ -231,7 +264,9 @@ class Fill(wiring.Component):
         ]
         return result
 
-    def _request(self, m: Module, asked: Signal, address: Signal, last: Signal) -> None:
+    def _request(
+        self, m: Module, asked: Signal, address: Signal, last: Signal, turn: Signal
+    ) -> None:
         """Ask for the chunk from ``address`` to ``last`` bytes on, if it is in the scratchpad."""
         outside = Signal()
         spad_bits = (self._config.scratchpad_bytes - 1).bit_length()
@@ -242,7 +277,7 @@ class Fill(wiring.Component):
             outside.eq((address + last)[spad_bits:].any()),
             self.read.valid.eq(asked & ~outside),
             self.read.address.eq(address[4:]),
-            self.error.eq(asked & outside),
+            self.error.eq(Mux(asked & outside, Mux(turn, 2, 1), 0)),
             self.status.eq(Status.BAD_ADDRESS),
         ]
 
@@ -295,7 +330,7 @@ class Fill(wiring.Component):
         next_position = Signal(range(2 * config.fill_bytes + 1))
         write, claim, done = Signal(), Signal(), Signal()
         m.d.comb += nibbles.eq(2)
-        with m.Switch(self.body.in_format):
+        with m.Switch(chunk.in_format):
             with m.Case(Format.INT4):
                 m.d.comb += nibbles.eq(1)
             with m.Case(Format.FP16, Format.BF16):
@@ -317,8 +352,10 @@ class Fill(wiring.Component):
 
         # The word leaves the serializers a cycle after it was picked.
         fill_address, fill_valid = Signal.like(address, reset_less=True), Signal()
+        fill_format = Signal(8, reset_less=True)
         m.d.sync += [
             fill_address.eq(address),
+            fill_format.eq(chunk.in_format),
             fill_valid.eq(write),
             self.done.eq(done & chunk.iteration_end),
         ]
@@ -326,6 +363,7 @@ class Fill(wiring.Component):
             m.d.comb += [
                 column.pick_set.eq(picked_set),
                 column.position.eq(position),
+                column.in_format.eq(fill_format),
                 port.value.eq(column.word),
                 port.address.eq(fill_address),
                 port.valid.eq(fill_valid),

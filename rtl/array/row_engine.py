@@ -5,8 +5,9 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from ..config import RELEASE_WORDS, CardConfig
-from ..isa import MatmulBody, Mode, Status
-from ..numerics.widen import mode_of, widen
+from ..isa import Mode, Status
+from ..numerics.widen import widen
+from .command import stream_command_layout
 from .decoder import Decoder
 from .ports import stream_layout, visit_layout
 from .stream_port import EngineFetch
@@ -24,7 +25,9 @@ class RowEngine(wiring.Component):
     Visits are made in the order that `MatmulBody` says; their streams are fetched, decoded, widened
     to the array's mode and issued. A weight is issued when its operand has reached the row, a
     visit's last weight also only when the drain is free and the epilogue lane has room. There is
-    no bubble between visits, blocks or iterations that are ready in time.
+    no bubble between visits, blocks or iterations that are ready in time, also of different
+    commands: iterations belong to the two ``commands`` by turns, the first one after a reset to the
+    first.
 
     Words of the ring are handed back in units of `RELEASE_WORDS`, at most one a cycle, and only
     those that have reached the row: in the engine's last visit of a slice those below the k of the
@@ -41,8 +44,10 @@ class RowEngine(wiring.Component):
         Which of the rows this is; constant.
     start : ``In(stream)``
         Starts an iteration (`engine_start_layout`); one may wait while another runs.
-    body : ``In(MatmulBody)``
-        The command; still from the cycle before its first ``start`` until its visits have ended.
+    commands : ``In(stream_command_layout).array(2)``
+        Each is still from its iteration's ``start`` until the iteration has ended.
+    mode : ``In(Mode)``
+        Still while weights are in the array.
     fetch : ``Out(EngineFetch)``
         To the scratchpad.
     filled : ``In(1)``
@@ -54,8 +59,8 @@ class RowEngine(wiring.Component):
         Pulses when a non-empty visit has left the lane's input; two may be in it.
     active, stall_stream, stall_fill, stall_drain : ``Out(1)``
         What the engine did in this cycle; none of them when it has no work.
-    error : ``Out(1)``, status : ``Out(Status)``
-        Pulses when the blob is wrong.
+    error : ``Out(2)``, status : ``Out(Status).array(2)``
+        Pulses, in an iteration of the first or the second command, when the blob is wrong.
     """
 
     def __init__(self, config: CardConfig) -> None:
@@ -64,7 +69,8 @@ class RowEngine(wiring.Component):
             {
                 "index": In(range(config.rows)),
                 "start": In(stream.Signature(engine_start_layout(config))),
-                "body": In(MatmulBody),
+                "commands": In(stream_command_layout()).array(2),
+                "mode": In(Mode),
                 "fetch": Out(EngineFetch(config)),
                 "filled": In(1),
                 "stream": Out(stream_layout(config)),
@@ -74,8 +80,8 @@ class RowEngine(wiring.Component):
                 "stall_stream": Out(1),
                 "stall_fill": Out(1),
                 "stall_drain": Out(1),
-                "error": Out(1),
-                "status": Out(Status),
+                "error": Out(2),
+                "status": Out(Status).array(2),
             }
         )
 
@@ -83,8 +89,6 @@ class RowEngine(wiring.Component):
         m = Module()
         m.submodules.walk = walk = Walk(self._config)
         m.submodules.decoder = decoder = Decoder()
-        mode = Signal(Mode)
-        m.d.sync += mode.eq(mode_of(m, self.body.stream_format, self.body.in_format)[0])
         connect(m, flipped(self.start), walk.start)
         connect(m, walk.fetch, flipped(self.fetch))
         connect(m, walk.visit, decoder.step)
@@ -92,17 +96,19 @@ class RowEngine(wiring.Component):
         connect(m, decoder.visit, flipped(self.visit))
         m.d.comb += [
             walk.index.eq(self.index),
-            walk.body.eq(self.body),
-            walk.mode.eq(mode),
-            decoder.body.eq(self.body),
-            decoder.last_length.eq(walk.last_length),
+            walk.mode.eq(self.mode),
             self.error.eq(walk.error | decoder.error),
-            self.status.eq(Mux(walk.error, Status.BAD_ADDRESS, decoder.status)),
         ]
-        self._issue(m, decoder, mode, walk.busy | decoder.busy)
+        for turn in range(2):
+            m.d.comb += [
+                walk.commands[turn].eq(self.commands[turn]),
+                decoder.commands[turn].eq(self.commands[turn]),
+                self.status[turn].eq(Mux(walk.error[turn], Status.BAD_ADDRESS, decoder.status)),
+            ]
+        self._issue(m, decoder, walk.busy | decoder.busy)
         return m
 
-    def _issue(self, m: Module, decoder: Decoder, mode, busy) -> None:
+    def _issue(self, m: Module, decoder: Decoder, busy) -> None:
         """Issue the head when its operand is there, a last one also when the drain is free."""
         config = self._config
         head, head_valid = decoder.head.payload, decoder.head.valid
@@ -140,9 +146,7 @@ class RowEngine(wiring.Component):
         depth_bits = (config.operand_depth - 1).bit_length()
         in_unit = (RELEASE_WORDS - 1).bit_length()
         m.d.sync += [
-            self.stream.value.eq(
-                widen(m, head.value, self.body.stream_format, mode, name="weight")
-            ),
+            self.stream.value.eq(widen(m, head.value, head.format, self.mode, name="weight")),
             self.stream.address.eq(Cat(head.k[:in_unit], unit[: depth_bits - in_unit])),
             self.stream.valid.eq(issue & head.valid),
             self.stream.first.eq(head.first),

@@ -31,8 +31,8 @@ class Serializer(wiring.Component):
 
     Members
     -------
-    mode : ``In(Mode)``, in_format : ``In(8)``
-        The array's mode, and the `Format` of the numbers in the chunks.
+    mode : ``In(Mode)``
+        The array's mode.
     load : ``In(2)``
         Write a chunk to a lane of the pair.
     load_odd, load_set : ``In``
@@ -41,9 +41,11 @@ class Serializer(wiring.Component):
         Of ``fill_bytes``; the upper half comes first if ``load_odd``.
     pick_set, position : ``In``
         Set and nibble of the numbers to read.
+    in_format : ``In(8)``
+        One cycle later: the `Format` of these numbers.
     word : ``Out(16)``
-        One cycle later: the numbers, widened, as `fill_layout` has them. Mode INT8 is in lanes 0
-        and 2, one number in lane 0.
+        In that cycle: the numbers, widened, as `fill_layout` has them. Mode INT8 is in lanes 0 and
+        2, one number in lane 0.
     """
 
     def __init__(self, config: CardConfig) -> None:

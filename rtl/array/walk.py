@@ -6,10 +6,11 @@ from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import In, Out
 
 from ..config import GRANULE, CardConfig
-from ..isa import BITS, ENTRIES, LANES, DirectoryEntry, Format, MatmulBody, Mode
+from ..isa import LANES, DirectoryEntry, Mode
+from .command import chosen, stream_command_layout
 from .stream_port import EngineFetch
 
-__all__ = ["Walk", "engine_start_layout", "step_layout", "width_of"]
+__all__ = ["Walk", "engine_start_layout", "step_layout"]
 
 _VISITS_AHEAD = 4
 """Directory entries that an engine holds or has asked for, beside the one it works on."""
@@ -26,14 +27,15 @@ def engine_start_layout(config: CardConfig) -> data.StructLayout:
 def step_layout() -> data.StructLayout:
     """Layout of a visit on its way from the walk to the decoder.
 
-    ``absent``: the engine has no row in the block, and ``entry`` is void. ``final``: it is the
-    engine's last visit of its slice. ``output`` is the iteration's. The rest is as in
-    `visit_layout`.
+    ``absent``: the engine has no row in the block, and ``entry`` is void. ``length``: numbers in
+    the visit's slice, or in all if it is absent. ``final``: it is the engine's last visit of its
+    slice. ``output`` is the iteration's. The rest is as in `visit_layout`.
     """
     return data.StructLayout(
         {
             "entry": DirectoryEntry,
             "output": unsigned(32),
+            "length": unsigned(16),
             "slot": unsigned(8),
             "slice_first": unsigned(1),
             "slice_last": unsigned(1),
@@ -46,25 +48,14 @@ def step_layout() -> data.StructLayout:
     )
 
 
-def width_of(m: Module, stream_format) -> dict[int, Signal]:
-    """Return, by bits of a number, whether the numbers of ``stream_format`` have so many."""
-    widths = {bits: Signal(name=f"has_{bits}_bits") for bits in (4, 8, 16)}
-    with m.Switch(stream_format):
-        with m.Case(Format.INT4.value):
-            m.d.comb += widths[4].eq(1)
-        with m.Case(*(f.value for f in Format if BITS[f] == 8)):
-            m.d.comb += widths[8].eq(1)
-        with m.Default():
-            m.d.comb += widths[16].eq(1)
-    return widths
-
-
 class Walk(wiring.Component):
     """Finds the visits of one engine, and fetches their directory entries and streams.
 
     `MatmulBody` says which visits these are: of each column block the slices in order, and of each
     slice the engine's rows; an engine without a row in a block has one visit there, an absent one.
     Directory entries are fetched ahead of the granules of streams, and these ahead of the decoder.
+    An iteration may start as soon as the visits of the one before are known; iterations belong to
+    the two ``commands`` by turns, the first one after a reset to the first.
 
     Parameters
     ----------
@@ -76,19 +67,20 @@ class Walk(wiring.Component):
         Which engine this is.
     start : ``In(stream)``
         Starts an iteration (`engine_start_layout`).
-    body : ``In(MatmulBody)``, mode : ``In(Mode)``
-        Of the command; still while it runs.
+    commands : ``In(stream_command_layout).array(2)``
+        Each is still from its iteration's ``start`` until the iteration has ended.
+    mode : ``In(Mode)``
+        Still while iterations run.
     fetch : ``Out(EngineFetch)``
     visit : ``Out(stream)``
         The visits (`step_layout`).
     granule : ``Out(stream)``
         The granules of their streams, one stream after the other.
-    last_length : ``Out(16)``
-        Length of the last slice, from before its first visit on.
     busy : ``Out(1)``
         Not all visits are on ``visit`` yet.
-    error : ``Out(1)``
-        Pulses when a granule is outside the scratchpad.
+    error : ``Out(2)``
+        Pulses, in an iteration of the first or the second command, when a granule is outside the
+        scratchpad.
     """
 
     def __init__(self, config: CardConfig) -> None:
@@ -97,14 +89,13 @@ class Walk(wiring.Component):
             {
                 "index": In(range(config.rows)),
                 "start": In(stream.Signature(engine_start_layout(config))),
-                "body": In(MatmulBody),
+                "commands": In(stream_command_layout()).array(2),
                 "mode": In(Mode),
                 "fetch": Out(EngineFetch(config)),
                 "visit": Out(stream.Signature(step_layout())),
                 "granule": Out(stream.Signature(8 * GRANULE)),
-                "last_length": Out(16),
                 "busy": Out(1),
-                "error": Out(1),
+                "error": Out(2),
             }
         )
         # An address with room for one step of up to 16 bits beyond the scratchpad, and with a top
@@ -119,6 +110,7 @@ class Walk(wiring.Component):
         )
         self._known = SyncFIFO(width=self._known_layout.size, depth=_VISITS_AHEAD)
         self._flying = Signal(2)  # entries asked for that have not arrived
+        self._arriving = Signal()  # the turn of their iteration
         self._blob = Signal(self._address, reset_less=True)
         self._asked_entry = Signal()  # a directory entry is asked for in this cycle
         self._streaming = Signal()  # granules of a stream are still to be asked for
@@ -141,13 +133,17 @@ class Walk(wiring.Component):
 
     def _visits(self, m: Module, want_granule):
         """Step from visit to visit. Returns the request for the next entry, and its address."""
-        config, body = self._config, self.body
+        config = self._config
         rows = config.rows
 
-        # Where the walk is: the column block, its slice of K, the engine's row in it.
+        # Where the walk is: iteration, column block, slice of K, and the engine's row in it.
         walking = Signal()
+        turn = Signal()  # of the iteration that is walked, or is next
         requested = Signal()  # the row's entry has been asked for
         output = Signal(32, reset_less=True)
+        k, n, length, entries, deal_on = chosen(
+            m, self.commands, turn, "k", "n", "slice", "entries", "deal_on"
+        )
         columns = Signal(16, reset_less=True)
         k_left = Signal(16, reset_less=True)
         left = Signal(signed(17), reset_less=True)  # rows from this one on
@@ -172,10 +168,15 @@ class Walk(wiring.Component):
         m.d.comb += [
             absent.eq(left <= 0),
             row_last.eq(left <= rows),
-            slice_last.eq(k_left <= body.slice),
+            slice_last.eq(k_left <= length),
             block_ends.eq(absent | (row_last & slice_last)),
             block_last.eq(columns <= block_columns),
         ]
+
+        # Rows are dealt anew, or on from where the iteration before ended.
+        dealt, next_row = Signal(), Signal(range(rows), reset_less=True)
+        first_row = Signal(range(rows))
+        m.d.comb += first_row.eq(Mux(deal_on & dealt, next_row, self.index))
 
         # The first entry is asked for in the cycle of the start.
         blob, first_entry = Signal(self._address), Signal(self._address)
@@ -185,8 +186,8 @@ class Walk(wiring.Component):
             self.start.ready.eq(~walking & ~self._flying.any()),
             blob.eq(self.start.payload.blob[:addr_width]),
             blob[-1].eq(self.start.payload.blob[addr_width:].any()),
-            first_entry.eq(blob + self.index),
-            first_left.eq(body.entries - self.index),
+            first_entry.eq(blob + first_row),
+            first_left.eq(entries - first_row),
         ]
         starts = self.start.valid & self.start.ready
         with m.If(starts):
@@ -195,8 +196,8 @@ class Walk(wiring.Component):
                 requested.eq(self._asked_entry),
                 output.eq(self.start.payload.output),
                 self._blob.eq(blob),
-                columns.eq(body.n),
-                k_left.eq(body.k),
+                columns.eq(n),
+                k_left.eq(k),
                 left.eq(first_left),
                 block_left.eq(first_left),
                 entry.eq(first_entry),
@@ -214,7 +215,7 @@ class Walk(wiring.Component):
         next_left, next_entry = Signal(signed(17)), Signal(self._address)
         m.d.comb += [
             offset.eq(Mux(absent, 0, rows) - left),
-            next_left.eq(body.entries - offset),
+            next_left.eq(entries - offset),
             next_entry.eq(self._blob + offset),
         ]
         with m.If(step):
@@ -222,8 +223,11 @@ class Walk(wiring.Component):
             with m.If(block_ends):
                 m.d.sync += [
                     walking.eq(~block_last),
+                    dealt.eq(1),
+                    next_row.eq(offset),
+                    turn.eq(turn ^ block_last),
                     columns.eq(columns - block_columns),
-                    k_left.eq(body.k),
+                    k_left.eq(k),
                     left.eq(next_left),
                     block_left.eq(next_left),
                     entry.eq(next_entry),
@@ -235,18 +239,15 @@ class Walk(wiring.Component):
                 ]
             with m.Elif(row_last):
                 m.d.sync += [
-                    k_left.eq(k_left - body.slice),
+                    k_left.eq(k_left - length),
                     left.eq(block_left),
-                    entry.eq(slice_entry + body.entries),
-                    slice_entry.eq(slice_entry + body.entries),
+                    entry.eq(slice_entry + entries),
+                    slice_entry.eq(slice_entry + entries),
                     slot.eq(0),
                     slice_first.eq(0),
                 ]
             with m.Else():
                 m.d.sync += [left.eq(left - rows), entry.eq(entry + rows)]
-        with m.If(step & slice_last & ~absent):
-            m.d.sync += self.last_length.eq(k_left)
-
         filler = Signal()
         held = self._join(m, step, filler)
         steps = data.View(self._known_layout, self._known.w_data)
@@ -254,6 +255,7 @@ class Walk(wiring.Component):
             filler.eq(walking & absent & ~self._flying.any() & (held != _VISITS_AHEAD)),
             step.eq(walking & (filler | requested | self._asked_entry) & self._known.w_rdy),
             steps.output.eq(output),
+            steps.length.eq(Mux(absent, k, Mux(slice_last, k_left, length))),
             steps.slot.eq(slot),
             steps.slice_first.eq(slice_first | absent),
             steps.slice_last.eq(slice_last | absent),
@@ -263,6 +265,8 @@ class Walk(wiring.Component):
             steps.absent.eq(absent),
             steps.final.eq(row_last),
             self.busy.eq(walking | self._known.r_rdy),
+            # None is on its way when a walk begins.
+            self._arriving.eq(turn ^ ~walking),
         ]
 
         # At first only one entry is asked for: a second one would hold up the first one's stream.
@@ -272,7 +276,7 @@ class Walk(wiring.Component):
         this = walking & ~absent & ~requested
         first = starts & (first_left > 0) & ~want_granule
         with m.If(this & self._outside(entry)):
-            m.d.sync += self.error.eq(1)
+            m.d.sync += self.error.bit_select(turn, 1).eq(1)
         want = may_ask & ((this & ~self._outside(entry)) | (first & ~self._outside(first_entry)))
         return want, Mux(walking, entry, first_entry)
 
@@ -304,11 +308,11 @@ class Walk(wiring.Component):
     def _streams(self, m: Module):
         """Fetch the streams that the entries name. Returns the request for a granule, its address,
         and for how many granules there is room."""
-        body = self.body
         address = Signal(self._address, reset_less=True)
         left = Signal(signed(17))  # values whose granules have not been asked for
+        turn = Signal(reset_less=True)
 
-        layout = data.StructLayout({"address": self._address, "count": 16})
+        layout = data.StructLayout({"address": self._address, "count": 16, "turn": 1})
         m.submodules.streams = streams = SyncFIFO(width=layout.size, depth=2)
         arriving = data.View(DirectoryEntry, self.fetch.data)
         found, queued = Signal(layout), data.View(layout, streams.r_data)
@@ -317,6 +321,7 @@ class Walk(wiring.Component):
             self._streaming.eq(~idle),
             found.address.eq(self._blob + arriving.stream),
             found.count.eq(arriving.count),
+            found.turn.eq(self._arriving),
             streams.w_data.eq(found),
             streams.r_en.eq(idle),
             self._begun.eq(idle & (streams.r_rdy | self.fetch.entry_valid)),
@@ -326,14 +331,9 @@ class Walk(wiring.Component):
             m.d.sync += [
                 address.eq(Mux(streams.r_rdy, queued.address, found.address)),
                 left.eq(Mux(streams.r_rdy, queued.count, found.count)),
+                turn.eq(Mux(streams.r_rdy, queued.turn, found.turn)),
             ]
-
-        per_granule = Signal(range(33))
-        widths = width_of(m, body.stream_format)
-        for encoding, entries in ENTRIES.items():
-            for bits, count in entries.items():
-                with m.If((body.encoding == encoding.value) & widths[bits]):
-                    m.d.comb += per_granule.eq(count)
+        (per_granule,) = chosen(m, self.commands, turn, "per_granule")
 
         m.submodules.granules = granules = SyncFIFO(width=8 * GRANULE, depth=_GRANULES_AHEAD)
         room = Signal(range(_GRANULES_AHEAD + 1), init=_GRANULES_AHEAD)
@@ -342,7 +342,7 @@ class Walk(wiring.Component):
         with m.If(asked):
             m.d.sync += [address.eq(address + 1), left.eq(left - per_granule)]
         with m.If(~idle & outside):
-            m.d.sync += self.error.eq(1)
+            m.d.sync += self.error.bit_select(turn, 1).eq(1)
         m.d.comb += [
             granules.w_en.eq(self.fetch.granule_valid),
             granules.w_data.eq(self.fetch.data),

@@ -66,7 +66,7 @@ class QueueBank(wiring.Component):
         ]
         moved = []
         for index, name in enumerate(UNITS):
-            queue = CommandQueue(self.config)
+            queue = CommandQueue(self.config, overlap=index == Queue.COMPUTE)
             m.submodules[name] = queue
             unit = getattr(self, name)
             port = getattr(semaphores, f"queue_{index}")

@@ -6,18 +6,17 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 
 from ..array.fill import Fill
 from ..array.grid import Grid
-from ..array.product import offset_of
 from ..array.row_engine import RowEngine
 from ..array.stream_port import StreamPort
 from ..config import GRANULE, RELEASE_WORDS, CardConfig
 from ..hierarchy import Repeated
 from ..hostport.csr import ALL_ENGINES
-from ..isa import Flag, MatmulBody, Mode
-from ..numerics.widen import mode_of
+from ..isa import Flag, MatmulBody, Status
 from .epilogue import EpilogueLane
 from .matmul_checks import MatmulChecks
 from .output import OutputMerge
 from .ports import ReadPort, UnitPort, WritePort
+from .running import RunningCommands
 
 __all__ = ["ComputeUnit", "engine_events_layout"]
 
@@ -38,12 +37,14 @@ def engine_events_layout(config: CardConfig) -> data.StructLayout:
 class ComputeUnit(wiring.Component):
     """Executes MATMUL (`MatmulBody`).
 
-    The fill path starts with a command's first iteration at once, the row engines when it has been
-    checked (`MatmulChecks`). The fill path starts a further iteration as soon as it has read all of
-    the one before, and each row engine when it has fetched its part of it: iterations follow each
-    other without a gap. While an iteration runs, addresses and what the blob says are checked.
+    The fill path starts with an iteration at once, the row engines when it has been checked
+    (`MatmulChecks`). The fill path starts a further iteration as soon as it has read all of the one
+    before, and each row engine when it has fetched its part of it: iterations follow each other
+    without a gap. While an iteration runs, addresses and what the blob says are checked.
 
-    An iteration fails only when those before it have ended.
+    This is so for iterations of one command and of several, as far as the array does the same with
+    them: a command with another mode or another anchor starts when all before it has ended. An
+    iteration fails only when those before it have ended.
 
     Parameters
     ----------
@@ -52,11 +53,13 @@ class ComputeUnit(wiring.Component):
     Members
     -------
     unit : ``In(UnitPort)``
+        Commands overlap.
     stream_read : ``Out(ReadPort).array(stream_ports)``
     fill_read : ``Out(ReadPort)``, as wide as two chunks of the fill
     write : ``Out(WritePort)``
     flags : ``Out(4)``
-        `Flag` bits that a result raises, at latest with the ``done`` of its iteration.
+        `Flag` bits that a result raises, at latest with the ``done`` of its iteration, and after
+        that of the iteration before it.
     count_engine : ``In(8)``
         Whose cycles ``events`` shows: an engine's index, or `ALL_ENGINES`.
     events : ``Out(engine_events_layout)``
@@ -83,9 +86,10 @@ class ComputeUnit(wiring.Component):
         rows = config.rows
         body = Signal(MatmulBody)
         m.d.comb += body.eq(self.unit.start.payload.body)
-        mode, mode_known = mode_of(m, body.stream_format, body.in_format)
 
-        m.submodules.grid = grid = Grid(config)
+        m.submodules.running = running = RunningCommands()
+        grid = Grid(config)
+        m.submodules.grid = Repeated(grid, "grid")
         m.submodules.fill = fill = Fill(config)
         m.submodules.merge = merge = OutputMerge(config)
         m.submodules.checks = checks = MatmulChecks(config)
@@ -94,13 +98,14 @@ class ComputeUnit(wiring.Component):
         ports = [StreamPort(config) for _ in range(config.stream_ports)]
         connect(m, fill.read, flipped(self.fill_read))
         connect(m, merge.write, flipped(self.write))
-        m.d.comb += [fill.body.eq(body), checks.body.eq(body)]
-        m.d.comb += [checks.mode.eq(mode), checks.mode_known.eq(mode_known)]
-        # Weights come long after the body: registers here are out of the way of every PE.
-        window = body.anchor + offset_of(Mode.BF16)
-        m.d.sync += [
-            grid.mode.eq(mode),
-            grid.offset.eq(Mux(mode == Mode.BF16, window, offset_of(Mode.FP16))),
+        m.d.comb += [
+            running.body.eq(body),
+            fill.body.eq(body),
+            checks.body.eq(body),
+            checks.mode.eq(running.next_mode),
+            checks.mode_known.eq(running.next_known),
+            grid.mode.eq(running.mode),
+            grid.offset.eq(running.offset),
         ]
         m.d.comb += [column.eq(word) for column, word in zip(grid.fill, fill.fill, strict=True)]
         for r, (engine, lane) in enumerate(zip(engines, lanes, strict=True)):
@@ -113,25 +118,30 @@ class ComputeUnit(wiring.Component):
             connect(m, lane.write, merge.lane[r])
             m.d.comb += [
                 engine.index.eq(r),
-                engine.body.eq(body),
+                engine.mode.eq(running.mode),
                 engine.filled.eq(grid.filled[r]),
                 engine.credit.eq(lane.credit),
                 grid.stream[r].eq(engine.stream),
-                lane.command.eq(body),
+                lane.mode.eq(running.mode),
+                lane.weight.eq(running.weight),
+                lane.same.eq(running.same),
                 lane.drain.eq(grid.drain[r]),
             ]
+            for turn in range(2):
+                m.d.comb += [
+                    engine.commands[turn].eq(running.streams[turn]),
+                    lane.paths[turn].eq(running.paths[turn]),
+                    lane.columns[turn].eq(running.columns[turn]),
+                ]
         for i, port in enumerate(ports):
             m.submodules[f"stream_port_{i}"] = port
             connect(m, port.read, flipped(self.stream_read[i]))
 
         self._release(m, grid, fill)
-        self._start(m, checks, fill, engines, merge.iteration_done)
-        self._report(m, checks, fill, engines, lanes)
+        self._start(m, running, checks, fill, engines, merge.iteration_done)
+        self._report(m, running, checks, fill, engines, lanes)
+        self._flag(m, lanes)
         self._count(m, engines)
-        flags = 0
-        for lane in lanes:
-            flags = lane.flags | flags
-        m.d.sync += self.flags.eq(flags)
         return m
 
     def _release(self, m: Module, grid: Grid, fill: Fill) -> None:
@@ -146,7 +156,9 @@ class ComputeUnit(wiring.Component):
         for count, release in zip(pending, grid.release, strict=True):
             m.d.sync += count.eq(count + release - oldest)
 
-    def _start(self, m: Module, checks: MatmulChecks, fill: Fill, engines, ended) -> None:
+    def _start(
+        self, m: Module, running: RunningCommands, checks: MatmulChecks, fill: Fill, engines, ended
+    ) -> None:
         """Accept an iteration for the fill path; when it has been checked, for each engine.
 
         It ends when its results are written, and the fill path has come to its last operand: no
@@ -155,28 +167,36 @@ class ComputeUnit(wiring.Component):
         start = self.unit.start
         blob, x, out = start.payload.operand
         under_way = Signal(range(3))
-        self._alone = Signal()  # no iteration is under way before the one that is checked
+        self._failed = Signal(2)  # by turn
+        self._oldest = Signal()  # turn of the oldest iteration under way, if there is one
         waiting = Signal(len(engines))
         waiting_blob, waiting_out = Signal(28), Signal(32)
-        may_start, accept = Signal(), Signal()
+        fits, may_start, accept = Signal(), Signal(), Signal()
+        stop = checks.failed | self._failed.any()
         m.d.comb += [
-            may_start.eq(start.valid & ~checks.busy & ~checks.failed & ~waiting.any()),
+            fits.eq((under_way == 0) | ~start.payload.first | running.fits),
+            may_start.eq(start.valid & fits & ~checks.busy & ~waiting.any() & ~stop),
             fill.start.valid.eq(may_start),
             fill.start.payload.eq(x),
             accept.eq(may_start & fill.start.ready),
             start.ready.eq(accept),
-            # A command's iterations overlap, unless they wait: then the check does no harm.
-            checks.whole.eq(under_way == 0),
+            running.valid.eq(start.valid),
+            running.first.eq(start.payload.first),
+            running.take.eq(accept),
+            checks.whole.eq(start.payload.first),
             checks.start.eq(accept),
             checks.blob.eq(blob),
             checks.x.eq(x),
             checks.out.eq(out),
-            self._alone.eq(under_way == 1),
         ]
-        m.d.sync += under_way.eq(under_way + accept - self.unit.done)
+        m.d.sync += [
+            under_way.eq(under_way + accept - self.unit.done),
+            self._oldest.eq(self._oldest ^ self.unit.done),
+        ]
         halves = [Signal(range(3), name=f"{name}_ahead") for name in ("results", "fill")]
         ends = [half.any() | end for half, end in zip(halves, (ended, fill.done), strict=True)]
-        m.d.comb += self.unit.done.eq(Cat(ends).all())
+        failed = self._failed.bit_select(self._oldest, 1)
+        m.d.comb += self.unit.done.eq(Cat(ends).all() & ~failed)
         for half, end in zip(halves, (ended, fill.done), strict=True):
             m.d.sync += half.eq(half + end - self.unit.done)
         with m.If(accept):
@@ -190,19 +210,54 @@ class ComputeUnit(wiring.Component):
             with m.If(engine.start.valid & engine.start.ready):
                 m.d.sync += waiting[r].eq(0)
 
-    def _report(self, m: Module, checks: MatmulChecks, fill: Fill, engines, lanes) -> None:
-        """Report the first error; the first source in this order, if several come at once."""
-        # The fill path is at the newest iteration, and may be so before this has been checked; its
-        # error stays.
-        sources = [
-            (checks.failed & self._alone, checks.status),
-            (fill.error & self._alone & ~checks.busy & ~checks.failed, fill.status),
-            *((unit.error, unit.status) for unit in (*engines, *lanes)),
+    def _report(
+        self, m: Module, running: RunningCommands, checks: MatmulChecks, fill: Fill, engines, lanes
+    ) -> None:
+        """Report the first error of the oldest iteration; those of the one behind it wait.
+
+        Of several errors that come at once the first source in this order counts.
+        """
+        newest = Signal()  # turn of the iteration that has been checked, or is
+        m.d.comb += newest.eq(~running.turn)
+        statuses = [Signal(Status, name=f"status{turn}") for turn in range(2)]
+        for turn, status in enumerate(statuses):
+            # The fill path may be at an iteration that has not been checked; its error stays.
+            checked = (newest != turn) | (~checks.busy & ~checks.failed)
+            sources = [
+                (checks.failed & (newest == turn), checks.status),
+                (fill.error[turn] & checked, fill.status),
+                *((engine.error[turn], engine.status[turn]) for engine in engines),
+                *((lane.error[turn], lane.status) for lane in lanes),
+            ]
+            found = Signal(name=f"found{turn}")
+            m.d.comb += found.eq(Cat(error for error, _ in sources).any())
+            with m.If(found & ~self._failed[turn]):
+                m.d.sync += self._failed[turn].eq(1)
+                for error, its_status in reversed(sources):
+                    with m.If(error):
+                        m.d.sync += status.eq(its_status)
+        failed, told = Signal(), Signal()
+        m.d.comb += [
+            failed.eq(self._failed.bit_select(self._oldest, 1)),
+            self.unit.error.eq(failed & ~told),
+            self.unit.status.eq(Mux(self._oldest, statuses[1], statuses[0])),
         ]
-        m.d.sync += self.unit.error.eq(Cat(error for error, _ in sources).any())
-        for error, status in reversed(sources):
-            with m.If(error):
-                m.d.sync += self.unit.status.eq(status)
+        m.d.sync += told.eq(failed)
+
+    def _flag(self, m: Module, lanes) -> None:
+        """Pass on the flags of the oldest iteration; those of the one behind it wait."""
+        oldest = Signal()  # in the next cycle
+        m.d.comb += oldest.eq(self._oldest ^ self.unit.done)
+        flags = []
+        for turn in range(2):
+            kept, now = Signal(len(Flag), name=f"kept{turn}"), Signal(len(Flag), name=f"now{turn}")
+            raised = kept
+            for lane in lanes:
+                raised = raised | lane.flags[turn]
+            m.d.comb += now.eq(raised)
+            m.d.sync += kept.eq(Mux(oldest == turn, 0, now))
+            flags.append(now)
+        m.d.sync += self.flags.eq(Mux(oldest, flags[1], flags[0]))
 
     def _count(self, m: Module, engines) -> None:
         """Add up what the engines that are counted did."""

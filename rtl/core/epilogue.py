@@ -1,6 +1,6 @@
 """The epilogue of one row: from drained sums to bytes in the scratchpad."""
 
-from amaranth.hdl import Cat, Module, Mux, Signal, unsigned
+from amaranth.hdl import Cat, Module, Mux, Signal, signed, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.memory import Memory
@@ -8,20 +8,24 @@ from amaranth.lib.wiring import In, Out
 
 from ..array.ports import drain_layout, visit_layout
 from ..config import CardConfig
-from ..isa import BITS, LANES, Flag, Format, MatmulBody, MatmulFlag, Mode, Status
+from ..isa import LANES, Flag, Format, Mode, Status
 from ..numerics.convert import NarrowFp32
 from ..numerics.fp32 import Fp32Add, Fp32Multiply
 from ..numerics.rounding import SumToFp32
-from ..numerics.widen import mode_of
 from ..plu.slot import PluSlot
 from .output import lane_write_layout
 from .partials import PartialMemory
+from .path import PathSwitch
 from .resolve import SumResolver, partial_layout
+from .running import columns_layout, path_layout
 from .writer import ResultWriter, place_layout
 
 __all__ = ["EpilogueLane"]
 
 _VISITS = 16  # the depth of distributed RAM
+
+# Cycles from taking a beat to the last sum that it makes.
+_RESOLVING = 4
 
 # From the look-up of a running sum to its replacement: a cycle to read it, and the addition.
 _ADD_DISTANCE = 1 + Fp32Add.LATENCY
@@ -56,6 +60,10 @@ class EpilogueLane(wiring.Component):
     whenever ``write`` does. So the engine starts with two credits, and takes one for each visit
     that is not empty.
 
+    Iterations belong to the commands by turns, the first one after a reset to the first. Where an
+    iteration's results are not made in the ``same`` way as those of the one before, its first beat
+    waits until the last one's results have left the pipeline, 28 cycles at most.
+
     Column blocks are ``cols * LANES`` columns wide; results beyond column ``n`` are dropped. Every
     engine visit of a block has the same columns, and each block is announced by a visit with
     ``block_new``, with results or not.
@@ -66,8 +74,14 @@ class EpilogueLane(wiring.Component):
 
     Members
     -------
-    command : ``In(MatmulBody)``
-        Stands still from two cycles before the first descriptor until the last iteration ended.
+    mode : ``In(Mode)``, weight : ``In(signed(8))``
+        Of the array, and the exponent of the lowest bit of a fixed-point sum. Both stand still from
+        two cycles before the first descriptor until the last iteration ended.
+    paths, columns : ``In(path_layout).array(2)``, ``In(columns_layout).array(2)``
+        Of the commands. Each stands still from its iteration's first descriptor until its last
+        write.
+    same : ``In(2)``
+        As with the paths: it is that of the iteration before.
     visit : ``In(stream.Signature(visit_layout()))``
         Descriptors of the visits, accepted before the first drain beat of their visit. Ready while
         fewer than 16 visits are unfinished. Addresses and strides are multiples of a result's size.
@@ -77,10 +91,12 @@ class EpilogueLane(wiring.Component):
         Pulses when the last beat of a visit has left the buffer.
     write : ``Out(stream.Signature(lane_write_layout(config)))``
         The last of an iteration is marked; it has no bytes where the iteration ended without.
-    flags : ``Out(4)``
-        `Flag` bits that a result raises, before its write is offered.
-    error : ``Out(1)``
-        Pulses for a result outside the scratchpad; it is not written.
+    flags : ``Out(4).array(2)``
+        `Flag` bits that a result of the first or the second command raises, before its write is
+        offered.
+    error : ``Out(2)``
+        Pulses, in an iteration of the first or the second command, for a result outside the
+        scratchpad; it is not written.
     status : ``Out(Status)``
         `Status.BAD_ADDRESS`.
     """
@@ -89,20 +105,24 @@ class EpilogueLane(wiring.Component):
         self._config = config
         super().__init__(
             {
-                "command": In(MatmulBody),
+                "mode": In(Mode),
+                "weight": In(signed(8)),
+                "paths": In(path_layout()).array(2),
+                "columns": In(columns_layout()).array(2),
+                "same": In(2),
                 "visit": In(stream.Signature(visit_layout())),
                 "drain": In(drain_layout()),
                 "credit": Out(1),
                 "write": Out(stream.Signature(lane_write_layout(config))),
-                "flags": Out(len(Flag)),
-                "error": Out(1),
+                "flags": Out(len(Flag)).array(2),
+                "error": Out(2),
                 "status": Out(Status),
             }
         )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        config, command = self._config, self.command
+        config = self._config
         # A row's running sums are looked up again as many cycles later as it has beats, or more.
         pause = max(_ADD_DISTANCE - 2 * config.cols, 0)
         m.submodules.resolver = resolver = SumResolver(config, pause=pause)
@@ -120,28 +140,38 @@ class EpilogueLane(wiring.Component):
             far=_ADD_DISTANCE,
         )
 
-        # What the command decides.
-        mode, _ = mode_of(m, command.stream_format, command.in_format)
-        fixed, int4, blocks, adds = (
-            Signal(name=name) for name in ("fixed", "int4", "blocks", "adds")
-        )
-        is_bf16, is_fixed = mode == Mode.BF16, (mode == Mode.FP16) | (mode == Mode.BF16)
-        block_scale = command.flags[MatmulFlag.BLOCK_SCALE.value.bit_length() - 1]
-        to_int32, to_fp32 = Signal(), Signal()
-        m.d.sync += [
-            fixed.eq(is_fixed),
-            int4.eq(mode == Mode.INT4),
-            blocks.eq(block_scale),
-            adds.eq(is_fixed | block_scale),
-            to_int32.eq(command.out_format == Format.INT32.value),
-            to_fp32.eq(command.out_format == Format.FP32.value),
-            rounding.weight.eq(Mux(is_bf16, command.anchor, -48)),
-        ]
-
         # One enable for all stages between the buffer and the writer.
         ce = Signal()
         for unit in (resolver, rounding, multiply, add, plu.slot, narrow, partials):
             m.d.comb += unit.ce.eq(ce)
+
+        # What the mode and the command decide.
+        depth = rounding.LATENCY + multiply.LATENCY + add.LATENCY + plu.latency + narrow.LATENCY
+        switch = PathSwitch(depth=_RESOLVING + depth, visits=_VISITS)
+        m.submodules.switch = switch
+        path, visit = switch.path, self.visit.payload
+        m.d.comb += [
+            *(port.eq(path) for port, path in zip(switch.paths, self.paths, strict=True)),
+            switch.same.eq(self.same),
+            switch.describe.eq(self.visit.valid & self.visit.ready),
+            switch.empty.eq(visit.empty),
+            switch.iteration_last.eq(visit.iteration_last),
+            switch.ce.eq(ce),
+            switch.take.eq(resolver.take),
+            switch.end.eq(resolver.take_end),
+            resolver.go.eq(switch.go),
+        ]
+        blocks, is_fixed = path.blocks, (self.mode == Mode.FP16) | (self.mode == Mode.BF16)
+        fixed, int4, adds = (Signal(name=name) for name in ("fixed", "int4", "adds"))
+        to_int32, to_fp32 = Signal(), Signal()
+        m.d.sync += [
+            fixed.eq(is_fixed),
+            int4.eq(self.mode == Mode.INT4),
+            adds.eq(is_fixed | blocks),
+            to_int32.eq(path.out_format == Format.INT32.value),
+            to_fp32.eq(path.out_format == Format.FP32.value),
+        ]
+        m.d.comb += rounding.weight.eq(self.weight)
 
         def delay(value, cycles: int, name: str) -> list[Signal]:
             """Return the value as it was 1, 2, ... cycles with ``ce`` high ago."""
@@ -189,7 +219,7 @@ class EpilogueLane(wiring.Component):
         added_last = delay(partials.last, add.LATENCY, "added_last")[-1]
         m.d.comb += [
             partials.is_far.eq(blocks),
-            partials.long_rows.eq(int4 & blocks),
+            partials.long_rows.eq(int4 & switch.blocks),
             partials.look_up.eq(Mux(blocks, soon, resolver.take)),
             partials.end.eq(Mux(blocks, soon_tag.end, resolver.take_end)),
             resolver.last.eq(blocks | partials.last),
@@ -206,8 +236,8 @@ class EpilogueLane(wiring.Component):
 
         # Where an operand is needed a counter says whose: visits pass in order. Exact integers take
         # their bias as they are resolved, all others after the multiplication.
-        accepted = self.visit.valid & self.visit.ready & ~self.visit.payload.empty
-        used = accepted & (self.visit.payload.slice_last | blocks)
+        accepted = self.visit.valid & self.visit.ready & ~visit.empty
+        used = accepted & (visit.slice_last | switch.blocks)
         scale_step = Signal()
         bias_step = Signal()
         m.d.comb += [
@@ -220,8 +250,8 @@ class EpilogueLane(wiring.Component):
             ),
             bias_step.eq(Mux(adds, ce & multiply.valid_o & scaled_tag.end, resolver.bias_end)),
         ]
-        scale = self._operand(m, "scale", used, self.visit.payload.scale, ce & scale_step)
-        bias = self._operand(m, "bias", used, self.visit.payload.bias, bias_step)
+        scale = self._operand(m, "scale", used, visit.scale, ce & scale_step)
+        bias = self._operand(m, "bias", used, visit.bias, bias_step)
         m.d.comb += [
             multiply.b.eq(scale),
             resolver.bias.eq(Mux(blocks, 0, bias)),
@@ -243,14 +273,14 @@ class EpilogueLane(wiring.Component):
         value_tag = Signal(_tag_layout())
         m.d.comb += [
             value_tag.eq(Mux(adds, added_tag, product_tag)),
-            plu.function.eq(command.function),
-            plu.slot.parameter.eq(command.parameter),
+            plu.function.eq(path.function),
+            plu.slot.parameter.eq(path.parameter),
             plu.slot.valid_i.eq(Mux(adds, add.valid_o & (added_last | ~blocks), multiply.valid_o)),
             plu.slot.value_i.eq(Mux(adds, add.result, multiply.result)),
-            narrow.format.eq(command.out_format),
-            narrow.zero_point.eq(command.zero_point),
-            narrow.clamp_low.eq(command.clamp_low),
-            narrow.clamp_high.eq(command.clamp_high),
+            narrow.format.eq(path.out_format),
+            narrow.zero_point.eq(path.zero_point),
+            narrow.clamp_low.eq(path.clamp_low),
+            narrow.clamp_high.eq(path.clamp_high),
             narrow.valid_i.eq(plu.slot.valid_o & ~to_fp32),
             narrow.number.eq(plu.slot.value_o),
         ]
@@ -263,18 +293,23 @@ class EpilogueLane(wiring.Component):
         )
         m.d.comb += [
             ce.eq(~valid | writer.ready),
-            self.flags.eq(writer.flags),
+            *(port.eq(flags) for port, flags in zip(self.flags, writer.flags, strict=True)),
+            *(w.eq(c) for w, c in zip(writer.layouts, self.columns, strict=True)),
             self.error.eq(writer.error),
             self.status.eq(Status.BAD_ADDRESS),
         ]
+        with m.Switch(self.mode):
+            for known, lanes in LANES.items():
+                with m.Case(known):
+                    m.d.sync += writer.block_columns.eq(lanes * config.cols)
         self._accept(
             m,
             writer,
             partials,
+            switch.ready,
             accepted,
             Mux(blocks, bias_step, ce & partials.look_up & partials.end),
         )
-        self._layout(m, writer, mode)
         wiring.connect(m, writer.write, wiring.flipped(self.write))
         return m
 
@@ -320,7 +355,7 @@ class EpilogueLane(wiring.Component):
         ]
         return valid
 
-    def _accept(self, m: Module, writer, partials, accepted, release) -> None:
+    def _accept(self, m: Module, writer, partials, room, accepted, release) -> None:
         """Take descriptors: places wait for the writer, operands until ``release``."""
         visit = self.visit.payload
         m.submodules.places = places = SyncFIFO(width=place_layout().size, depth=_VISITS)
@@ -329,7 +364,7 @@ class EpilogueLane(wiring.Component):
         place = {name: visit[name] for name, _ in place_layout()} | {"empty": empty}
         m.d.sync += unfinished.eq(unfinished + accepted - release)
         m.d.comb += [
-            self.visit.ready.eq(places.w_rdy & (unfinished < _VISITS)),
+            self.visit.ready.eq(places.w_rdy & room & (unfinished < _VISITS)),
             # A visit without results is only of interest if it marks something.
             places.w_en.eq(
                 self.visit.valid
@@ -345,25 +380,6 @@ class EpilogueLane(wiring.Component):
             partials.slice_first.eq(visit.slice_first),
             partials.slice_last.eq(visit.slice_last),
         ]
-
-    def _layout(self, m: Module, writer, mode) -> None:
-        """Tell the writer what the command says about the output's layout."""
-        command = self.command
-        m.d.comb += [
-            writer.n.eq(command.n),
-            writer.n_inner.eq(command.n_inner),
-            writer.inner_stride.eq(command.out_inner_stride),
-            writer.outer_stride.eq(command.out_outer_stride),
-        ]
-        m.d.sync += writer.nibbles.eq(command.out_format == Format.INT4.value)
-        with m.Switch(command.out_format):
-            for form, bits in BITS.items():
-                with m.Case(form.value):
-                    m.d.sync += writer.size.eq(max(bits // 8, 1))
-        with m.Switch(mode):
-            for known, lanes in LANES.items():
-                with m.Case(known):
-                    m.d.sync += writer.block_columns.eq(lanes * self._config.cols)
 
     def _operand(self, m: Module, name: str, store, word, step):
         """Store words; return the one that is used next."""

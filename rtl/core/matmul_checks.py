@@ -37,9 +37,9 @@ class MatmulChecks(wiring.Component):
     Members
     -------
     body : ``In(MatmulBody)``
-        The command; still from ``start`` on.
+        With ``start``: the command.
     mode, mode_known : ``In``
-        Its `Mode`, and whether it has one.
+        With ``start``: its `Mode`, and whether it has one.
     blob, x, out : ``In(32)``
         Addresses of the iteration; only with ``start``.
     start : ``In(1)``
@@ -76,7 +76,7 @@ class MatmulChecks(wiring.Component):
         body = self.body
         bad_length, bad_format, bad_alignment = Signal(), Signal(), Signal()
         left = Signal(18)  # half bytes of K that no run has been found for; one run's at the end
-        run = body.run_bytes << 1
+        run = Signal(17, reset_less=True)  # its half bytes
         with m.If(self.start):
             m.d.sync += [self.busy.eq(1), bad_alignment.eq(self._bad_alignment(m))]
             with m.If(self.whole):
@@ -84,12 +84,13 @@ class MatmulChecks(wiring.Component):
                     bad_length.eq(self._bad_length()),
                     bad_format.eq(self._bad_format()),
                 ]
+                m.d.sync += run.eq(body.run_bytes << 1)
                 with m.Switch(body.in_format):
                     for form in INPUT_FORMATS:
                         with m.Case(form):
                             m.d.sync += left.eq(body.k * (BITS[form] // 4))
                     with m.Default():  # no length to compare: BAD_FORMAT
-                        m.d.sync += left.eq(run)
+                        m.d.sync += left.eq(body.run_bytes << 1)
         with m.Elif(self.busy):
             with m.If((left > run << 2) & ~bad_length):
                 m.d.sync += left.eq(left - (run << 2))
@@ -136,7 +137,7 @@ class MatmulChecks(wiring.Component):
             ~self.mode_known,
             body.out_format >= Format.E2M1.value,
             body.encoding > max(encoding.value for encoding in Encoding),
-            body.flags > MatmulFlag.BLOCK_SCALE.value,
+            body.flags > sum(flag.value for flag in MatmulFlag),
             body.function > max(function.value for function in Function),
             (body.out_format == Format.INT32.value) & (~integers | self._block_scale),
             window & ((body.anchor < MIN_ANCHOR) | (body.anchor > MAX_ANCHOR)),

@@ -32,11 +32,12 @@ class PartialMemory(wiring.Component):
     -------
     ce : ``In(1)``
         Low: all but announcements stands still.
-    is_far, long_rows : ``In(1)``
-        Which of the two distances holds; whether a row has ``4 * cols`` words, not ``2 * cols``.
-        Both stand still while visits are open.
+    is_far : ``In(1)``
+        Which of the two distances holds. Stands still from a look-up for as many cycles as ``far``.
     announce, slot, slice_first, slice_last : ``In``
         A visit (`array.ports.visit_layout`).
+    long_rows : ``In(1)``
+        With ``announce``: the row has ``4 * cols`` words, not ``2 * cols``.
     look_up, end : ``In(1)``
         A word is looked up; it is the last of its visit.
     first, last : ``Out(1)``

@@ -91,13 +91,15 @@ class WritePort(wiring.Signature):
 def iteration_layout() -> data.StructLayout:
     """Layout of one iteration of a command: its three addresses, and the command's opcode and body.
 
-    A unit that runs only one kind of command need not look at ``opcode``.
+    ``first``: it is the first one of its command. A unit that runs only one kind of command need
+    not look at ``opcode``.
     """
     return data.StructLayout(
         {
             "operand": data.ArrayLayout(unsigned(32), 3),
             "opcode": unsigned(8),
             "body": unsigned(512),
+            "first": unsigned(1),
         }
     )
 
@@ -105,20 +107,24 @@ def iteration_layout() -> data.StructLayout:
 class UnitPort(wiring.Signature):
     """How a queue runs a unit (load, compute, vector, store), seen from the queue.
 
-    The queue keeps at most two iterations outstanding and never mixes two commands: the first
-    iteration of a command starts only when every iteration of the one before has ended, so a unit
-    may take what is constant in a command straight from the port while it works.
+    The queue keeps at most two iterations outstanding. Most queues never mix two commands: the
+    first iteration of a command starts only when every iteration of the one before has ended, so a
+    unit may take what is constant in a command straight from the port while it works. A queue
+    whose commands overlap starts the next one's first iteration as it starts any other; its unit
+    keeps what it needs of a body when it accepts an iteration.
 
     Members
     -------
     start : ``Out(stream)``
         Starts an iteration (`iteration_layout`). ``payload`` holds the iteration that is next, and
-        its ``body`` stays the same until all of the command's iterations have ended.
+        its ``body`` stays the same until all of the command's iterations have ended, or where
+        commands overlap until the last one has been accepted.
     done : ``In(1)``
         Pulses once for each iteration, in order, when all its effects are visible; for the last
         one under way also only when the unit needs the body no longer.
     error : ``In(1)``
-        Pulses when an iteration failed, with ``status``. The core is reset after it.
+        Pulses when the oldest iteration outstanding has failed, with ``status``. The core is reset
+        after it.
     status : ``In(Status)``
     """
 

@@ -1,13 +1,14 @@
 """One command queue: its commands' loops, addresses, waits and signals."""
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, unsigned
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, unsigned
 from amaranth.lib import data, memory, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..config import CardConfig
-from ..isa import COMMAND_BYTES, SEMAPHORES, Command, SemaphoreRef
+from ..isa import COMMAND_BYTES, SEMAPHORES, Command
 from .ports import UnitPort
 from .semaphore import MAX_WAITS, SemaphorePort
+from .signals import SIGNALS, SignalQueue, signals_layout
 
 __all__ = [
     "STALL_NONE",
@@ -24,7 +25,6 @@ STALL_NONE, STALL_SEMAPHORE, STALL_UNIT = range(3)
 
 _WORD_BITS = 256
 _WAITS = 4
-_SIGNALS = 4
 _OUTSTANDING = 2
 
 
@@ -72,7 +72,7 @@ class QueueState(data.Struct):
     ``busy``: it holds a command, or has a signal to give. ``stall``: `STALL_UNIT` while the unit
     has an iteration or does not take one; else `STALL_SEMAPHORE` while an iteration lacks credits
     of the semaphores in ``missing``; else `STALL_NONE`. ``command``: index within the job of the
-    command whose iterations are running.
+    command whose iteration is the oldest one outstanding, or of the one whose iterations are next.
     """
 
     busy: unsigned(1)
@@ -87,15 +87,20 @@ class CommandQueue(wiring.Component):
     An iteration starts when the credits of all its waits are there at the same time; they are
     taken together. At most two iterations are outstanding. The header and the addresses of the
     next command are loaded while the last iterations of the current one still run, its body when
-    they have ended and given their signals.
+    they have ended, or where commands overlap when the last one was accepted.
 
     A command that finds the queue empty starts 6 cycles after its ``commit``, or 4 with a bus of
     64 bytes; an iteration starts 1 cycle after its credits are there, or at once if it has no
-    waits. The signals of an iteration are given one a cycle from the cycle after ``done``.
+    waits. Where commands overlap, one starts up to 4 cycles (2 with a bus of 64 bytes) after the
+    last start of the one before. The signals of an iteration are given one a cycle from the cycle
+    after ``done``, after those of the iterations before it.
 
     Parameters
     ----------
     config : CardConfig
+    overlap : bool
+        A command starts while iterations of the one before it are outstanding; `UnitPort` says
+        what that means for the unit.
 
     Members
     -------
@@ -105,8 +110,9 @@ class CommandQueue(wiring.Component):
     state : ``Out(QueueState)``
     """
 
-    def __init__(self, config: CardConfig) -> None:
+    def __init__(self, config: CardConfig, *, overlap: bool = False) -> None:
         self.config = config
+        self._overlap = overlap
         super().__init__(
             {
                 "write": In(QueueWrite(config)),
@@ -197,11 +203,11 @@ class CommandQueue(wiring.Component):
             m.d.sync += self._word_valid.eq(0)
 
     def _elaborate_load(self, m: Module) -> None:
-        """From the store to the registers of the issuing and of the retiring side."""
+        """From the store to the registers of the issuing side."""
         half = self._words // 2
         self._armed = Signal()  # header and operands are here, and iterations are to be staged
         self._active = Signal()  # the body is here, and iterations are to be started
-        self._drained = Signal()
+        self._may_load = Signal()  # a body may take the place of the last one
         raw = [
             Signal(8 * COMMAND_BYTES // self._words, name=f"word_{n}", reset_less=True)
             for n in range(self._words)
@@ -212,7 +218,7 @@ class CommandQueue(wiring.Component):
         m.d.comb += [
             self._take.eq(
                 self._word_valid
-                & Mux(self._word < half, ~self._armed, ~self._active & self._drained)
+                & Mux(self._word < half, ~self._armed, ~self._active & self._may_load)
             ),
             self._loaded.eq(self._take & (self._word == half - 1)),
             self._activated.eq(self._take & (self._word == self._words - 1)),
@@ -223,20 +229,23 @@ class CommandQueue(wiring.Component):
                     with m.Case(n):
                         m.d.sync += raw[n].eq(self._word_data)
         with m.If(self._activated):
-            m.d.sync += [self._active.eq(1), self.state.command.eq(self._word_index)]
+            m.d.sync += self._active.eq(1)
 
     def _elaborate_issue(self, m: Module) -> None:
         """Waits and starts. The next iteration is staged in the port's payload ahead of time."""
         unit, semaphore, command = self.unit, self.semaphore, self._command
-        accept = Signal()
+        self._accept = accept = Signal()
         self._outstanding = outstanding = Signal(range(_OUTSTANDING + 1))
+        self._room = Signal()  # for the signals of a further iteration
         m.d.comb += accept.eq(unit.start.valid & unit.start.ready)
         m.d.sync += outstanding.eq(outstanding + accept - unit.done)
 
         fresh = Signal()  # nothing of the armed command has been staged
         inner, outer = Signal(16), Signal(16)  # of the next iteration to stage, if not fresh
         parity, parity_now = Signal(), Signal()
-        stage, staged, staged_last = Signal(), Signal(), Signal()
+        stage, staged = Signal(), Signal()
+        self._staged_last = staged_last = Signal()
+        self._staged_signals = Signal(signals_layout(), reset_less=True)
         first_inner, last_inner, last_outer = Signal(), Signal(), Signal()
         inner_now, outer_now = Signal(16), Signal(16)
         m.d.comb += [
@@ -257,6 +266,17 @@ class CommandQueue(wiring.Component):
                 staged.eq(1),
                 staged_last.eq(last_inner & last_outer),
                 unit.start.payload.opcode.eq(command.opcode),
+                unit.start.payload.first.eq(fresh),
+                *(
+                    self._staged_signals.pending[n].eq(
+                        command.signal[n].enable & (~command.signal[n].outer | last_inner)
+                    )
+                    for n in range(SIGNALS)
+                ),
+                *(
+                    self._staged_signals.index[n].eq(command.signal[n].index)
+                    for n in range(SIGNALS)
+                ),
             ]
             with m.If(last_inner & last_outer):
                 m.d.sync += self._armed.eq(0)
@@ -315,7 +335,7 @@ class CommandQueue(wiring.Component):
 
         eligible = Signal()
         m.d.comb += [
-            eligible.eq(staged & self._active & (outstanding != _OUTSTANDING)),
+            eligible.eq(staged & self._active & (outstanding != _OUTSTANDING) & self._room),
             semaphore.request.eq(eligible & waits & ~granted),
             unit.start.valid.eq(eligible & (granted | ~waits)),
             self.state.missing.eq(Mux(semaphore.request, semaphore.missing, 0)),
@@ -327,40 +347,43 @@ class CommandQueue(wiring.Component):
 
     def _elaborate_retire(self, m: Module) -> None:
         """Signals of the iterations that have ended, in order, one a cycle."""
-        unit, semaphore, command = self.unit, self.semaphore, self._command
-        signals = Signal(data.ArrayLayout(SemaphoreRef, _SIGNALS))
-        inner_last, inner = Signal(16), Signal(16)
+        unit, semaphore, outstanding = self.unit, self.semaphore, self._outstanding
+        self._elaborate_oldest(m)
+
+        m.submodules.signals = signals = SignalQueue()
+        m.d.comb += [
+            signals.accept.eq(self._accept),
+            signals.signals.eq(self._staged_signals),
+            signals.done.eq(unit.done),
+            self._room.eq(signals.room),
+            semaphore.add.eq(signals.add),
+            semaphore.add_index.eq(signals.add_index),
+        ]
+        working = (outstanding != 0) | signals.busy
+        m.d.comb += self.state.busy.eq(self._occupied | self._active | working)
+
+    def _elaborate_oldest(self, m: Module) -> None:
+        """Which command is the oldest one outstanding, and whether a further body may be loaded."""
+        done, outstanding = self.unit.done, self._outstanding
+        newest = Signal(32, reset_less=True)  # index of the command whose body is loaded
+        # Whether the oldest and the newest outstanding iteration is the last of its command.
+        oldest_last, newest_last = Signal(), Signal()
+        several = outstanding == _OUTSTANDING
+        with m.If(self._accept):
+            m.d.sync += newest_last.eq(self._staged_last)
+        with m.If(self._accept & ((outstanding == 0) | done)):
+            m.d.sync += oldest_last.eq(self._staged_last)
+        with m.Elif(done):
+            m.d.sync += oldest_last.eq(newest_last)
+
+        # Of three commands none is loaded, so that the newest one follows the oldest.
+        may_load: Value = outstanding == 0
+        if self._overlap:
+            may_load = ~(several & oldest_last)
+        m.d.comb += self._may_load.eq(may_load)
         with m.If(self._activated):
-            m.d.sync += [
-                signals.eq(command.signal),
-                inner_last.eq(command.inner - 1),
-                inner.eq(0),
-            ]
-
-        owed = Signal(range(_OUTSTANDING + 1))  # ended iterations whose turn has not come
-        pending = Signal(_SIGNALS)  # signals of the current one still to be given
-        left = Signal(_SIGNALS)
-        begin = Signal()
-        m.d.comb += [
-            left.eq(pending & (pending - 1)),
-            begin.eq(((owed != 0) | unit.done) & ~left.any()),
-        ]
-        m.d.sync += [owed.eq(owed + unit.done - begin), pending.eq(left)]
-        with m.If(begin):
-            m.d.sync += inner.eq(Mux(inner == inner_last, 0, inner + 1))
-            m.d.sync += pending.eq(
-                Cat(
-                    signals[n].enable & (~signals[n].outer | (inner == inner_last))
-                    for n in range(_SIGNALS)
-                )
-            )
-        m.d.comb += semaphore.add.eq(pending.any())
-        for n in reversed(range(_SIGNALS)):
-            with m.If(pending[n]):
-                m.d.comb += semaphore.add_index.eq(signals[n].index)
-
-        working = (self._outstanding != 0) | (owed != 0) | pending.any()
-        m.d.comb += [
-            self._drained.eq(~working),
-            self.state.busy.eq(self._occupied | self._active | working),
-        ]
+            m.d.sync += newest.eq(self._word_index)
+        with m.If(self._activated & (outstanding == done)):
+            m.d.sync += self.state.command.eq(self._word_index)
+        with m.Elif(done & oldest_last & (self._active | several)):
+            m.d.sync += self.state.command.eq(newest)

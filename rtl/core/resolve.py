@@ -43,6 +43,8 @@ class SumResolver(wiring.Component):
     Members
     -------
     ce : ``In(1)``
+    go : ``In(1)``
+        The beat that comes next may be taken.
     fixed, int4, pauses : ``In(1)``
         The sums are fixed-point, INT4, or else INT8. These stand still while sums are inside.
     drain : ``In(drain_layout())``
@@ -79,6 +81,7 @@ class SumResolver(wiring.Component):
         super().__init__(
             {
                 "ce": In(1),
+                "go": In(1),
                 "fixed": In(1),
                 "int4": In(1),
                 "pauses": In(1),
@@ -193,7 +196,7 @@ class SumResolver(wiring.Component):
             buffer.w_data.eq(self.drain.as_value()[:-1]),
             kept.eq(buffer.r_data),
             end.eq(count == beats - 1),
-            self.take.eq(buffer.r_rdy & ~wait.any()),
+            self.take.eq(buffer.r_rdy & ~wait.any() & self.go),
             self.take_end.eq(end),
             buffer.r_en.eq(self.ce & self.take),
         ]

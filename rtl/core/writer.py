@@ -1,12 +1,14 @@
 """The end of an epilogue lane: where each result goes, and the granules they make."""
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed, unsigned
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from ..array.command import chosen
 from ..config import GRANULE, CardConfig
 from ..isa import Flag
 from .output import lane_write_layout
+from .running import columns_layout
 
 __all__ = ["ResultWriter", "place_layout"]
 
@@ -32,7 +34,7 @@ def place_layout() -> data.StructLayout:
 _WALK = {"offset": 32, "row": 32, "inner": 16, "columns": 16}
 _WORDS = GRANULE // 4
 
-_PLACED = data.StructLayout({"valid": 1, "write": 1, "close": 1, "done": 1})
+_PLACED = data.StructLayout({"valid": 1, "write": 1, "close": 1, "done": 1, "turn": 1, "size": 3})
 
 
 def _walk_signals(name: str, **options) -> dict[str, Signal]:
@@ -62,7 +64,8 @@ class ResultWriter(wiring.Component):
 
     All visits with results of one block walk over the same columns; the next block starts where
     they ended. A block that had none is stepped over when the next one is announced, a column a
-    cycle.
+    cycle. Iterations go where the two ``layouts`` say by turns, the first one after a reset where
+    the first does.
 
     Parameters
     ----------
@@ -70,37 +73,31 @@ class ResultWriter(wiring.Component):
 
     Members
     -------
-    n, n_inner : ``In(16)``
-    inner_stride, outer_stride : ``In(signed(32))``
-    size : ``In(3)``
-        Bytes of a result: 1, 2 or 4.
-    nibbles : ``In(1)``
-        Results are nibbles; ``size`` is 1 then.
+    layouts : ``In(columns_layout).array(2)``
+        Each is still while visits of its iteration are open.
     block_columns : ``In(8)``
-        Columns of a block. This and the six above stand still while visits are open.
+        Columns of a block. Still while visits are open.
     visit : ``In(stream.Signature(place_layout()))``
-        Taken with the last result of the visit. Addresses and strides are multiples of ``size``.
+        Taken with the last result of the visit. Addresses and strides are multiples of a result's
+        size.
     valid, last, result, result_flags : ``In(1)``, ``In(1)``, ``In(32)``, ``In(4)``
         A result, and whether it is the last of its visit. Taken while ``ready`` is high.
     ready : ``Out(1)``
         May depend on ``valid``.
     write : ``Out(stream.Signature(lane_write_layout(config)))``
-    error : ``Out(1)``
-        Pulses for a result outside the scratchpad; it is not written.
-    flags : ``Out(4)``
-        ``result_flags`` of a result whose column is below ``n``, in the cycle after it was taken.
+    error : ``Out(2)``
+        Pulses, in an iteration of the first or the second layout, for a result outside the
+        scratchpad; it is not written.
+    flags : ``Out(4).array(2)``
+        ``result_flags`` of a result whose column is below ``n``, in the cycle after it was taken;
+        of an iteration of the first or the second layout.
     """
 
     def __init__(self, config: CardConfig) -> None:
         self._config = config
         super().__init__(
             {
-                "n": In(16),
-                "n_inner": In(16),
-                "inner_stride": In(signed(32)),
-                "outer_stride": In(signed(32)),
-                "size": In(3),
-                "nibbles": In(1),
+                "layouts": In(columns_layout()).array(2),
                 "block_columns": In(8),
                 "visit": In(stream.Signature(place_layout())),
                 "valid": In(1),
@@ -109,14 +106,18 @@ class ResultWriter(wiring.Component):
                 "result_flags": In(len(Flag)),
                 "ready": Out(1),
                 "write": Out(stream.Signature(lane_write_layout(config))),
-                "error": Out(1),
-                "flags": Out(len(Flag)),
+                "error": Out(2),
+                "flags": Out(len(Flag)).array(2),
             }
         )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
         visit = self.visit.payload
+        turn = Signal()  # of the iteration of the visit
+        names = ("n", "n_inner", "inner_stride", "outer_stride", "size", "nibbles")
+        layout = dict(zip(names, chosen(m, self.layouts, turn, *names), strict=True))
+        nibbles = layout["nibbles"]
         move = Signal()  # the packer takes what is placed
         behind = Signal()  # the walk is still before a block that has had no results
         free = move & self.visit.valid & ~behind
@@ -129,8 +130,11 @@ class ResultWriter(wiring.Component):
             self.visit.ready.eq(leave),
         ]
 
-        present, address = self._walk(m, result, empty, behind)
-        m.d.sync += self.flags.eq(Mux(result & present, self.result_flags, 0))
+        present, address = self._walk(m, layout, result, empty, behind)
+        for i, flags in enumerate(self.flags):
+            m.d.sync += flags.eq(Mux(result & present & (turn == i), self.result_flags, 0))
+        with m.If(leave):
+            m.d.sync += turn.eq(turn ^ visit.iteration_last)
 
         # The first of two nibbles waits for the second, in the place of both.
         placed = Signal(_PLACED)
@@ -139,25 +143,27 @@ class ResultWriter(wiring.Component):
         second, byte_present = Signal(), Signal(reset_less=True)
         with m.If(move):
             m.d.sync += [
-                placed.valid.eq(empty | (result & (second | ~self.nibbles))),
-                placed.write.eq(result & Mux(self.nibbles, second & byte_present, present)),
+                placed.valid.eq(empty | (result & (second | ~nibbles))),
+                placed.write.eq(result & Mux(nibbles, second & byte_present, present)),
                 placed.close.eq(leave),
                 placed.done.eq(leave & visit.iteration_last),
+                placed.turn.eq(turn),
+                placed.size.eq(layout["size"]),
             ]
         with m.If(result):
-            m.d.sync += second.eq(self.nibbles & ~second)
+            m.d.sync += second.eq(nibbles & ~second)
             with m.If(second):
                 m.d.sync += value[4:8].eq(Mux(present, self.result[:4], 0))
             with m.Else():
                 m.d.sync += [
                     place.eq(address),
-                    value.eq(Mux(self.nibbles, self.result[:4], self.result)),
+                    value.eq(Mux(nibbles, self.result[:4], self.result)),
                     byte_present.eq(present),
                 ]
         self._pack(m, placed, place, value, move)
         return m
 
-    def _walk(self, m: Module, result, empty, behind):
+    def _walk(self, m: Module, layout, result, empty, behind):
         """Step from column to column with ``result``, from block to block with either.
 
         Drives ``behind``; returns whether the column is one of the ``n``, and its address.
@@ -166,7 +172,8 @@ class ResultWriter(wiring.Component):
         start = _walk_signals("start", reset_less=True)  # of the block
         here = _walk_signals("here", reset_less=True)  # the next column of this visit
         block, column = _walk_signals("block"), _walk_signals("column")
-        first = {"offset": 0, "row": 0, "inner": self.n_inner - 1, "columns": self.n}
+        n_inner = layout["n_inner"]
+        first = {"offset": 0, "row": 0, "inner": n_inner - 1, "columns": layout["n"]}
         inside = Signal()  # the visit, or the stepping over, has begun
         ended = Signal()  # ``here`` is where the block ends, but inside a visit
         skipped = Signal(8)
@@ -193,17 +200,17 @@ class ResultWriter(wiring.Component):
                 m.d.sync += start[field].eq(block[field])
 
         below = Signal(32)
-        m.d.comb += below.eq(column["row"] + self.outer_stride)
+        m.d.comb += below.eq(column["row"] + layout["outer_stride"])
         with m.If(result | skip):
             with m.If(column["inner"] == 0):
                 m.d.sync += [
                     here["offset"].eq(below),
                     here["row"].eq(below),
-                    here["inner"].eq(self.n_inner - 1),
+                    here["inner"].eq(n_inner - 1),
                 ]
             with m.Else():
                 m.d.sync += [
-                    here["offset"].eq(column["offset"] + self.inner_stride),
+                    here["offset"].eq(column["offset"] + layout["inner_stride"]),
                     here["row"].eq(column["row"]),
                     here["inner"].eq(column["inner"] - 1),
                 ]
@@ -220,7 +227,7 @@ class ResultWriter(wiring.Component):
         target = place[granule_bits:bits]
         good = Signal()
         m.d.comb += good.eq(placed.write & ~place[bits:].any())
-        m.d.sync += self.error.eq(move & placed.write & ~good)
+        m.d.sync += self.error.eq(Mux(move & placed.write & ~good, Mux(placed.turn, 2, 1), 0))
 
         held, closed = Signal(), Signal(reset_less=True)
         granule = _granule_signals(self._config, "granule")
@@ -235,7 +242,7 @@ class ResultWriter(wiring.Component):
         covered = Signal(4)
         cover, moved = Signal(32), Signal(32)
         m.d.comb += [
-            covered.eq(Cat(1, self.size != 1, self.size == 4, self.size == 4) << place[:2]),
+            covered.eq(Cat(1, placed.size != 1, placed.size == 4, placed.size == 4) << place[:2]),
             cover.eq(Cat(byte.replicate(8) for byte in covered)),
             moved.eq(value << Cat(Const(0, 3), place[:2])),
         ]

@@ -6,7 +6,7 @@ from cocotb.triggers import FallingEdge, RisingEdge
 from ...rtl.array.ports import stream_layout, visit_layout
 from ...rtl.array.row_engine import engine_start_layout
 from ...rtl.config import RELEASE_WORDS
-from ...rtl.isa import BITS, INPUT_FORMATS, Format, MatmulBody, array_mode
+from ...rtl.isa import BITS, INPUT_FORMATS, Format, MatmulBody, MatmulFlag, array_mode
 from .lib import StreamSink, StreamSource, bench_config, pack, rng, start, tick, unpack, within
 from .streams import Blob
 
@@ -138,7 +138,7 @@ class EngineBench:
 
     async def begin(self):
         dut = self.dut
-        for name in ("filled", "credit", "body", "index", "fetch__ready"):
+        for name in ("filled", "credit", "body__0", "body__1", "index", "fetch__ready"):
             getattr(dut, name).value = 0
         dut.fetch__entry_valid.value = dut.fetch__granule_valid.value = 0
         await start(dut)
@@ -148,6 +148,8 @@ class EngineBench:
         self.array = ArrayModel(dut, self.config, self.r)
         cocotb.start_soon(self.scratchpad.run())
         cocotb.start_soon(self.array.run())
+        self.turn = 0  # of the iteration that starts next
+        self.next_row = None  # the engine's first one, if rows are dealt on
 
     def stall(self, probability):
         """Set the probability of a pause, everywhere."""
@@ -163,6 +165,47 @@ class EngineBench:
         ]
         return pairs[self.r.integers(len(pairs))]
 
+    def draw(
+        self, pair, encoding, *, k, n, entries, slice=None, iterations=1, index, base=None,
+        deal_on=False, **more,
+    ):  # fmt: skip
+        """Return the iterations of a command: for each its body, and its blob.
+
+        Parameters are those of `command`; the first blob is at granule ``base`` or behind
+        it. What is drawn is to be run in the same order.
+        """
+        r = self.r
+        if entries > self.config.rows:
+            slice = min(slice or k, self.config.operand_depth)
+        out_format = Format(int(r.integers(8)))
+        fields = {
+            "k": k,
+            "n": n,
+            "entries": entries,
+            "slice": slice or k,
+            "stream_format": pair[0],
+            "in_format": pair[1],
+            "encoding": encoding,
+        }
+        flags = MatmulFlag.DEAL_ON.value if deal_on else 0
+        body = pack(MatmulBody, fields, out_format=out_format, flags=flags)
+        rows = self.config.rows
+        blobs = []
+        base = int(r.integers(64)) * 4 if base is None else base
+        for _ in range(iterations):
+            on = deal_on and self.next_row is not None
+            engine = (index - self.next_row) % rows if on else 0
+            blob = Blob(
+                config=self.config, r=r, index=index, base=base, output=int(r.integers(1 << 32)),
+                first=engine,
+                alignment=max(BITS[out_format] // 8, 1), **fields, **more,
+            )  # fmt: skip
+            base = max(blob.memory, default=base) + 1
+            blobs.append((body, blob))
+            self.next_row = (index - engine - blob.blocks * entries) % rows
+        assert base <= 1 << self.config.granule_addr_width, "the blobs leave the scratchpad"
+        return blobs
+
     async def command(
         self, pair, encoding, *, k, n, entries,
         slice=None, iterations=1, index=None, fill_first=False, **more,
@@ -177,7 +220,7 @@ class EngineBench:
         k, n, entries, slice : int
             As in the body. ``slice`` is cut to what the ring allows; its default is ``k``.
         iterations : int
-            Each with a blob of its own; all are started at once.
+            Each with a blob of its own.
         index : int, optional
             Which engine this is.
         fill_first : bool
@@ -185,40 +228,42 @@ class EngineBench:
         **more
             Attributes of `Blob`.
         """
-        dut, r, array = self.dut, self.r, self.array
-        if entries > self.config.rows:
-            slice = min(slice or k, self.config.operand_depth)
-        index = int(r.integers(self.config.rows)) if index is None else index
-        out_format = Format(int(r.integers(8)))
-        fields = {
-            "k": k,
-            "n": n,
-            "entries": entries,
-            "slice": slice or k,
-            "stream_format": pair[0],
-            "in_format": pair[1],
-            "encoding": encoding,
-        }
-        dut.body.value = pack(MatmulBody, fields, out_format=out_format)
+        index = int(self.r.integers(self.config.rows)) if index is None else index
+        drawn = self.draw(
+            pair, encoding, k=k, n=n, entries=entries, slice=slice, iterations=iterations,
+            index=index, **more,
+        )  # fmt: skip
+        await self.run(drawn, index, fill_first=fill_first)
+
+    async def run(self, iterations, index, *, fill_first=False):
+        """Run iterations of one or several commands with the same mode; check all.
+
+        At most two are under way: each starts as soon as the one before the last is through.
+
+        Parameters
+        ----------
+        iterations : list of (body, Blob), from `draw`
+        index : int
+        fill_first : bool
+            Fill the ring before the start.
+        """
+        dut, array = self.dut, self.array
         dut.index.value = index
+        blobs = [blob for _, blob in iterations]
         self.scratchpad.memory.clear()
-        blobs = []
-        base = int(r.integers(64)) * 4
-        for _ in range(iterations):
-            blob = Blob(
-                config=self.config, r=r, index=index, base=base, output=int(r.integers(1 << 32)),
-                alignment=max(BITS[out_format] // 8, 1), **fields, **more,
-            )  # fmt: skip
-            base = max(blob.memory, default=base) + 1
-            self.scratchpad.memory |= blob.memory
-            blobs.append(blob)
-        assert base <= 1 << self.config.granule_addr_width, "the blobs leave the scratchpad"
         first = len(array.expected)
         at = array.position
+        ends = []  # weights and visits up to the end of each iteration
+        visits = 0
         for blob in blobs:
+            self.scratchpad.memory |= blob.memory
             array.expected += [(at + w.position, w) for w in blob.weights]
-            array.blocks += [k] * blob.blocks
+            array.blocks += [blob.k] * blob.blocks
             at += blob.blocks * blob.units * RELEASE_WORDS
+            visits += len(blob.descriptors)
+            ends.append((len(array.expected), visits))
+        # The mode comes from either of them.
+        dut.body__0.value = dut.body__1.value = iterations[0][0]
         if fill_first:
             while array.position < min(at, array.units * RELEASE_WORDS + self.config.operand_depth):
                 await tick(dut)
@@ -226,17 +271,25 @@ class EngineBench:
             await tick(dut)
         array.first = None
         array.counts = dict.fromkeys(array.counts, 0)
-        for blob in blobs:
-            word = pack(engine_start_layout(self.config), blob=blob.base, output=blob.output)
-            self.source.put(word)
         began = array.cycle
 
+        async def starts():
+            for number, (body, blob) in enumerate(iterations):
+                if number > 1:
+                    weights, seen = ends[number - 2]
+                    while array.at < weights or len(self.sink.items) < seen:
+                        await tick(dut)
+                getattr(dut, f"body__{self.turn}").value = body
+                self.turn ^= 1
+                word = pack(engine_start_layout(self.config), blob=blob.base, output=blob.output)
+                await self.source.put(word).wait()
+
         async def finish():
+            await starts()
             while array.units * RELEASE_WORDS < at or array.owed:
                 await tick(dut)
 
-        words = sum(blob.blocks * k for blob in blobs)
-        visits = sum(len(blob.descriptors) for blob in blobs)
+        words = sum(blob.blocks * blob.k for blob in blobs)
         total = len(array.expected) - first
         await within(40 * (words + total) + 300 * visits + 2000, finish(), "the engine")
         await tick(dut, 3)

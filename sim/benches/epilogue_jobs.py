@@ -26,7 +26,7 @@ from ..golden.epilogue import OutFormat, finish
 from ..golden.exact import ExactSums, FixedSums, IntSums, add
 from .lib import pack
 
-__all__ = ["INPUTS", "PATHS", "Job", "Path", "Visit"]
+__all__ = ["INPUTS", "PATHS", "Job", "Path", "Visit", "Write"]
 
 INPUTS: dict[Mode, list[tuple[Format, Format]]] = {}
 """Pairs of input formats, by the array's mode."""
@@ -70,6 +70,10 @@ PATHS = [
     if target != Format.INT32 or (mode in SUM_BITS and not blocks)
 ]
 """All of them."""
+
+
+Write = tuple[int, int, int, int]
+"""Address, data, mask and done of a write."""
 
 
 @dataclasses.dataclass
@@ -309,12 +313,24 @@ class Job:
         fields |= {"segment": segments, "carry": [carry & 1, carry >> 1], "valid": 1}
         return pack(drain_layout(), fields)
 
-    def expected(self) -> tuple[list[tuple[int, int, int, int]], list[Status], list[int]]:
-        """Return the writes (address, data, mask, done), the errors, and the flags raised."""
-        writes: list[tuple[int, int, int, int]] = []
+    def expected(self) -> tuple[list[Write], list[Status], list[int]]:
+        """Return the writes, the errors, and the flags raised."""
+        writes: list[Write] = []
         errors: list[Status] = []
         flags: list[int] = []
-        for visit in self.visits:
+        for visits in self.iterations:
+            more_writes, more_errors, more_flags = self.expected_of(visits)
+            writes += more_writes
+            errors += more_errors
+            flags += more_flags
+        return writes, errors, flags
+
+    def expected_of(self, visits: list[Visit]) -> tuple[list[Write], list[Status], list[int]]:
+        """Return what `expected` does, of one iteration."""
+        writes: list[Write] = []
+        errors: list[Status] = []
+        flags: list[int] = []
+        for visit in visits:
             granules: list[list[int]] = []
             results = visit.results[: max(self.command["n"] - visit.columns, 0)]
             flags += [flag for flag in visit.flags[: len(results)] if flag]

@@ -258,34 +258,58 @@ async def _prepare(dut):
 
 async def _run(dut, env, source, fields, resident, mode, addresses):
     """Run iterations of one command, and compare every word."""
+    await _follow(dut, env, source, mode, [(fields, resident, addresses)])
+
+
+async def _follow(dut, env, source, mode, commands):
+    """Run commands of one mode (fields, resident format, addresses); compare every word."""
     config = env.config
-    expected = np.concatenate(
-        [_expected(env.memory, x, fields, resident, mode, config) for x in addresses]
-    )
-    blocks, k = expected.shape[:2]
+    expected = [
+        (command, [_expected(env.memory, x, *command[:2], mode, config) for x in command[2]])
+        for command in commands
+    ]
     env.clear()
-    env.blocks.extend([k] * blocks)
-    dut.body.value = pack(MatmulBody, fields)
-    for x in addresses:
-        source.put(x)
-    run = fields["run_bytes"] * 8 // BITS[resident]
-    chunks = -(-fields["run_bytes"] // config.fill_bytes) * (k // run)
-    reads = chunks * config.cols * LANES[mode] * blocks
-    await within(20 * (reads + blocks * k) + 2000, env.wait(blocks * k), f"{fields}")
-    each = blocks * k // len(addresses)
-    assert env.done == [each * (i + 1) for i in range(len(addresses))]
-    got = np.array(env.words).reshape(blocks, k, config.cols)
-    checked = 0
+    reads, counts = 0, []
+    for (fields, resident, _), iterations in expected:
+        run = fields["run_bytes"] * 8 // BITS[resident]
+        chunks = -(-fields["run_bytes"] // config.fill_bytes) * (fields["k"] // run)
+        for words in iterations:
+            blocks, k = words.shape[:2]
+            env.blocks.extend([k] * blocks)
+            counts.append(blocks * k)
+            reads += chunks * config.cols * LANES[mode] * blocks
+
+    async def give():
+        for fields, _, addresses in commands:
+            dut.body.value = pack(MatmulBody, fields)
+            events = [source.put(x) for x in addresses]
+            await events[-1].wait()
+            # The body is needed in the cycle of the start only.
+            dut.body.value = int.from_bytes(env.r.bytes(64), "little")
+
+    async def finish():
+        await give()
+        await env.wait(sum(counts))
+
+    await within(20 * (reads + sum(counts)) + 2000, finish(), f"{commands}")
+    assert env.done == np.cumsum(counts).tolist()
+    words = np.array(env.words)
     bits = 16 // LANES[mode]
-    for lane in range(LANES[mode]):
-        wanted = expected[..., lane]
-        part = got >> bits * lane & ((1 << bits) - 1)
-        if bits == 16:
-            part = _one_nan(part, mode)
-        real = wanted >= 0
-        assert (part[real] == wanted[real]).all(), f"lane {lane}, {resident}, {mode}: {fields}"
-        checked += int(real.sum())
-    assert checked == fields["n"] * k * len(addresses)
+    for (fields, resident, _), iterations in expected:
+        for wanted_words in iterations:
+            blocks, k = wanted_words.shape[:2]
+            got, words = words[: blocks * k].reshape(blocks, k, config.cols), words[blocks * k :]
+            checked = 0
+            for lane in range(LANES[mode]):
+                wanted = wanted_words[..., lane]
+                part = got >> bits * lane & ((1 << bits) - 1)
+                if bits == 16:
+                    part = _one_nan(part, mode)
+                real = wanted >= 0
+                assert (part[real] == wanted[real]).all(), f"{lane}, {resident}, {mode}: {fields}"
+                checked += int(real.sum())
+            assert checked == fields["n"] * k
+    assert not len(words)
 
 
 @cocotb.test()
@@ -305,6 +329,25 @@ async def windows(dut):
             iterations = int(r.integers(1, 4))
             addresses = [_place(r, config, fields, resident) for _ in range(iterations)]
         await _run(dut, env, source, fields, resident, mode, addresses)
+
+
+@cocotb.test()
+@cocotb.parametrize(mode=list(Mode))
+async def commands_follow(dut, mode):
+    """Commands with different windows and formats of one mode follow each other at once."""
+    config, r, _, env = await _prepare(dut)
+    source = StreamSource(dut, "start", rng=r)
+    formats = [resident for resident, its_mode in PAIRS if its_mode is mode]
+    for stall in (0.0, 0.0, 0.5):
+        env.stall, env.pause, env.keep = stall, stall, int(r.choice([0, 3]))
+        commands: list = []
+        while len(commands) < 8:
+            resident = formats[int(r.integers(len(formats)))]
+            fields = _window(r, config, resident, mode, k_most=60)
+            addresses = [_place(r, config, fields, resident) for _ in range(r.integers(1, 3))]
+            if None not in addresses:
+                commands.append((fields, resident, addresses))
+        await _follow(dut, env, source, mode, commands)
 
 
 @cocotb.test()

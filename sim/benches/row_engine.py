@@ -77,6 +77,81 @@ async def rotation(dut, mode):
 
 
 @cocotb.test()
+async def dealing_on(dut):
+    """Rows run on from iteration to iteration, of one command and of several, for every engine."""
+    bench = EngineBench(dut)
+    await bench.begin()
+    rows = bench.config.rows
+    for index in range(rows):
+        bench.stall(float(bench.r.choice([0.0, 0.3])))
+        drawn = []
+        for entries in (rows + 1, 1, rows, rows - 1, 2 * rows + 3):
+            for deal_on in (True, bool(bench.r.integers(2))):
+                base = max(drawn[-1][1].memory, default=drawn[-1][1].base) + 1 if drawn else 0
+                drawn += bench.draw(
+                    bench.pair(mode=Mode.INT8), Encoding.DENSE, k=17, n=bench.config.cols,
+                    entries=entries, slice=16, iterations=3, index=index, base=base,
+                    deal_on=deal_on, empty=0.1,
+                )  # fmt: skip
+        await bench.run(drawn, index)
+
+
+def _draw_several(bench, mode, index, count, **more):
+    """Return iterations of random commands with one mode, none like the one before it."""
+    r, drawn = bench.r, []
+    rows, columns = bench.config.rows, bench.config.cols * LANES[mode]
+    for _ in range(count):
+        base = max(drawn[-1][1].memory, default=drawn[-1][1].base) + 1 if drawn else 0
+        k = int(r.choice([int(r.integers(1, 20)), int(r.integers(20, 90))]))
+        fields = {
+            "k": k,
+            "n": int(r.integers(1, 3 * columns)),
+            "entries": int(r.choice([1, 2, rows, int(r.integers(1, 2 * rows))])),
+            "slice": int(r.choice([16, 32, k])),
+            "iterations": int(r.integers(1, 3)),
+            "deal_on": bool(r.integers(2)),
+        }
+        encoding = list(Encoding)[r.integers(len(Encoding))]
+        fields |= more
+        drawn += bench.draw(bench.pair(mode=mode), encoding, index=index, base=base, **fields)
+    return drawn
+
+
+@cocotb.test()
+@cocotb.parametrize(mode=list(Mode))
+async def commands_follow(dut, mode):
+    """Commands with different bodies follow each other while the ones before still run."""
+    bench = EngineBench(dut)
+    await bench.begin()
+    for stall in (0.0, 0.0, 0.1, 0.4):
+        bench.stall(stall)
+        index = int(bench.r.integers(bench.config.rows))
+        empty = float(bench.r.choice([0.0, 0.2, 0.8]))
+        await bench.run(_draw_several(bench, mode, index, 8, empty=empty), index)
+
+
+@cocotb.test()
+async def commands_without_gap(dut):
+    """Where all is ready in time, the next command's weights follow at once."""
+    bench = EngineBench(dut)
+    await bench.begin()
+    rows, k = bench.config.rows, 4 * bench.config.cols
+    for mode in (Mode.FP16, Mode.INT8):
+        drawn = []
+        for encoding in (Encoding.DENSE, Encoding.SPARSE_2_4, Encoding.DENSE):
+            base = max(drawn[-1][1].memory) + 1 if drawn else 0
+            k += 16
+            drawn += bench.draw(
+                bench.pair(mode=mode), encoding, k=k, n=1, entries=4 * rows, index=1, base=base,
+                empty=0.0, early=0.0,
+            )  # fmt: skip
+        await bench.run(drawn, 1, fill_first=True)
+        counts = bench.array.counts
+        dut._log.info("latency %d, %s", bench.latency, counts)
+        assert counts["stall_stream"] <= 11 and not counts["stall_drain"], counts
+
+
+@cocotb.test()
 @cocotb.parametrize(stall=[0.0, 0.3])
 async def long_k(dut, stall):
     """One visit streams K through the ring, longer than it; so do slices."""
@@ -196,7 +271,8 @@ async def wrong_blobs(dut, case):
     await bench.begin()
     fields = {"k": 4, "n": 1, "entries": 2} | fields
     blob = fields.pop("blob", 0)
-    dut.body.value = pack(MatmulBody, {"slice": fields["k"]} | fields)
+    wrong = pack(MatmulBody, {"slice": fields["k"]} | fields)
+    dut.body__0.value = dut.body__1.value = wrong
     dut.index.value = 1
     # What is not given is an empty entry.
     bench.scratchpad.memory, bench.scratchpad.open = memory, True
@@ -208,7 +284,9 @@ async def wrong_blobs(dut, case):
     async def failure():
         while True:
             await FallingEdge(dut.clk)
-            if int(dut.error.value):
-                return int(dut.status.value)
+            error = int(dut.error.value)
+            if error:
+                assert error == 1, "an error in the other iteration"
+                return int(dut.status__0.value)
 
     assert await within(400, failure(), what) == expected.value, what

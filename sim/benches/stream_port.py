@@ -16,6 +16,7 @@ from ...rtl.config import CardConfig
 from ...rtl.core.ports import ReadPort
 from ...rtl.hierarchy import Repeated
 from ...rtl.isa import DirectoryEntry, Encoding, Format, MatmulBody
+from .described import drive_commands
 from .lib import bench_config, pack, rng, start, tick, within
 from .streams import encode
 
@@ -66,6 +67,7 @@ class EngineGroup(wiring.Component):
         engines = [RowEngine(config) for _ in range(self._count)]
         for i, engine in enumerate(engines):
             m.submodules[f"engine_{i}"] = Repeated(engine, "row_engine")
+            drive_commands(m, engine, self.body, self.body)
             connect(m, engine.fetch, port.engine[i])
             credit = Signal(name=f"credit_{i}")
             m.d.sync += credit.eq(engine.stream.valid & engine.stream.last)
@@ -73,7 +75,6 @@ class EngineGroup(wiring.Component):
                 engine.index.eq(i * config.stream_ports),
                 engine.start.payload.eq(self.start.payload),
                 engine.start.valid.eq(self.start.valid & self.start.ready),
-                engine.body.eq(self.body),
                 engine.filled.eq(self.filled),
                 engine.visit.ready.eq(1),
                 engine.credit.eq(credit),

@@ -127,11 +127,13 @@ class Visit(NamedTuple):
     last: bool
 
 
-def visits_of(index: int, rows: int, entries: int, blocks: int, slices: int) -> list[Visit]:
-    """Return what engine ``index`` of ``rows`` does in an iteration."""
+def visits_of(
+    index: int, rows: int, entries: int, blocks: int, slices: int, first: int = 0
+) -> list[Visit]:
+    """Return what engine ``index`` of ``rows`` does where engine ``first`` has the first row."""
     visits = []
     for b in range(blocks):
-        mine = [i for i in range(entries) if (b * entries + i) % rows == index]
+        mine = [i for i in range(entries) if (first + b * entries + i) % rows == index]
         steps = [(s, v, s * entries + i) for s in range(slices) for v, i in enumerate(mine)]
         for at, (s, v, entry) in enumerate(steps or [(0, 0, None)]):
             last = b == blocks - 1 and at == max(len(steps) - 1, 0)
@@ -169,6 +171,7 @@ class Blob:
     density: float = 0.2
     early: float = 0.2
     alignment: int = 4
+    first: int = 0
 
     def __post_init__(self) -> None:
         mode = array_mode(self.stream_format, self.in_format)
@@ -185,7 +188,7 @@ class Blob:
         self.weights: list[Weight] = []
         self.descriptors: list[dict[str, int]] = []
         for visit in visits_of(
-            self.index, self.config.rows, self.entries, self.blocks, self.slices
+            self.index, self.config.rows, self.entries, self.blocks, self.slices, self.first
         ):
             self._visit(visit)
 

@@ -4,20 +4,20 @@ import dataclasses
 import pytest
 
 from deepseek.rtl.config import preset
-from deepseek.rtl.core.epilogue import EpilogueLane
 from deepseek.rtl.core.partials import PartialMemory
+from deepseek.sim.benches.described import DescribedLane
 from deepseek.sim.runner import run_bench
 
 BENCH = "deepseek.sim.benches.epilogue"
 
 
 def test_epilogue():
-    run_bench(EpilogueLane(preset("tiny")), BENCH, preset="tiny")
+    run_bench(DescribedLane(preset("tiny")), BENCH, preset="tiny")
 
 
 def test_wider():
     run_bench(
-        EpilogueLane(preset("ecp5")),
+        DescribedLane(preset("ecp5")),
         BENCH,
         preset="ecp5",
         testcase=["all_paths/stall=0.0", "full_rate/stride=1/blocks=True", "latency"],
@@ -28,7 +28,7 @@ def test_shortest_visits():
     """Visits of 4 beats are shorter than the addition of running sums."""
     config = dataclasses.replace(preset("tiny"), name="narrow", cols=2, partial_beats=16)
     run_bench(
-        EpilogueLane(config),
+        DescribedLane(config),
         BENCH,
         preset=config,
         testcase=["slices_back_to_back", "slow_writes"],

@@ -1,7 +1,7 @@
 """The row engine against streams written from the specification, alone and behind its port."""
 
-from deepseek.rtl.array.row_engine import RowEngine
 from deepseek.rtl.config import CardConfig, preset
+from deepseek.sim.benches.described import DescribedEngine
 from deepseek.sim.benches.stream_port import EngineGroup
 from deepseek.sim.runner import run_bench
 
@@ -21,15 +21,15 @@ UNEVEN = CardConfig(
 
 
 def test_row_engine():
-    run_bench(RowEngine(preset("tiny")), "deepseek.sim.benches.row_engine", preset="tiny")
+    run_bench(DescribedEngine(preset("tiny")), "deepseek.sim.benches.row_engine", preset="tiny")
 
 
 def test_short_ring():
     run_bench(
-        RowEngine(UNEVEN),
+        DescribedEngine(UNEVEN),
         "deepseek.sim.benches.row_engine",
         preset=UNEVEN,
-        testcase=["mixture", "rotation/mode=INT8", "long_k/stall=0.3"],
+        testcase=["mixture", "rotation/mode=INT8", "dealing_on", "long_k/stall=0.3"],
     )
 
 

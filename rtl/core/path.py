@@ -1,0 +1,109 @@
+"""How an epilogue lane goes from one iteration's way of making results to the next one's."""
+
+from amaranth.hdl import Module, Mux, Signal
+from amaranth.lib import data, wiring
+from amaranth.lib.fifo import SyncFIFO
+from amaranth.lib.wiring import In, Out
+
+from ..array.command import chosen
+from .running import path_layout
+
+__all__ = ["PathSwitch"]
+
+
+class PathSwitch(wiring.Component):
+    """Follows a lane's visits, and switches to the path of an iteration when its first beat comes.
+
+    Paths belong to iterations by turns, the first one after a reset to the first. Where an
+    iteration's path is not the ``same`` as that of the one before, its first beat has to wait until
+    all that was taken before has left the pipeline.
+
+    Parameters
+    ----------
+    depth : int
+        Cycles with ``ce`` high from taking a beat to the end of the pipeline.
+    visits : int
+        Visits that are described and whose beats have not been taken.
+
+    Members
+    -------
+    paths : ``In(path_layout).array(2)``, same : ``In(2)``
+        As in `RunningCommands`; still from an iteration's first descriptor to its last result.
+    describe, empty, iteration_last : ``In(1)``
+        A visit is described (`array.ports.visit_layout`). Only while ``ready``.
+    ready : ``Out(1)``
+    blocks : ``Out(1)``
+        Of the path of the visit that is described next.
+    ce, take, end : ``In(1)``
+        With ``ce`` high a beat is taken, the last of its visit.
+    go : ``Out(1)``
+        The next beat may be taken.
+    path : ``Out(path_layout)``
+        Of the beats that have been taken.
+    """
+
+    def __init__(self, *, depth: int, visits: int) -> None:
+        if depth < 1:
+            raise ValueError(f"depth must be at least 1, not {depth!r}")
+        self._depth = depth
+        self._visits = visits
+        super().__init__(
+            {
+                "paths": In(path_layout()).array(2),
+                "same": In(2),
+                "describe": In(1),
+                "empty": In(1),
+                "iteration_last": In(1),
+                "ready": Out(1),
+                "blocks": Out(1),
+                "ce": In(1),
+                "take": In(1),
+                "end": In(1),
+                "go": Out(1),
+                "path": Out(path_layout()),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        described = Signal()  # turn of the descriptor that is next
+        entry = data.StructLayout({"empty": 1, "last": 1})
+        m.submodules.order = order = SyncFIFO(width=entry.size, depth=self._visits)
+        head, pushed = data.View(entry, order.r_data), data.View(entry, order.w_data)
+        (blocks,) = chosen(m, self.paths, described, "blocks")
+        m.d.comb += [
+            self.ready.eq(order.w_rdy),
+            self.blocks.eq(blocks),
+            # A visit without beats is only of interest if it ends an iteration.
+            order.w_en.eq(self.describe & (~self.empty | self.iteration_last)),
+            pushed.empty.eq(self.empty),
+            pushed.last.eq(self.iteration_last),
+        ]
+        with m.If(self.describe):
+            m.d.sync += described.eq(described ^ self.iteration_last)
+
+        path = Signal(path_layout(), reset_less=True)
+        turn, fresh = Signal(), Signal(init=1)  # of the beats that are next; none has been seen
+        stale = Signal(init=1)  # `path` is that of an older iteration, and another one
+        stale_now, load, beats, leave = Signal(), Signal(), Signal(), Signal()
+        quiet = Signal(range(self._depth + 1), init=self._depth)  # cycles since a beat was taken
+        m.d.comb += [
+            beats.eq(order.r_rdy & ~head.empty),
+            stale_now.eq(stale | (fresh & ~Mux(turn, self.same[1], self.same[0]))),
+            load.eq(beats & stale_now & (quiet == self._depth)),
+            leave.eq(order.r_rdy & (head.empty | (self.ce & self.take & self.end))),
+            order.r_en.eq(leave),
+            self.go.eq(beats & ~stale_now),
+            self.path.eq(path),
+        ]
+        with m.If(self.ce):
+            m.d.sync += quiet.eq(Mux(self.take, 0, quiet + (quiet != self._depth)))
+        with m.If(load):
+            m.d.sync += path.eq(Mux(turn, self.paths[1].as_value(), self.paths[0].as_value()))
+        with m.If(order.r_rdy):
+            m.d.sync += [
+                stale.eq(stale_now & ~load),
+                fresh.eq(leave & head.last),
+                turn.eq(turn ^ (leave & head.last)),
+            ]
+        return m
