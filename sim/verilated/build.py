@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from filelock import FileLock
@@ -76,8 +76,11 @@ class Recipe:
         Files of Verilator's runtime, without ``.cpp``.
     defines : tuple[str, ...]
         Macros of the C++ preprocessor: ``NAME=value``.
-    fast, slow : tuple[str, ...]
-        C++ options for code that runs every cycle and for code that runs once.
+    vector_sources : tuple[tuple[str, str], ...]
+        Further C++ files that work on vectors.
+    fast, slow, vector : tuple[str, ...]
+        C++ options for code that runs every cycle, for code that runs once, and for
+        ``vector_sources``.
     link_args : tuple[str, ...]
         Further options of the linker.
     output : str
@@ -91,8 +94,10 @@ class Recipe:
     sources: tuple[tuple[str, str], ...] = ()
     runtime: tuple[str, ...] = ("verilated", "verilated_threads")
     defines: tuple[str, ...] = ()
+    vector_sources: tuple[tuple[str, str], ...] = ()
     fast: tuple[str, ...] = ("-O2",)
     slow: tuple[str, ...] = ("-O0",)
+    vector: tuple[str, ...] = ()
     link_args: tuple[str, ...] = ()
     output: str = "model.so"
 
@@ -183,12 +188,12 @@ def _verilate(recipe: Recipe, folder: Path) -> None:
     command += ["--top-module", recipe.top, *(f"-Wno-{name}" for name in WARNINGS)]
     command += [*recipe.verilator_args, "design.v"]
     _run(command, folder, "Verilator", VERILATOR_ROOT=str(verilator_root()))
-    for name, text in recipe.sources:
+    for name, text in (*recipe.sources, *recipe.vector_sources):
         (folder / name).write_text(text)
 
 
-def _group(folder: Path) -> dict[str, list[Path]]:
-    """Share out the C++ files to units of compilation.
+def _group(folder: Path, vector: Collection[str]) -> dict[str, list[Path]]:
+    """Share out the C++ files to units of compilation, named by their kind of options.
 
     Each file reads the same long headers, so small files are compiled together.
     """
@@ -196,7 +201,8 @@ def _group(folder: Path) -> dict[str, list[Path]]:
     sizes: dict[str, int] = {}
     for path in sorted(folder.glob("*.cpp")):
         once = "__Slow" in path.name or "__Syms" in path.name
-        kind, size = "slow" if once else "fast", path.stat().st_size
+        kind = "vector" if path.name in vector else "slow" if once else "fast"
+        size = path.stat().st_size
         number = 0
         while sizes.get(name := f"{kind}{number}", 0) and sizes[name] + size > UNIT_BYTES:
             number += 1
@@ -209,13 +215,14 @@ def _compile(cxx: _Cxx, folder: Path, progress: Progress) -> None:
     recipe = cxx.recipe
     jobs: list[tuple[int, str, Path, Sequence[str]]] = []
     objects: list[Path] = []
-    for name, paths in _group(folder).items():
+    vector = {name for name, _ in recipe.vector_sources}
+    flags_of = {"fast": recipe.fast, "slow": recipe.slow, "vector": recipe.vector}
+    for name, paths in _group(folder, vector).items():
         unit = folder / f"unit_{name}.cc"
         unit.write_text("".join(f'#include "{path.name}"\n' for path in paths))
         target = folder / f"{name}.o"
         size = HEADER_BYTES + sum(path.stat().st_size for path in paths)
-        flags = recipe.slow if name.startswith("slow") else recipe.fast
-        jobs.append((size, unit.name, target, flags))
+        jobs.append((size, unit.name, target, flags_of[name.rstrip("0123456789")]))
         objects.append(target)
     for source, target in cxx.runtime():
         objects.append(target)
@@ -266,7 +273,11 @@ def build(recipe: Recipe, *, progress: Progress | None = None) -> Built:
     """
     progress = progress or _ignore
     cxx = _Cxx(recipe, find_compiler())
-    key = _key(dataclasses.asdict(recipe), WARNINGS, cxx.identity((*recipe.fast, *recipe.slow)))
+    key = _key(
+        dataclasses.asdict(recipe),
+        WARNINGS,
+        cxx.identity((*recipe.fast, *recipe.slow, *recipe.vector)),
+    )
     folder = cache_dir() / recipe.kind / f"{recipe.top}-{key[:16]}"
     result = folder / recipe.output
     stamp = folder / "stamp"

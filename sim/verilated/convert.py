@@ -9,6 +9,7 @@ from amaranth.lib.wiring import In
 from ...rtl.hierarchy import Collector
 from .compact import compact
 from .design import Design, Port
+from .lockstep import lockstep
 
 __all__ = ["to_design", "to_verilog"]
 
@@ -39,18 +40,44 @@ def to_verilog(component: wiring.Component, name: str) -> str:
     of constant value or of no width are left out. The text depends only on the design: not on the
     folder of the sources, nor on the process. Components under `Repeated` are converted once.
     """
-    with Collector() as collector:
-        texts = {name: _module(component, name)}
-        while waiting := [key for key in collector.modules if key not in texts]:
-            for key in waiting:
-                texts[key] = _module(collector.modules[key], key)
-    return compact("\n".join(texts.values()))
+    return _convert(component, name, arrays=False)[0]
 
 
-def to_design(component: wiring.Component, name: str) -> Design:
-    """Return ``component`` as Verilog (see `to_verilog`) together with its ports."""
+def to_design(component: wiring.Component, name: str, *, arrays: bool = False) -> Design:
+    """Return ``component`` as Verilog (see `to_verilog`) together with its ports.
+
+    Parameters
+    ----------
+    arrays : bool
+        Arrays of equal components become C++ where that is possible (`lockstep`). An array has to
+        be under `Repeated`, as its elements.
+    """
     ports = []
     for key, (value, way) in _ports(component).items():
         shape = value.shape()
         ports.append(Port(key, way is PortDirection.Input, shape.width, shape.signed))
-    return Design(name, to_verilog(component, name), tuple(ports))
+    verilog, sources = _convert(component, name, arrays=arrays)
+    return Design(name, verilog, tuple(ports), sources)
+
+
+def _convert(
+    component: wiring.Component, name: str, *, arrays: bool
+) -> tuple[str, tuple[tuple[str, str], ...]]:
+    """Return the Verilog, and the C++ that it calls: names of files and their texts."""
+    sources = {}
+    with Collector() as collector:
+        texts = {name: _module(component, name)}
+        modules = collector.modules
+        while waiting := [key for key in modules if key not in texts]:
+            for key in waiting:
+                known = set(modules)
+                array = lockstep(modules[key], key, _ports, modules) if arrays else None
+                if array is None:
+                    texts[key] = _module(modules[key], key)
+                    continue
+                texts[key] = array.verilog
+                sources[f"lockstep_{key}.cpp"] = array.source
+                # Nothing is left of the modules that occur nowhere else.
+                for inside in set(modules) - known:
+                    del modules[inside]
+    return compact("\n".join(texts.values())), tuple(sources.items())

@@ -19,15 +19,28 @@ class Port:
 
 @dataclasses.dataclass(frozen=True)
 class Design:
-    """Verilog text, the name of its top module, and the top's ports without clock and reset."""
+    """A design as Verilog.
+
+    Parameters
+    ----------
+    top : str
+        Name of the top module.
+    verilog : str
+        The text.
+    ports : tuple[Port, ...]
+        Of the top, without clock and reset.
+    sources : tuple[tuple[str, str], ...]
+        C++ that the Verilog calls (`lockstep`): names of files and their texts.
+    """
 
     top: str
     verilog: str
     ports: tuple[Port, ...]
+    sources: tuple[tuple[str, str], ...] = ()
 
     @property
     def hash(self) -> str:
-        """First 8 bytes of the SHA-256 of the text, in hexadecimal."""
+        """First 8 bytes of the SHA-256 of the Verilog, in hexadecimal."""
         return hashlib.sha256(self.verilog.encode()).hexdigest()[:16]
 
     def to_json(self) -> str:
@@ -37,4 +50,5 @@ class Design:
     def from_json(cls, text: str) -> "Design":
         fields = json.loads(text)
         ports = tuple(Port(**port) for port in fields.pop("ports"))
-        return cls(ports=ports, **fields)
+        sources = tuple((name, source) for name, source in fields.pop("sources"))
+        return cls(ports=ports, sources=sources, **fields)

@@ -26,7 +26,8 @@ def _sources_hash() -> str:
     package = Path(__file__).parents[2]
     digest = hashlib.sha256()
     here = Path(__file__).parent
-    sources = [*(package / "rtl").rglob("*.py"), here / "convert.py", here / "compact.py"]
+    names = ("convert.py", "compact.py", "lockstep.py", "element.py", "late_reset.py")
+    sources = [*(package / "rtl").rglob("*.py"), *(here / name for name in names)]
     for path in sorted(sources):
         content = path.read_bytes()
         digest.update(f"{path.relative_to(package)} {len(content)} ".encode())
@@ -45,10 +46,19 @@ def card_hash(config: CardConfig) -> int:
     return int.from_bytes(key.digest()[:8], "big")
 
 
-def card_design(config: CardConfig, *, progress: Progress | None = None) -> Design:
-    """Return the card of a configuration as Verilog, from the cache if the RTL is unchanged."""
+def card_design(
+    config: CardConfig, *, arrays: bool = True, progress: Progress | None = None
+) -> Design:
+    """Return the card of a configuration, from the cache if the RTL is unchanged.
+
+    Parameters
+    ----------
+    arrays : bool
+        See `to_design`.
+    """
     build_hash = card_hash(config)
-    path = cache_dir() / "verilog" / f"{config.name}-{build_hash:016x}.json"
+    kind = "" if arrays else "-plain"
+    path = cache_dir() / "verilog" / f"{config.name}-{build_hash:016x}{kind}.json"
     if path.exists():
         os.utime(path)
         return Design.from_json(path.read_text())
@@ -56,8 +66,10 @@ def card_design(config: CardConfig, *, progress: Progress | None = None) -> Desi
         progress("convert", 0.0)
     from ...rtl.card import Card
     from .convert import to_design
+    from .late_reset import LateReset
 
-    design = to_design(Card(config, build_hash=build_hash), "card")
+    top = LateReset(Card(config, build_hash=build_hash))
+    design = to_design(top, "card", arrays=arrays)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.{os.getpid()}")
     partial.write_text(design.to_json())
@@ -77,7 +89,7 @@ class VerilatedCard(Model):
     ----------
     config : CardConfig
     waves : Path, optional
-        VCD file of all signals.
+        VCD file of all signals. Without it the array of PEs runs in lockstep (`card_design`).
     wave_cycles : int
         How many cycles the waves hold at most; 0 for all.
     progress : callable, optional
@@ -103,11 +115,13 @@ class VerilatedCard(Model):
     ) -> None:
         self.config = config
         if component is None:
-            design = card_design(config, progress=progress)
+            # Inside an array that runs in lockstep there is nothing to see.
+            design = card_design(config, arrays=waves is None, progress=progress)
         else:
             from .convert import to_design
+            from .late_reset import LateReset
 
-            design = to_design(component, "card")
+            design = to_design(LateReset(component), "card")
         super().__init__(
             design,
             memory_bytes=config.memory_bytes,
@@ -116,6 +130,11 @@ class VerilatedCard(Model):
             progress=progress,
         )
         self.reset()
+
+    def reset(self, cycles: int = 2) -> None:
+        """Hold the reset for some cycles, and wait for the one in which it still acts inside."""
+        super().reset(cycles)
+        self.tick()
 
     @property
     def build_hash(self) -> int:

@@ -19,6 +19,9 @@ Measured with clang on whole cards: -O2 takes twice as long to compile and runs 
 -O3 and -march=native gain nothing.
 """
 
+VECTOR_FLAGS = ("-O2", "-march=native")
+"""Options for the code that works on vectors (`Design.sources`)."""
+
 _STORAGE = {
     "storage__enable",
     "storage__write",
@@ -86,6 +89,8 @@ def model_recipe(design: Design, *, memory_bytes: int = 0, waves: bool = False) 
     if waves:
         args.append("--trace-vcd")
         runtime.append("verilated_vcd_c")
+    if design.sources:
+        runtime.append("verilated_dpi")
     trace = int(waves)
     return Recipe(
         kind="model",
@@ -98,7 +103,9 @@ def model_recipe(design: Design, *, memory_bytes: int = 0, waves: bool = False) 
             *("VL_TIME_CONTEXT", "VM_COVERAGE=0", "VM_SC=0", "VM_TIMING=0"),
             *(f"VM_TRACE={trace}", f"VM_TRACE_VCD={trace}", "VM_TRACE_FST=0", "VM_TRACE_SAIF=0"),
         ),
+        vector_sources=design.sources,
         fast=CXX_FLAGS,
+        vector=VECTOR_FLAGS if design.sources else (),
         output="model.so",
     )
 
