@@ -29,7 +29,7 @@ from . import commands
 from .commands import Operand, Signal, Wait
 from .tiling import Problem, Tiling, buffer_bytes
 
-__all__ = ["Epilogue", "Group", "Schedule"]
+__all__ = ["Epilogue", "Group", "Schedule", "turns"]
 
 READY, MOVED, PASSED, FREE, ROOM, DONE, FIRST = range(7)
 
@@ -139,7 +139,7 @@ class Schedule:
         if self.tiling.moving == self.tiling.passes:
             return Operand(self._move_base + number * size, outer=size)
         return dataclasses.replace(
-            _turns(self._move_base, size, self.tiling.moving, number), pong_outer=True
+            turns(self._move_base, size, self.tiling.moving, number), pong_outer=True
         )
 
     def _result_pad(self, number: int) -> Operand:
@@ -153,14 +153,14 @@ class Schedule:
             return Operand(
                 self._result_base + number * size, inner=size, outer=self.tiling.inner * size
             )
-        return _turns(self._result_base, size, self.tiling.results, number)
+        return turns(self._result_base, size, self.tiling.results, number)
 
     def _staying_pad(self, number: int) -> Operand:
         """Buffers of what stays, from item ``number`` on."""
         size = self._sizes[0]
         if self.tiling.kept == self.tiling.inner:
             return Operand(number * size, inner=size)
-        return _turns(0, size, self.tiling.kept, number)
+        return turns(0, size, self.tiling.kept, number)
 
     def _load_moving(self, base: int, panel: int, start: int, stop: int) -> Iterator[bytes]:
         """Yield the loads of items ``start`` to ``stop`` for one panel."""
@@ -337,8 +337,8 @@ class Schedule:
         )
 
 
-def _turns(base: int, size: int, buffers: int, number: int) -> Operand:
-    """Buffers that iterations use in turn, from the one of iteration ``number`` on."""
+def turns(base: int, size: int, buffers: int, number: int) -> Operand:
+    """Return buffers that iterations use in turn, from the one of iteration ``number`` on."""
     if buffers == 1:
         return Operand(base)
     first = number % 2
