@@ -1,8 +1,8 @@
 """Plan a convolution of one image as a short list of commands with loops in hardware.
 
-Y[y, x, f] = sum over the window of X times filter f, in NHWC. The filters are sent as streams,
-dense or compressed; the windows are the resident columns, read where the image lies, so nothing is
-copied.
+Y[y, x, f] = sum over the window of X times filter f, in NHWC. There are several ways to run one;
+each has a planner in `PLANNERS`, and the plan that should take the fewest cycles is taken. All give
+the same bits.
 
 >>> plan = plan_conv(config, weights, (56, 56, 64), padding=1, in_format=Format.INT8, scale=2**-8)
 >>> card.write(weights_buffer, plan.weights)
@@ -12,122 +12,32 @@ copied.
 """
 
 import dataclasses
-import itertools
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
 
-from ...rtl.config import GRANULE, MAX_K, CardConfig
+from ...rtl.config import MAX_K, CardConfig
 from ...rtl.isa import BITS, Encoding, Format, Function, Mode, array_mode
-from .convolution_commands import ConvCommands
+from .convolution_request import ConvPlan, ConvRequest
 from .convolution_shape import ConvLayout, ConvShape, Pads
-from .convolution_streams import forms
-from .convolution_tiles import ConvProblem, ConvTiling, tilings
+from .convolution_swapped import plan_swapped
+from .convolution_windows import plan_windows
+from .depthwise import plan_depthwise
 from .formats import format_of
 from .schedule import Epilogue
-from .streams import Blob, deal, encode_blob, per_row
-from .tiling import LOOP_LIMIT, MemorySpeed, align
+from .streams import per_row
+from .tiling import LOOP_LIMIT, MemorySpeed
 
-__all__ = ["ConvPlan", "ConvShape", "plan_conv"]
+__all__ = ["PLANNERS", "ConvPlan", "ConvShape", "pads", "pair", "plan_conv"]
 
-
-@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class ConvPlan:
-    """A convolution for one card configuration, with everything but the addresses decided.
-
-    Parameters
-    ----------
-    shape : ConvShape
-    problem : ConvProblem
-        Its image may be the pixels in one column, where that is the same.
-    tiling : ConvTiling
-        ``tiling.cycles`` is the estimate for the whole job.
-    weights : uint8 array
-        Bytes of the weights for card memory, with scales and biases.
-    entries : int
-        Directory entries of a slice, the same in all tiles.
-    epilogue : Epilogue
-    in_zero_point : int
-    """
-
-    shape: ConvShape
-    problem: ConvProblem
-    tiling: ConvTiling
-    weights: npt.NDArray[np.uint8]
-    entries: int
-    stream_format: Format
-    epilogue: Epilogue
-    in_zero_point: int
-
-    @property
-    def config(self) -> CardConfig:
-        """The card that the plan is for."""
-        return self.problem.config
-
-    @property
-    def encoding(self) -> Encoding:
-        """Of the streams."""
-        return self.tiling.streams.encoding
-
-    @property
-    def cycles(self) -> int:
-        """Estimate for the whole job."""
-        return self.tiling.cycles
-
-    @property
-    def weights_bytes(self) -> int:
-        """Bytes of the weights in card memory."""
-        return self.weights.size
-
-    @property
-    def x_bytes(self) -> int:
-        """Bytes of the input in card memory, its padding included."""
-        return self.problem.layout.image_bytes
-
-    @property
-    def y_bytes(self) -> int:
-        """Bytes of the output in card memory."""
-        return self.problem.layout.out_bytes
-
-    def pack_x(self, image: npt.NDArray) -> npt.NDArray[np.uint8]:
-        """Return the bytes of an image [H, W, C] for card memory.
-
-        Raises
-        ------
-        ValueError
-            If shape or type are not the plan's.
-        """
-        image, shape = np.asarray(image), self.shape
-        wanted = (shape.height, shape.width, shape.channels)
-        if image.shape != wanted:
-            raise ValueError(f"image must have the shape {list(wanted)}, not {image.shape!r}")
-        format_of("image", image, self.problem.layout.in_format)
-        layout = self.problem.layout
-        lying = image.reshape(layout.shape.height, layout.shape.width, shape.channels)
-        return layout.pack(lying, self.in_zero_point)
-
-    def unpack_y(self, raw: npt.NDArray[np.uint8]) -> npt.NDArray:
-        """Return the output [H, W, filters] from its bytes in card memory."""
-        return self.problem.layout.unpack(raw).reshape(*self.shape.outputs, self.shape.filters)
-
-    def commands(self, weights: int, x: int, y: int) -> list[bytes]:
-        """Return the commands, without an END.
-
-        They start with all semaphores at 0, and leave credits behind: between two plans of one
-        job goes a `commands.barrier`. They use the whole scratchpad.
-
-        Parameters
-        ----------
-        weights, x, y : int
-            Addresses in card memory: multiples of 16.
-        """
-        return ConvCommands(
-            problem=self.problem,
-            tiling=self.tiling,
-            entries=self.entries,
-            stream_format=self.stream_format,
-            epilogue=self.epilogue,
-        ).commands(weights, x, y)
+PLANNERS: dict[str, Callable[[ConvRequest], ConvPlan | None]] = {
+    "windows": plan_windows,
+    "swapped": plan_swapped,
+    "depthwise": plan_depthwise,
+}
+"""By the name of how they use the array: planners of a convolution, which return None where theirs
+is no way to run it."""
 
 
 def plan_conv(
@@ -151,8 +61,9 @@ def plan_conv(
     anchor: int | None = None,
     encoding: Encoding | None = None,
     memory: MemorySpeed | None = None,
+    kind: str | None = None,
 ) -> ConvPlan:
-    """Choose encoding and tiles for a convolution of one image.
+    """Choose how to run a convolution of one image: use of the array, encoding and tiles.
 
     Parameters
     ----------
@@ -175,9 +86,11 @@ def plan_conv(
     anchor : int
         Of the window of BF16 sums (`window.window_anchor`); needed in that mode.
     encoding : Encoding
-        Of the streams; the fastest if not given.
+        Of the weights as streams; the fastest if not given.
     memory : MemorySpeed
         For the choice of tiles (`Card.memory_speed`); the width of the bus if not given.
+    kind : str
+        Key of `PLANNERS`; the fastest if not given.
 
     Raises
     ------
@@ -190,15 +103,17 @@ def plan_conv(
         raise ValueError(
             f"weights must have the shape [filters, KH, KW, channels], not {weights.shape!r}"
         )
+    if kind is not None and kind not in PLANNERS:
+        raise ValueError(f"kind must be one of {', '.join(PLANNERS)}, not {kind!r}")
     shape = ConvShape(
         height=image[0],
         width=image[1],
         channels=image[2],
         filters=weights.shape[0],
         kernel=(weights.shape[1], weights.shape[2]),
-        stride=_pair(stride),
-        dilation=_pair(dilation),
-        padding=_pads(padding),
+        stride=pair(stride),
+        dilation=pair(dilation),
+        padding=pads(padding),
         groups=groups,
     )
     if weights.shape[3] != shape.channels // groups:
@@ -207,9 +122,6 @@ def plan_conv(
             f"{groups} groups, not {weights.shape[3]!r}"
         )
     stream_format = format_of("weights", weights, weights_format)
-    layout = _in_a_column(
-        ConvLayout(shape=shape, in_format=in_format, out_format=out_format or in_format)
-    )
     mode = array_mode(stream_format, in_format)
     if mode is None:
         raise ValueError(f"the card has no path for {stream_format.name} with {in_format.name}")
@@ -217,69 +129,56 @@ def plan_conv(
         raise ValueError("anchor must be given for BF16 sums")
     if shape.outputs[1] > LOOP_LIMIT:
         raise ValueError(f"an output row must have at most {LOOP_LIMIT} pixels")
+    layout = ConvLayout(shape=shape, in_format=in_format, out_format=out_format or in_format)
     k = shape.kernel[0] * shape.kernel[1] * layout.group_channels
     if k > MAX_K:
         raise ValueError(f"a window must have at most {MAX_K} numbers, not {k!r}")
-    biases = _biases(weights, bias, mode, in_format, in_zero_point)
-    scales = per_row("scale", scale, np.float32, shape.filters)
     speed = memory or MemorySpeed(config.bus_bytes)
-    speed = dataclasses.replace(speed, burst_bytes=max(speed.burst_bytes, config.bus_bytes))
-    problem = ConvProblem(config=config, layout=layout, mode=mode, memory=speed)
-    order = sorted(
-        itertools.chain.from_iterable(
-            tilings(problem, streams)
-            for streams in forms(config, layout, weights, stream_format, mode, encoding)
+    request = ConvRequest(
+        config=config,
+        shape=shape,
+        weights=weights,
+        weights_format=stream_format,
+        in_format=layout.in_format,
+        out_format=layout.out_format,
+        mode=mode,
+        scales=_scales(scale, shape.filters),
+        biases=_biases(weights, bias, mode, in_format, in_zero_point),
+        epilogue=Epilogue(
+            function=function, zero_point=zero_point, clamp=clamp, anchor=anchor or 0
         ),
-        key=lambda tiling: tiling.cycles,
+        in_zero_point=in_zero_point,
+        encoding=encoding,
+        memory=dataclasses.replace(speed, burst_bytes=max(speed.burst_bytes, config.bus_bytes)),
     )
-    for tiling in order:
-        found = _encode(problem, tiling, stream_format, scales, biases)
-        if found is not None:
-            entries, fitted, data = found
-            return ConvPlan(
-                shape=shape,
-                problem=problem,
-                tiling=fitted,
-                weights=data,
-                entries=entries,
-                stream_format=stream_format,
-                epilogue=Epilogue(
-                    function=function, zero_point=zero_point, clamp=clamp, anchor=anchor or 0
-                ),
-                in_zero_point=in_zero_point,
-            )
+    chosen = PLANNERS.values() if kind is None else (PLANNERS[kind],)
+    plans = [plan for planner in chosen if (plan := planner(request)) is not None]
+    if plans:
+        return min(plans, key=lambda plan: plan.cycles)
+    named = "" if kind is None else f" as {kind!r}"
     raise ValueError(
         f"no tile of a {shape.kernel[0]} x {shape.kernel[1]} convolution of {image[0]} x {image[1]}"
-        f" x {image[2]} numbers fits the {config.scratchpad_bytes} bytes of scratchpad of preset "
-        f"{config.name}; use a larger preset or a narrower image"
+        f" x {image[2]} numbers{named} fits the {config.scratchpad_bytes} bytes of scratchpad of "
+        f"preset {config.name}; use a larger preset or a narrower image"
     )
 
 
-def _in_a_column(layout: ConvLayout) -> ConvLayout:
-    """Return the layout with all pixels in one column, if that has the same bytes and results.
-
-    Then tiles need not be whole rows of the image.
-    """
-    shape = layout.shape
-    if (
-        (shape.kernel, shape.stride, shape.padding) != ((1, 1), (1, 1), ((0, 0), (0, 0)))
-        or layout.out_format is Format.INT4
-        or layout.pixel_bytes % GRANULE
-        or layout.out_pixel_bytes % GRANULE
-        or shape.height * shape.width > LOOP_LIMIT
-    ):
-        return layout
-    column = dataclasses.replace(shape, height=shape.height * shape.width, width=1)
-    return dataclasses.replace(layout, shape=column)
-
-
-def _pair(value: int | tuple[int, int]) -> tuple[int, int]:
+def pair(value: int | tuple[int, int]) -> tuple[int, int]:
+    """Return a number for rows and one for columns."""
     return (value, value) if isinstance(value, int) else (value[0], value[1])
 
 
-def _pads(value: int | tuple[int, int] | Pads) -> Pads:
+def pads(value: int | tuple[int, int] | Pads) -> Pads:
+    """Return the padding of each side."""
     above, left = (value, value) if isinstance(value, int) else value
-    return (_pair(above), _pair(left))
+    return (pair(above), pair(left))
+
+
+def _scales(scale: npt.ArrayLike, filters: int) -> npt.NDArray[np.float32]:
+    scales = per_row("scale", scale, np.float32, filters)
+    if not np.all(np.isfinite(scales) & (np.abs(scales) >= np.finfo(np.float32).tiny)):
+        raise ValueError("scale must be finite and normal (not zero, not subnormal) in every row")
+    return scales
 
 
 def _biases(
@@ -303,54 +202,3 @@ def _biases(
         np.int32,
         filters,
     )
-
-
-def _encode(
-    problem: ConvProblem,
-    tiling: ConvTiling,
-    fmt: Format,
-    scales: npt.NDArray[np.float32],
-    biases: npt.NDArray,
-) -> tuple[int, ConvTiling, npt.NDArray[np.uint8]] | None:
-    """Return entries, the tiling with its blobs' size, and their bytes; None if they do not fit."""
-    config, streams = problem.config, tiling.streams
-    blocks = problem.blocks(tiling.rows)
-    bounds = list(
-        zip(streams.starts(tiling.tile), streams.stops(tiling.tile), strict=True),
-    )
-    entries = tiling.tile
-    if streams.encoding is not Encoding.DENSE:
-        entries = max(
-            len(deal(streams.cost[start:stop], config.rows, blocks=blocks).order)
-            for start, stop in bounds
-        )
-    if entries > streams.most:
-        return None
-
-    def blob(start: int, stop: int) -> Blob:
-        return encode_blob(
-            config,
-            streams.weights[start:stop],
-            format=fmt,
-            resident=problem.layout.in_format,
-            encoding=streams.encoding,
-            slice=streams.slice,
-            scale=scales[start:stop],
-            bias=biases[start:stop],
-            out_offset=np.arange(start, stop) * problem.layout.out_step,
-            blocks=blocks,
-            entries=entries,
-        )
-
-    blobs = [blob(int(start), int(stop)) for start, stop in bounds]
-    size = align(max(len(blob.data) for blob in blobs), GRANULE)
-    fitted = dataclasses.replace(tiling, blob_bytes=size)
-    if (
-        fitted.scratchpad(problem.layout) > config.scratchpad_bytes
-        or max(blob.entries for blob in blobs) != entries
-    ):
-        return None
-    image = np.zeros((len(blobs), size), np.uint8)
-    for number, part in enumerate(blobs):
-        image[number, : len(part.data)] = part.data
-    return entries, fitted, image.reshape(-1)

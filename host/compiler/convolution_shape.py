@@ -8,8 +8,8 @@ import numpy.typing as npt
 from ...rtl.config import GRANULE
 from ...rtl.isa import BITS, Format
 from .conv import output_size
-from .formats import DTYPES, pack_rows, unpack_rows
-from .tiling import align
+from .formats import DTYPES, format_of, pack_rows, unpack_rows
+from .tiling import LOOP_LIMIT, align
 
 __all__ = ["ConvLayout", "ConvShape", "Pads"]
 
@@ -191,9 +191,45 @@ class ConvLayout:
         """Return the input rows that are loaded for so many output rows."""
         return (rows - 1) * self.row_step + self.shape.extent[0]
 
-    def pack(self, image: npt.NDArray, zero_point: int) -> npt.NDArray[np.uint8]:
-        """Return the bytes of an image [H, W, C], with ``zero_point`` as its padding."""
+    def in_a_column(self) -> "ConvLayout":
+        """Return the layout with all pixels in one column, if that has the same bytes and results.
+
+        Then tiles need not be whole rows of the image.
+        """
         shape = self.shape
+        if (
+            (shape.kernel, shape.stride, shape.padding) != ((1, 1), (1, 1), ((0, 0), (0, 0)))
+            or self.out_format is Format.INT4
+            or self.pixel_bytes % GRANULE
+            or self.out_pixel_bytes % GRANULE
+            or shape.height * shape.width > LOOP_LIMIT
+        ):
+            return self
+        column = dataclasses.replace(shape, height=shape.height * shape.width, width=1)
+        return dataclasses.replace(self, shape=column)
+
+    def pack(
+        self, image: npt.NDArray, size: tuple[int, int], zero_point: int
+    ) -> npt.NDArray[np.uint8]:
+        """Return the bytes of an image [H, W, C], with ``zero_point`` as its padding.
+
+        Parameters
+        ----------
+        size : (int, int)
+            Height and width that the image must have: other ones than the layout's where that has
+            all pixels in a column.
+
+        Raises
+        ------
+        ValueError
+            If it has another shape or type.
+        """
+        image, shape = np.asarray(image), self.shape
+        if image.shape != (*size, shape.channels):
+            raise ValueError(
+                f"image must have the shape {[*size, shape.channels]}, not {image.shape!r}"
+            )
+        format_of("image", image, self.in_format)
         height, width = self.size
         groups, each = shape.groups, shape.channels // shape.groups
         padded = np.full((height, width, groups, self.group_channels), zero_point, image.dtype)

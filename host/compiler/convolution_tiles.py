@@ -32,7 +32,7 @@ STORE = 36
 FILL_LOSS = 1.066
 LATENCY, LATENCY_SIZE = 30, 4.0
 
-CONTENTION = 0.06
+CONTENTION = 0.01
 """Part of the transfers' time that is lost although the array works meanwhile: what is needed next
 waits for what is needed later."""
 

@@ -55,6 +55,7 @@ def matmul(
     out_inner_stride: int | None = None,
     out_outer_stride: int = 0,
     block_scale: bool = False,
+    deal_on: bool = False,
     function: Function = Function.NONE,
     anchor: int = 0,
     zero_point: int = 0,
@@ -90,6 +91,9 @@ def matmul(
         an ``out_outer_stride`` of 1.
     block_scale : bool
         Each slice has its own scale.
+    deal_on : bool
+        Rows are dealt on from the iteration before, of this or another MATMUL: not to be asked of
+        the first one of a job, which another job may have come before.
     anchor : int
         In BF16 mode: the lowest bit of a sum weighs 2^anchor.
     zero_point, clamp
@@ -165,7 +169,8 @@ def matmul(
         "encoding": encoding.value,
         "in_format": in_format.value,
         "out_format": out_format.value,
-        "flags": int(MatmulFlag.BLOCK_SCALE) if block_scale else 0,
+        "flags": (MatmulFlag.BLOCK_SCALE.value if block_scale else 0)
+        | (MatmulFlag.DEAL_ON.value if deal_on else 0),
         "function": function.value,
         "anchor": anchor,
         "zero_point": zero_point,

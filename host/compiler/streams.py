@@ -28,6 +28,7 @@ from .sparsity import (
 
 __all__ = [
     "DIRECTORY_ENTRY_BYTES",
+    "DIRECTORY_TYPE",
     "MAX_BLOB_BYTES",
     "Blob",
     "Dealing",
@@ -46,7 +47,7 @@ MAX_BLOB_BYTES = GRANULE << 16
 _LATE = 0.15
 """Cycles that each granule of a compressed stream costs: they come often, and sometimes late."""
 
-_DIRECTORY_TYPE = np.dtype(
+DIRECTORY_TYPE = np.dtype(
     {
         "names": list(_ENTRY.fields),
         "formats": [f"<u{field.width // 8}" for field in _ENTRY.fields.values()],
@@ -313,12 +314,12 @@ def encode_blob(
     image = np.zeros((total, GRANULE), np.uint8)
     image[directory_granules:] = streams[np.repeat(source, granules[order]) + within]
 
-    directory = image[:directory_granules].reshape(-1).view(_DIRECTORY_TYPE)
+    directory = image[:directory_granules].reshape(-1).view(DIRECTORY_TYPE)
     scales = _scales(scale, rows, len(lengths), block_scale=block_scale)
     integer = mode in (Mode.INT8, Mode.INT4) and not block_scale
     biases = per_row("bias", bias, np.int32 if integer else np.float32, rows)
     offsets = per_row("out_offset", out_offset, np.uint32, rows)
-    filled = np.zeros((len(lengths), len(at)), _DIRECTORY_TYPE)
+    filled = np.zeros((len(lengths), len(at)), DIRECTORY_TYPE)
     filled["stream"] = start.reshape(len(lengths), -1) + directory_granules
     filled["count"] = counts[:, row]
     filled["out_offset"] = offsets[row]

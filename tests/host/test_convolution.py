@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from deepseek.host.bench.conv import conv
-from deepseek.host.bench.conv_job import LAYERS, ConvJob
+from deepseek.host.bench.conv_job import ConvJob
+from deepseek.host.bench.networks import LAYERS, NETWORKS
 from deepseek.host.card import Card
-from deepseek.host.compiler import convolution
+from deepseek.host.compiler import convolution_windows
 from deepseek.host.compiler.commands import decode
 from deepseek.host.compiler.convolution import ConvShape, plan_conv
 from deepseek.host.compiler.convolution_tiles import tilings
@@ -239,7 +240,7 @@ def test_tilings_that_are_not_the_best(cards, monkeypatch, groups, chosen):
         found = [t for t in tilings(problem, streams) if t.passes > 1 and t.tiles > groups]
         return [dataclasses.replace(found[chosen % len(found)], cycles=0)] if found else []
 
-    monkeypatch.setattr(convolution, "tilings", only)
+    monkeypatch.setattr(convolution_windows, "tilings", only)
     shape = ConvShape(
         height=17,
         width=11,
@@ -262,43 +263,21 @@ def test_a_convolution_is_few_commands():
     assert plan.cycles < plan.shape.macs / (8 * 8 * 2) / 0.98
 
 
-def test_estimates_follow_the_model(cards):
+@pytest.mark.parametrize("kind", ["windows", "swapped"])
+def test_estimates_follow_the_model(cards, kind):
     for name in ("conv2-first-reduce", "conv5-expand"):
-        fields = LAYERS[f"resnet50:{name}"]
-        shape = ConvShape(
-            height=fields["h"],
-            width=fields["w"],
-            channels=fields["c"],
-            filters=fields["filters"],
-            kernel=(1, 1),
-        )
-        result = conv(cards["ecp5"], ConvJob(shape=shape))
+        job = ConvJob(shape=LAYERS[f"resnet50:{name}"].shape, kind=kind)
+        result = conv(cards["ecp5"], job)
         assert result.plan.cycles == pytest.approx(result.counters.cycles, rel=0.1)
 
 
-def test_the_layers_of_resnet_50():
-    assert len(LAYERS) == 23
-    each = {"conv2": 3, "conv3": 4, "conv4": 6, "conv5": 3}
-    total = 0
-    for name, fields in LAYERS.items():
-        kernel, stride, pad = fields["kernel"], fields["stride"], fields["pad"]
-        shape = ConvShape(
-            height=fields["h"],
-            width=fields["w"],
-            channels=fields["c"],
-            filters=fields["filters"],
-            kernel=(kernel, kernel),
-            stride=(stride, stride),
-            padding=((pad, pad), (pad, pad)),
-        )
-        stage, _, rest = name.removeprefix("resnet50:").partition("-")
-        times = 1
-        if stage != "conv1" and "first" not in rest and rest != "shortcut":
-            times = each[stage] - (rest == "reduce" or (rest == "3x3" and stage != "conv2"))
-        if stage == "conv2" and rest == "expand":
-            times += 1  # the shortcut has its shape
-        total += times * shape.macs
-    assert total == 4_087_136_256  # with the classifier's 2,048,000: 4.09 G, as published
+def test_the_networks_have_their_published_multiplications():
+    known = {"resnet50": (54, 24, 4_089_184_256), "mobilenetv2": (53, 31, 300_774_272)}
+    for name, (layers, distinct, macs) in known.items():
+        found = NETWORKS[name]
+        assert (sum(layer.times for layer in found), len(found)) == (layers, distinct)
+        assert sum(layer.macs for layer in found) == macs
+    assert len(LAYERS) == 24 + 31
 
 
 ONES = np.ones((4, 3, 3, 4), np.int8)
