@@ -1,0 +1,201 @@
+"""Depthwise convolutions, and others whose groups have few channels.
+
+A pixel of such a convolution needs so few numbers that to bring them into the array takes longer
+than to multiply them. So a resident column holds what a whole tile of output pixels sees
+(`depthwise_tiles`), and each pixel of the tile is a stream row of its own, which picks its taps.
+
+Nothing is copied: images are read as they lie. Tiles may reach beyond the image's right and lower
+edges; what they make there is not stored.
+"""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ...rtl.config import CardConfig
+from ...rtl.isa import Encoding, Format, Mode
+from .convolution_request import ConvRequest
+from .convolution_shape import ConvLayout, ConvShape
+from .depthwise_commands import DepthwiseCommands
+from .depthwise_tiles import DepthwiseProblem, DepthwiseTiling, tilings
+from .schedule import Epilogue
+from .streams import Blob, encode_blob
+
+__all__ = ["DepthwisePlan", "plan_depthwise"]
+
+MOST_SCALE = 2.0**90
+"""Bytes that are no part of the image, times such a scale, raise no flag."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class DepthwisePlan:
+    """A `convolution_request.ConvPlan`.
+
+    Parameters
+    ----------
+    shape : ConvShape
+    tiling : DepthwiseTiling
+        ``tiling.cycles`` is the estimate for the whole job.
+    weights : uint8 array
+        Bytes of the streams of all parts for card memory, with scales and biases.
+    entries : int
+        Directory entries of a part.
+    """
+
+    shape: ConvShape
+    tiling: DepthwiseTiling
+    weights: npt.NDArray[np.uint8]
+    entries: int
+    stream_format: Format
+    epilogue: Epilogue
+    in_zero_point: int
+    kind: str = "depthwise"
+    encoding: Encoding = Encoding.DELTA
+
+    @property
+    def config(self) -> CardConfig:
+        return self.tiling.problem.config
+
+    @property
+    def cycles(self) -> int:
+        return self.tiling.cycles
+
+    @property
+    def weights_bytes(self) -> int:
+        return self.weights.size
+
+    @property
+    def x_bytes(self) -> int:
+        return self.tiling.problem.layout.image_bytes
+
+    @property
+    def y_bytes(self) -> int:
+        return self.tiling.problem.layout.out_bytes
+
+    def pack_x(self, image: npt.NDArray) -> npt.NDArray[np.uint8]:
+        size = self.shape.height, self.shape.width
+        return self.tiling.problem.layout.pack(image, size, self.in_zero_point)
+
+    def unpack_y(self, raw: npt.NDArray[np.uint8]) -> npt.NDArray:
+        return self.tiling.problem.layout.unpack(raw)
+
+    def commands(self, weights: int, x: int, y: int) -> list[bytes]:
+        return DepthwiseCommands(
+            tiling=self.tiling,
+            entries=self.entries,
+            stream_format=self.stream_format,
+            epilogue=self.epilogue,
+        ).commands(weights, x, y)
+
+    def describe(self) -> str:
+        tiling = self.tiling
+        high, wide = tiling.tile
+        return (
+            f"tiles of {high} x {wide} pixels and {tiling.part} channels, {len(tiling.bands)} of "
+            f"{tiling.rows} output rows, {len(tiling.strips)} of {tiling.strip} columns, "
+            f"{len(tiling.chunks)} of {tiling.chunk} channels"
+        )
+
+    def details(self) -> dict[str, Any]:
+        tiling = self.tiling
+        fields = ("tile", "part", "chunk", "strip", "rows", "buffers")
+        return {
+            "k": tiling.k,
+            "tiles": {field: getattr(tiling, field) for field in fields},
+            "blob_bytes": tiling.blob,
+        }
+
+
+def plan_depthwise(request: ConvRequest) -> DepthwisePlan | None:
+    """Choose tiles; None for what this is no way to run."""
+    shape = request.shape
+    if (
+        shape.groups == 1
+        or request.mode is not Mode.INT8
+        or (request.in_format, request.out_format) != (Format.INT8, Format.INT8)
+        or request.encoding not in (None, Encoding.DELTA)
+        or np.abs(request.scales).max() > MOST_SCALE
+    ):
+        return None
+    layout = ConvLayout(shape=shape, in_format=request.in_format, out_format=request.out_format)
+    problem = DepthwiseProblem(config=request.config, layout=layout, memory=request.memory)
+    for tiling in sorted(tilings(problem), key=lambda tiling: tiling.cycles):
+        blobs = _blobs(request, tiling)
+        size = max(len(blob.data) for blob in blobs)
+        fitted = dataclasses.replace(tiling, blob_bytes=size)
+        if fitted.scratchpad_bytes > request.config.scratchpad_bytes:
+            continue
+        image = np.zeros((len(blobs), size), np.uint8)
+        for number, blob in enumerate(blobs):
+            image[number, : len(blob.data)] = blob.data
+        return DepthwisePlan(
+            shape=shape,
+            tiling=fitted,
+            weights=image.reshape(-1),
+            entries=blobs[0].entries,
+            stream_format=request.weights_format,
+            epilogue=request.epilogue,
+            in_zero_point=request.in_zero_point,
+        )
+    return None
+
+
+def _blobs(request: ConvRequest, tiling: DepthwiseTiling) -> list[Blob]:
+    """Return the streams of all parts, with equally many directory entries."""
+    channels = range(0, request.shape.channels, tiling.part)
+    blobs = [_encode(request, tiling, first, 0) for first in channels]
+    entries = max(blob.entries for blob in blobs)
+    return [
+        blob if blob.entries == entries else _encode(request, tiling, first, entries)
+        for first, blob in zip(channels, blobs, strict=True)
+    ]
+
+
+def _encode(request: ConvRequest, tiling: DepthwiseTiling, channel: int, entries: int) -> Blob:
+    """Return the streams of the part from ``channel`` on: a row for each pixel and filter."""
+    problem, shape = tiling.problem, request.shape
+    (each, filters), (high, wide) = problem.group, tiling.tile
+    start, count = problem.filters(channel), problem.filters(tiling.part)
+    window = np.zeros((high, wide, count, *tiling.window, tiling.part), request.weights.dtype)
+    down, right = (
+        (size - 1) * step + 1 for size, step in zip(shape.kernel, shape.dilation, strict=True)
+    )
+    for filter in range(count):
+        group = filter // filters * each
+        taps = request.weights[start + filter]
+        for y in range(high):
+            top = y * shape.stride[0]
+            for x in range(wide):
+                left = x * shape.stride[1]
+                window[
+                    y,
+                    x,
+                    filter,
+                    top : top + down : shape.dilation[0],
+                    left : left + right : shape.dilation[1],
+                    group : group + each,
+                ] = taps
+    # A chunk that is not the last one has as many filters a pixel as the first.
+    chunk = channel // tiling.chunk * tiling.chunk
+    across = problem.filters(min(tiling.chunk, shape.channels - chunk))
+    line = tiling.out_line(min(tiling.chunk, shape.channels - chunk))
+    offsets = (
+        np.arange(high)[:, None, None] * line + np.arange(wide)[:, None] * across + np.arange(count)
+    )
+
+    def rows(values: npt.NDArray) -> npt.NDArray:
+        return np.tile(values[start : start + count], high * wide)
+
+    return encode_blob(
+        request.config,
+        window.reshape(high * wide * count, -1),
+        format=request.weights_format,
+        resident=request.in_format,
+        encoding=Encoding.DELTA,
+        scale=rows(request.scales),
+        bias=rows(request.biases),
+        out_offset=offsets.reshape(-1),
+        entries=entries,
+    )
