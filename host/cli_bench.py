@@ -8,46 +8,58 @@ from typing import Annotated, Any
 import typer
 
 from .bench import (
+    ATTENTION_DTYPES,
     DENSITIES,
-    DTYPES,
     KINDS,
-    LAYERS,
-    OUT_DTYPES,
+    LATENCY_DTYPES,
     PEERS,
-    ConvJob,
-    ConvResult,
+    AttentionJob,
+    AttentionResult,
+    CompressJob,
     CsvFile,
     GemmJob,
     GemmResult,
+    Latency,
     Measured,
     Speedup,
+    StagedJob,
     Sweep,
+    attention,
+    chosen_job,
     chosen_rows,
-    chosen_shape,
-    conv,
     gemm,
+    latency,
     open_card,
+    run_staged,
     shown_value,
     simspeed,
     sparse_jobs,
     speedup,
 )
+from .cli_conv import bench_conv
 from .cli_options import (
     BackendOption,
+    CompressOption,
     DensityOption,
     DtypeOption,
     EncodingOption,
+    GemmDtypeOption,
+    GemmResidentOption,
     JsonOption,
     MemoryOption,
     OutOption,
     PresetOption,
-    ResidentOption,
+    QuantizeOption,
     ScaleOption,
     SeedOption,
     SizeOption,
     SkewOption,
     StreamOption,
+    TransposeAOption,
+    TransposeBOption,
 )
+from .cli_staged import print_staged
+from .cli_tables import explained, leave, mark
 from .console import errors, grid, interruptible, progress_display, table
 
 __all__ = ["bench_app"]
@@ -55,6 +67,7 @@ __all__ = ["bench_app"]
 DEFAULT_DENSITIES = " ".join(map(str, DENSITIES))
 
 bench_app = typer.Typer(help="Measure the card or its simulation.", no_args_is_help=True)
+bench_app.command("conv")(bench_conv)
 
 
 @bench_app.command("gemm")
@@ -62,14 +75,18 @@ def bench_gemm(
     m: Annotated[int, SizeOption] = 256,
     n: Annotated[int, SizeOption] = 256,
     k: Annotated[int, SizeOption] = 256,
-    dtype: DtypeOption = "int8",
-    resident_dtype: ResidentOption = None,
+    dtype: GemmDtypeOption = None,
+    resident_dtype: GemmResidentOption = None,
     out_dtype: OutOption = None,
     density: DensityOption = None,
     skew: SkewOption = 0.0,
     encoding: EncodingOption = "auto",
     block_scale: ScaleOption = None,
     stream: StreamOption = "auto",
+    transpose_a: TransposeAOption = None,
+    transpose_b: TransposeBOption = None,
+    compress_on_card: CompressOption = False,
+    quantize: QuantizeOption = None,
     preset: PresetOption = "ecp5",
     backend: BackendOption = "rtl",
     seed: SeedOption = 0,
@@ -81,9 +98,12 @@ def bench_gemm(
     If A has zeros that are not sent, the same product runs dense first, for the speed-up. With few
     rows or columns (at most as many as row engines) it also tells the part of the memory's
     effective bandwidth, which is what loads alone reach.
+
+    With an MX format, --transpose-a or -b, --compress-on-card or --quantize the card's vector unit
+    makes the operands ready while the array multiplies.
     """
     with errors():
-        job = GemmJob(
+        job = chosen_job(
             m=m,
             n=n,
             k=k,
@@ -95,13 +115,22 @@ def bench_gemm(
             encoding=encoding,
             block_scale=block_scale,
             stream=stream,
+            transpose_a=transpose_a,
+            transpose_b=transpose_b,
+            compress_on_card=compress_on_card,
+            quantize=quantize,
             seed=seed,
         )
         with (
             progress_display() as progress,
             open_card(backend, preset, memory, progress, job) as card,
         ):
-            results = gemm(card, job)
+            staged = run_staged(card, job) if isinstance(job, StagedJob) else None
+            packed = job.packed if isinstance(job, CompressJob) else job
+            results = gemm(card, packed) if isinstance(packed, GemmJob) else []
+        if staged is not None:
+            print_staged(staged, results, as_json)
+            return
         for result in results:
             fields = result.as_json()
             if len(results) > 1 and result is results[-1]:
@@ -110,50 +139,38 @@ def bench_gemm(
             _print_gemm(result, fields, as_json)
 
 
-@bench_app.command("conv")
-def bench_conv(
-    h: Annotated[int | None, typer.Option(help="Rows of the image [default: 56].")] = None,
-    w: Annotated[int | None, typer.Option(help="Columns [default: 56].")] = None,
-    c: Annotated[int | None, typer.Option(help="Channels [default: 64].")] = None,
-    filters: Annotated[int | None, typer.Option(help="Output channels [default: 64].")] = None,
-    kernel: Annotated[
-        str | None, typer.Option(help="Size, as 3, or 3x5: rows x columns [default: 3].")
-    ] = None,
-    stride: Annotated[str | None, typer.Option(help="As --kernel [default: 1].")] = None,
-    dilation: Annotated[str, typer.Option(help="As --kernel.")] = "1",
-    pad: Annotated[
-        str | None, typer.Option(help="On both sides, as --kernel [default: 0].")
-    ] = None,
-    groups: Annotated[int, typer.Option(help="Groups of channels and filters.")] = 1,
-    layer: Annotated[
-        str | None, typer.Option(help="A known layer, as resnet50:conv1; list shows all.")
+@bench_app.command("attention")
+def bench_attention(
+    seq: Annotated[int, typer.Option(help="Rows of Q, K and V.")] = 256,
+    dim: Annotated[int, typer.Option(help="Numbers in a row.")] = 64,
+    heads: Annotated[
+        list[int] | None, typer.Option(help="Heads of a job, again for more jobs [default: 1 8].")
     ] = None,
     dtype: Annotated[
-        str, typer.Option(help=f"Format of weights and image: {', '.join(DTYPES)}.")
+        str, typer.Option(help=f"Format of Q, K, V and O: {', '.join(ATTENTION_DTYPES)}.")
     ] = "int8",
-    out_dtype: Annotated[
-        str | None,
-        typer.Option(help=f"Format of the output: {', '.join(OUT_DTYPES)} [default: as --dtype]."),
-    ] = None,
+    causal: Annotated[
+        bool, typer.Option("--causal", help="Row i sees only rows up to i of K and V.")
+    ] = False,
     preset: PresetOption = "ecp5",
     backend: BackendOption = "rtl",
     seed: SeedOption = 0,
     memory: MemoryOption = "hbm",
     as_json: JsonOption = False,
 ) -> None:
-    """Count the cycles of a convolution, from its doorbell to its completion."""
-    if layer == "list":
-        for name, fields in LAYERS.items():
-            typer.echo(f"{name}  " + " ".join(f"--{key} {value}" for key, value in fields.items()))
-        return
+    """Count the cycles of attention, O = softmax(Q K^T / sqrt(dim)) V, from memory to memory.
+
+    Softmax, the transpose of V, loads and stores are part of it; only the multiplications of both
+    products count as useful, and with --causal only those of rows that see each other.
+    """
     with errors():
-        options: dict[str, int | str | None] = {"h": h, "w": w, "c": c, "filters": filters}
-        options |= {"kernel": kernel, "stride": stride, "pad": pad}
-        shape = chosen_shape(layer, options, dilation=dilation, groups=groups)
-        job = ConvJob(shape=shape, dtype=dtype, out_dtype=out_dtype, seed=seed)
+        jobs = [
+            AttentionJob(heads=count, seq=seq, dim=dim, dtype=dtype, causal=causal, seed=seed)
+            for count in heads or (1, 8)
+        ]
         with progress_display() as progress, open_card(backend, preset, memory, progress) as card:
-            result = conv(card, job)
-        _print_conv(result, as_json)
+            for job in jobs:
+                _print_attention(attention(card, job), as_json)
 
 
 @bench_app.command("sparse")
@@ -168,6 +185,7 @@ def bench_sparse(
         list[float] | None,
         typer.Option(help=f"Density of A, again for more [default: {DEFAULT_DENSITIES}]."),
     ] = None,
+    compress_on_card: CompressOption = False,
     preset: PresetOption = "ecp5",
     backend: BackendOption = "rtl",
     seed: SeedOption = 0,
@@ -195,14 +213,14 @@ def bench_sparse(
             ):
                 for number, job in enumerate(jobs):
                     progress("products", number / len(jobs))
-                    done.append(speedup(card, job))
+                    done.append(speedup(card, job, on_card=compress_on_card))
                     if as_json:
                         typer.echo(json.dumps(done[-1].as_json()))
         finally:
             if done and not as_json:
                 shape = f"{m} x {k} by {k} x {n}"
                 _print_sparse(f"sparse: {shape}; {backend}, preset {preset}, memory {memory}", done)
-        _leave(interrupted, len(done), len(jobs))
+        leave(interrupted, len(done), len(jobs))
 
 
 @bench_app.command("sweep")
@@ -242,7 +260,41 @@ def bench_sweep(
         finally:
             if done and not as_json:
                 _print_sweep(f"sweep; {backend}, preset {preset}", done)
-        _leave(interrupted, len(done), len(rows))
+        leave(interrupted, len(done), len(rows))
+
+
+@bench_app.command("latency")
+def bench_latency(
+    preset: PresetOption = "ecp5",
+    memory: MemoryOption = "ideal",
+    as_json: JsonOption = False,
+) -> None:
+    """Count what MATMUL commands cost beside their multiplications: starts, ends, gaps.
+
+    Measured on the Verilated card, in INT8 and FP16. All operands lie in the scratchpad, and there
+    are neither loads nor stores; each command multiplies for 1024 cycles.
+
+    First MAC: from the cycle in which a command comes to the head of the empty compute queue to
+    that in which row engine 0 issues its first weight. The registers that show both are read in
+    every cycle.
+
+    Overhead: cycles of a job with one MATMUL, from its first command fetch (two cycles after the
+    doorbell) to its completion record, less those of its multiplications. The job without a command
+    tells how much of it is fetch and record; engine 0's counters tell why it did not multiply.
+
+    Idle between: what each further equal command of a job adds beyond its multiplications.
+
+    With --memory hbm, fetch and record take longer, and not always equally long: each figure is
+    that of the middle one of nine runs, and differences may be off by some tens of cycles.
+    """
+    with errors():
+        with progress_display() as progress, open_card("rtl", preset, memory, progress) as card:
+            measured = [latency(card, dtype) for dtype in LATENCY_DTYPES]
+        if as_json:
+            for one in measured:
+                typer.echo(json.dumps(one.as_json()))
+        else:
+            _print_latency(measured)
 
 
 @bench_app.command("simspeed")
@@ -272,14 +324,14 @@ def _print_gemm(result: GemmResult, fields: dict[str, Any], as_json: bool) -> No
         typer.echo(json.dumps(fields))
         return
     job, counters = result.job, result.counters
-    mark = _mark(result)
+    modelled = mark(result)
     rows: dict[str, Any] = {
-        f"cycles{mark}": counters.cycles,
+        f"cycles{modelled}": counters.cycles,
         "multiplications": result.macs,
-        f"MAC utilisation{mark}": f"{result.utilization:.2%} of {result.mac_units} a cycle",
+        f"MAC utilisation{modelled}": f"{result.utilization:.2%} of {result.mac_units} a cycle",
     }
     if result.bandwidth is not None:
-        rows[f"memory bandwidth{mark}"] = (
+        rows[f"memory bandwidth{modelled}"] = (
             f"{result.bandwidth_fraction:.2%} of {result.bandwidth.bytes_per_cycle:.2f} bytes a "
             "cycle"
         )
@@ -288,7 +340,7 @@ def _print_gemm(result: GemmResult, fields: dict[str, Any], as_json: bool) -> No
         "tiles of the streams": result.tiles,
         "bytes read, written": f"{counters.bytes_read:,}, {counters.bytes_written:,}",
     }
-    rows |= _explained(result)
+    rows |= explained(result)
     for name, label in (
         ("speedup_over_dense", "times faster than dense"),
         ("cycles_per_second", "simulated cycles a second"),
@@ -304,23 +356,23 @@ def _print_gemm(result: GemmResult, fields: dict[str, Any], as_json: bool) -> No
     )
 
 
-def _print_conv(result: ConvResult, as_json: bool) -> None:
+def _print_attention(result: AttentionResult, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(result.as_json()))
         return
     counters = result.counters
-    mark = _mark(result)
+    modelled = mark(result)
     rows: dict[str, Any] = {
-        f"cycles{mark}": counters.cycles,
-        "multiplications": result.job.shape.macs,
-        f"MAC utilisation{mark}": f"{result.utilization:.2%} of {result.mac_units} a cycle",
-        "streams": result.encoding,
-        "tiles": result.tiles,
+        f"cycles{modelled}": counters.cycles,
+        "multiplications": result.macs,
+        f"MAC utilisation{modelled}": f"{result.utilization:.2%} of {result.mac_units} a cycle",
+        "blocks": result.plan.layout.describe(),
+        "largest error, and its bound": f"{result.error:.3g}, {result.bound:.3g}",
         "bytes read, written": f"{counters.bytes_read:,}, {counters.bytes_written:,}",
     }
-    rows |= _explained(result)
+    rows |= explained(result)
     table(
-        f"conv: {result.job}; {result.backend}, preset {result.config.name}, "
+        f"attention: {result.job}; {result.backend}, preset {result.config.name}, "
         f"memory {result.memory}",
         rows,
     )
@@ -334,14 +386,17 @@ def _print_sparse(title: str, done: list[Speedup]) -> None:
             pair.compressed.encoding,
             f"{pair.dense.counters.cycles:,}",
             f"{pair.compressed.counters.cycles:,}",
+            *([] if pair.on_card is None else [f"{pair.on_card.counters.cycles:,}"]),
             f"{pair.factor:.2f} x",
             f"{pair.bound:.2f} x",
         )
         for pair in done
     ]
-    mark = _mark(done[0].dense)
-    heads = ("format", "zeros in A", "sent as", f"dense{mark}", f"compressed{mark}")
-    grid(f"{title}; bit-identical with golden model", (*heads, "speed-up", "of"), rows, left=3)
+    modelled = mark(done[0].dense)
+    heads = ["format", "zeros in A", "sent as", f"dense{modelled}", f"compressed{modelled}"]
+    heads += [f"on the card{modelled}"] if done[0].on_card is not None else []
+    heads += ["speed-up", "of"]
+    grid(f"{title}; bit-identical with golden model", heads, rows, left=3)
 
 
 def _print_sweep(title: str, done: list[Measured]) -> None:
@@ -357,27 +412,18 @@ def _print_sweep(title: str, done: list[Measured]) -> None:
         )
         for measured in done
     ]
-    heads = ("row", "memory", f"cycles{_mark(done[0].result)}", "value", "target", "", "peers")
+    heads = ("row", "memory", f"cycles{mark(done[0].result)}", "value", "target", "", "peers")
     grid(f"{title}; bit-identical with golden model", heads, rows, left=2)
     for kind in dict.fromkeys(measured.row.kind for measured in done):
         typer.echo(f"{kind}: {KINDS[kind]}")
 
 
-def _explained(result: GemmResult | ConvResult) -> dict[str, Any]:
-    """Return the rows that close a table: the results' check, and where all engine-cycles went."""
-    rows: dict[str, Any] = {"bit-identical with golden model": True}
-    if not result.cycles_modelled:
-        shares = result.counters.explain()
-        rows |= {f"engines {words}": f"{share:.2%}" for words, share in shares.items()}
-    return rows
-
-
-def _mark(result: GemmResult | ConvResult) -> str:
-    return " (modelled)" if result.cycles_modelled else ""
-
-
-def _leave(interrupted: list[bool], done: int, of: int) -> None:
-    """Say that a run was cut short, and exit as programs do that Ctrl-C ends."""
-    if interrupted:
-        typer.echo(f"interrupted: {done} of {of} rows", err=True)
-        raise typer.Exit(130)
+def _print_latency(measured: list[Latency]) -> None:
+    rows = [
+        (lines[0][0], *(value for _, value, _ in lines), lines[0][2])
+        for lines in zip(*(one.rows() for one in measured), strict=True)
+    ]
+    one = measured[0]
+    title = f"latency: cycles; {one.backend}, preset {one.config.name}, memory {one.memory}"
+    heads = ("", *(one.job.dtype for one in measured), "target")
+    grid(f"{title}; bit-identical with golden model", heads, rows)

@@ -11,11 +11,13 @@ from ...rtl.config import CardConfig
 from ...rtl.isa import LANES
 from ..card import Card
 from ..compiler.convolution import ConvPlan, plan_conv
+from ..compiler.transposed import TransposedPlan, plan_transposed
 from ..counters import Counters
 from .conv_job import ConvJob
 from .gemm import DEADLINE, MismatchError
 from .golden import raw
 from .job import ENCODINGS, command_line
+from .transposed_job import TransposedJob
 
 __all__ = ["ConvResult", "conv"]
 
@@ -31,7 +33,7 @@ class ConvResult:
     """
 
     job: ConvJob
-    plan: ConvPlan
+    plan: ConvPlan | TransposedPlan
     config: CardConfig
     backend: str
     memory: str
@@ -62,16 +64,11 @@ class ConvResult:
     @property
     def tiles(self) -> str:
         """How the convolution was cut, for people."""
-        tiling = self.plan.tiling
-        kept = "kept" if tiling.kept else "loaded for each"
-        return (
-            f"{tiling.passes} of {tiling.rows} output rows, {tiling.tiles} of {tiling.tile} "
-            f"filters, {kept}"
-        )
+        return self.plan.describe()
 
     def as_json(self) -> dict[str, Any]:
         """Return the fields that ``--json`` prints."""
-        job, counters, tiling = self.job, self.counters, self.plan.tiling
+        job, counters = self.job, self.counters
         shape = dataclasses.asdict(job.shape)
         moved = counters.bytes_read + counters.bytes_written
         return {
@@ -82,6 +79,7 @@ class ConvResult:
             "dtype": job.dtype,
             "out_dtype": job.out_name,
             "shape": shape | {"outputs": job.shape.outputs},
+            "kind": self.plan.kind,
             "encoding": self.encoding,
             "seed": job.seed,
             "cycles": counters.cycles,
@@ -91,13 +89,7 @@ class ConvResult:
             "mac_units": self.mac_units,
             "utilization": round(self.utilization, 5),
             "bit_exact": True,
-            "k": tiling.streams.k,
-            "slice": tiling.streams.slice,
-            "tiles": {
-                field: getattr(tiling, field)
-                for field in ("rows", "passes", "tile", "tiles", "kept", "inputs", "blobs")
-            }
-            | {"results": tiling.results, "groups": tiling.streams.groups},
+            **self.plan.details(),
             "engine_cycles": {"mac_active": counters.mac_active, **counters.stalls()},
             "bytes_read": counters.bytes_read,
             "bytes_written": counters.bytes_written,
@@ -131,7 +123,8 @@ def conv(card: Card, job: ConvJob) -> ConvResult:
     CardError, OutOfMemoryError, ValueError
     """
     weights, image = job.operands()
-    plan = plan_conv(
+    planner = plan_transposed if isinstance(job, TransposedJob) else plan_conv
+    plan = planner(
         card.config,
         weights,
         image.shape,
@@ -141,10 +134,12 @@ def conv(card: Card, job: ConvJob) -> ConvResult:
         dilation=job.shape.dilation,
         padding=job.shape.padding,
         groups=job.shape.groups,
-        scale=job.scale,
+        scale=job.scales(),
+        bias=job.biases(),
         in_zero_point=job.zero_point,
         anchor=job.anchor,
         memory=card.memory_speed,
+        kind=job.kind,
     )
     buffers = []
     try:

@@ -2,51 +2,27 @@
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ...rtl.isa import BITS, Format, Mode, array_mode
 from ...sim.golden import epilogue, exact
-from ..compiler.convolution import ConvShape
+from ..compiler.convolution import PLANNERS, ConvShape
 from ..compiler.formats import DTYPES as ARRAY_DTYPES
 from .golden import raw
 from .job import ANCHOR, DTYPES, INTEGERS, OUT_DTYPES
+from .networks import LAYERS
 
-__all__ = ["LAYERS", "ConvJob", "chosen_shape"]
+__all__ = ["PLANNERS", "ConvJob", "chosen_shape", "shape_fields", "shape_options", "shape_text"]
 
 COLUMNS_AT_ONCE = 2048
 """Windows that the golden model multiplies at once."""
 
 
-def _layers() -> dict[str, dict[str, int]]:
-    layers = {"conv1": {"h": 224, "w": 224, "c": 3, "filters": 64, "kernel": 7, "stride": 2}}
-    layers["conv1"]["pad"] = 3
-
-    def add(name: str, size: int, c: int, filters: int, kernel: int = 1, stride: int = 1) -> None:
-        layers[name] = {"h": size, "w": size, "c": c, "filters": filters, "kernel": kernel}
-        layers[name] |= {"stride": stride, "pad": kernel // 2}
-
-    for stage in (2, 3, 4, 5):
-        size, width = 224 >> stage, 16 << stage
-        before, into = (64, size) if stage == 2 else (2 * width, 2 * size)
-        stride = into // size
-        add(f"conv{stage}-first-reduce", into, before, width)
-        if stride > 1:
-            add(f"conv{stage}-first-3x3", into, width, width, 3, stride)
-            add(f"conv{stage}-shortcut", into, before, 4 * width, 1, stride)
-        add(f"conv{stage}-reduce", size, 4 * width, width)
-        add(f"conv{stage}-3x3", size, width, width, 3)
-        add(f"conv{stage}-expand", size, width, 4 * width)
-    return layers
-
-
-LAYERS = {f"resnet50:{name}": fields for name, fields in _layers().items()}
-"""Options of the distinct convolutions of ResNet-50 for images of 224 x 224."""
-
-
 DEFAULTS = {"h": 56, "w": 56, "c": 64, "filters": 64, "kernel": 3, "stride": 1, "pad": 0}
-"""Options of a layer that is not of `LAYERS`."""
+"""Options of a shape that is not of `LAYERS`."""
 
 
 def chosen_shape(
@@ -73,20 +49,25 @@ def chosen_shape(
             raise ValueError(f"no layer {layer!r}; --layer list names all {len(LAYERS)}")
         if given:
             raise ValueError(f"--layer sets the shape; leave --{next(iter(given))} out")
-        given |= LAYERS[layer]
-    fields = DEFAULTS | given
+        return LAYERS[layer].shape
+    return ConvShape(**shape_fields(given, dilation=dilation, groups=groups))
+
+
+def shape_fields(given: Mapping[str, int | str], *, dilation: str, groups: int) -> dict[str, Any]:
+    """Return the fields of a shape, by the options of `DEFAULTS` that are given."""
+    fields = {**DEFAULTS, **given}
     above, left = _pair("pad", fields["pad"])
-    return ConvShape(
-        height=int(fields["h"]),
-        width=int(fields["w"]),
-        channels=int(fields["c"]),
-        filters=int(fields["filters"]),
-        kernel=_pair("kernel", fields["kernel"]),
-        stride=_pair("stride", fields["stride"]),
-        dilation=_pair("dilation", dilation),
-        padding=((above, above), (left, left)),
-        groups=groups,
-    )
+    return {
+        "height": int(fields["h"]),
+        "width": int(fields["w"]),
+        "channels": int(fields["c"]),
+        "filters": int(fields["filters"]),
+        "kernel": _pair("kernel", fields["kernel"]),
+        "stride": _pair("stride", fields["stride"]),
+        "dilation": _pair("dilation", dilation),
+        "padding": ((above, above), (left, left)),
+        "groups": groups,
+    }
 
 
 def _pair(name: str, text: str | int) -> tuple[int, int]:
@@ -107,6 +88,8 @@ class ConvJob:
         Format of the weights and the image: a key of `DTYPES`.
     out_dtype : str or None
         Format of the output: a key of `OUT_DTYPES`; as ``dtype`` if None.
+    kind : str or None
+        Key of `PLANNERS`: how the array is used; the fastest if None.
     seed : int
 
     Raises
@@ -118,6 +101,7 @@ class ConvJob:
     shape: ConvShape
     dtype: str = "int8"
     out_dtype: str | None = None
+    kind: str | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -126,6 +110,8 @@ class ConvJob:
                 raise ValueError(f"no format {name!r}; choose one of: {', '.join(known)}")
         if self.out_format is Format.INT32 and not self.integer:
             raise ValueError(f"{self.dtype} has no int32 result; choose fp32")
+        if self.kind is not None and self.kind not in PLANNERS:
+            raise ValueError(f"no --kind {self.kind!r}; choose one of: {', '.join(PLANNERS)}")
         if self.seed < 0:
             raise ValueError(f"--seed must be at least 0, not {self.seed!r}")
 
@@ -163,13 +149,21 @@ class ConvJob:
         """Of the image: what its padding holds."""
         return 1 - (1 << BITS[self.format] - 3) if self.integer else 0
 
-    @property
-    def scale(self) -> np.float32:
-        """Scale that keeps almost all results in the output's range."""
+    def scales(self) -> npt.NDArray[np.float32]:
+        """Return the scale of each filter: almost all results are in the output's range."""
         limit = INTEGERS.get(self.format)
         spread = 1.0 if limit is None else limit**2 / 3
         target = {Format.INT8: 40.0, Format.INT4: 2.5}.get(self.out_format, 1.0)
-        return np.float32(target / (spread * np.sqrt(self.shape.k)))
+        random = np.random.default_rng((self.seed, 1))
+        each = target * random.uniform(0.5, 1.0, self.shape.filters)
+        return (each / (spread * np.sqrt(self.shape.k))).astype(np.float32)
+
+    def biases(self) -> npt.NDArray:
+        """Return the bias of each filter: int32 if `integer`, else float32."""
+        each = np.random.default_rng((self.seed, 2)).standard_normal(self.shape.filters)
+        if not self.integer:
+            return each.astype(np.float32)
+        return (each * INTEGERS[self.format] ** 2 * np.sqrt(self.shape.k) / 6).astype(np.int32)
 
     def operands(self) -> tuple[npt.NDArray, npt.NDArray]:
         """Return weights [filters, KH, KW, C / groups] and image [H, W, C] for the seed."""
@@ -201,66 +195,84 @@ class ConvJob:
         windows = windows.reshape(height * width, shape.groups, -1, *shape.kernel)
         windows = windows.transpose(1, 0, 3, 4, 2).reshape(shape.groups, height * width, -1)
         matrix = raw(weights).reshape(shape.groups, each, -1)
+        scales = self.scales().reshape(shape.groups, each)
+        biases = self.biases().reshape(shape.groups, each)
         parts = [
             np.concatenate(
                 [
-                    self._finish(filters, columns[start : start + COLUMNS_AT_ONCE])
+                    self._finish(filters, scale, bias, columns[start : start + COLUMNS_AT_ONCE])
                     for start in range(0, len(columns), COLUMNS_AT_ONCE)
                 ],
                 axis=1,
             )
-            for filters, columns in zip(matrix, windows, strict=True)
+            for filters, scale, bias, columns in zip(matrix, scales, biases, windows, strict=True)
         ]
         return np.concatenate(parts).T.reshape(height, width, shape.filters)
 
-    def _finish(self, filters: npt.NDArray, columns: npt.NDArray) -> npt.NDArray:
+    def _finish(
+        self,
+        filters: npt.NDArray,
+        scale: npt.NDArray[np.float32],
+        bias: npt.NDArray,
+        columns: npt.NDArray,
+    ) -> npt.NDArray:
         sums = exact.gemm(
             np.ascontiguousarray(filters),
             np.ascontiguousarray(columns),
             self.dtype,  # type: ignore[arg-type]
             anchor=self.anchor,
         )
-        bias = np.zeros(len(filters), np.int32)
         if self.integer:
-            bias -= (self.zero_point * filters.astype(np.int64).sum(1)).astype(np.int32)
+            bias = bias - (self.zero_point * filters.astype(np.int64).sum(1)).astype(np.int32)
         return epilogue.finish(
             sums,
             bias=bias.view(np.uint32),
-            scale=np.full(len(filters), self.scale).view(np.uint32),
+            scale=scale.view(np.uint32),
             out_format=self.out_name,  # type: ignore[arg-type]
         ).values
 
     def options(self) -> list[str]:
         """Return the command line's options for this job."""
-        shape = self.shape
-        (top, _), (left, _) = shape.padding
-        words: list[object] = ["--h", shape.height, "--w", shape.width, "--c", shape.channels]
-        words += ["--filters", shape.filters, "--kernel", _text(shape.kernel)]
-        for name, value, default in (
-            ("stride", _text(shape.stride), "1"),
-            ("dilation", _text(shape.dilation), "1"),
-            ("pad", _text((top, left)), "0"),
-            ("groups", shape.groups, 1),
-        ):
-            if value != default:
-                words += [f"--{name}", value]
+        words = shape_options(self.shape)
         words += ["--dtype", self.dtype]
         if self.out_dtype is not None:
             words += ["--out-dtype", self.out_dtype]
-        return list(map(str, words))
+        if self.kind is not None:
+            words += ["--kind", self.kind]
+        return words
 
     def __str__(self) -> str:
-        shape = self.shape
-        parts = [
-            f"{shape.height} x {shape.width} x {shape.channels}",
-            f"{shape.filters} filters {shape.kernel[0]} x {shape.kernel[1]}",
-        ]
-        for name, value in (("stride", shape.stride), ("dilation", shape.dilation)):
-            if value != (1, 1):
-                parts.append(f"{name} {_text(value)}")
-        if shape.groups > 1:
-            parts.append(f"{shape.groups} groups")
-        return ", ".join([*parts, f"{self.dtype} to {self.out_name}"])
+        return f"{shape_text(self.shape)}, {self.dtype} to {self.out_name}"
+
+
+def shape_text(shape: ConvShape) -> str:
+    """Return a shape in words."""
+    parts = [
+        f"{shape.height} x {shape.width} x {shape.channels}",
+        f"{shape.filters} filters {shape.kernel[0]} x {shape.kernel[1]}",
+    ]
+    for name, value in (("stride", shape.stride), ("dilation", shape.dilation)):
+        if value != (1, 1):
+            parts.append(f"{name} {_text(value)}")
+    if shape.groups > 1:
+        parts.append(f"{shape.groups} groups")
+    return ", ".join(parts)
+
+
+def shape_options(shape: ConvShape) -> list[str]:
+    """Return the command line's options for a shape, whose padding is the same on both sides."""
+    (top, _), (left, _) = shape.padding
+    words: list[object] = ["--h", shape.height, "--w", shape.width, "--c", shape.channels]
+    words += ["--filters", shape.filters, "--kernel", _text(shape.kernel)]
+    for name, value, default in (
+        ("stride", _text(shape.stride), "1"),
+        ("dilation", _text(shape.dilation), "1"),
+        ("pad", _text((top, left)), "0"),
+        ("groups", shape.groups, 1),
+    ):
+        if value != default:
+            words += [f"--{name}", value]
+    return list(map(str, words))
 
 
 def _text(values: tuple[int, int]) -> str:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import time
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -148,8 +148,15 @@ class GemmResult:
         return fields
 
 
+class Checked(Protocol):
+    """A job that knows what does not fit a card."""
+
+    def check(self, config: CardConfig) -> None:
+        """Refuse it, before any array is made."""
+
+
 def open_card(
-    backend: str, config: str, memory: str, progress: Progress | None, *jobs: GemmJob
+    backend: str, config: str, memory: str, progress: Progress | None, *jobs: Checked
 ) -> Card:
     """Open a card for some jobs; refuse those that do not fit before the card is built."""
     for job in jobs:

@@ -7,6 +7,8 @@ from typing import Any
 from ..card import Card
 from .gemm import GemmResult, gemm
 from .job import PATTERNS, GemmJob
+from .staged import StagedResult, run_staged
+from .staged_jobs import CompressJob
 
 __all__ = ["DENSITIES", "SKEW", "Speedup", "sparse_jobs", "speedup"]
 
@@ -21,10 +23,11 @@ SKEWED_DENSITIES = (0.3, 0.1)
 
 @dataclasses.dataclass(frozen=True)
 class Speedup:
-    """The same product, dense and compressed."""
+    """The same product, dense and compressed; also compressed on the card, if that was asked."""
 
     dense: GemmResult
     compressed: GemmResult
+    on_card: StagedResult | None = None
 
     @property
     def factor(self) -> float:
@@ -38,13 +41,16 @@ class Speedup:
 
     def as_json(self) -> dict[str, Any]:
         """Return the fields that ``--json`` prints."""
-        return self.compressed.as_json() | {
+        fields = self.compressed.as_json() | {
             "name": "sparse",
             "zeros": self.compressed.job.zeros,
             "dense_cycles": self.dense.counters.cycles,
             "speedup_over_dense": round(self.factor, 4),
             "speedup_bound": round(self.bound, 4),
         }
+        if self.on_card is not None:
+            fields["on_card_cycles"] = self.on_card.counters.cycles
+        return fields
 
 
 def sparse_jobs(
@@ -67,7 +73,7 @@ def sparse_jobs(
             yield dataclasses.replace(plain, density=density, skew=SKEW)
 
 
-def speedup(card: Card, job: GemmJob) -> Speedup:
-    """Run a job with zeros dense and compressed; both equal the golden model."""
+def speedup(card: Card, job: GemmJob, *, on_card: bool = False) -> Speedup:
+    """Run a job with zeros dense and compressed, also on the card; all equal the golden model."""
     dense, compressed = gemm(card, job)
-    return Speedup(dense, compressed)
+    return Speedup(dense, compressed, run_staged(card, CompressJob(job)) if on_card else None)

@@ -2,9 +2,9 @@
 
 import csv
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 from ..card import Card
 from ..transport import Progress
@@ -275,16 +275,23 @@ class Sweep:
         return Measured(row=row, result=result, base=base, build=card.info().build)
 
 
+class HasFields(Protocol):
+    """What has a row of a CSV file."""
+
+    def fields(self) -> dict[str, Any]:
+        """Return the row."""
+
+
 class CsvFile:
     """Writes rows as they come, each at once: an interrupted sweep keeps what it has.
 
     A context manager.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, columns: Sequence[str] = COLUMNS) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = path.open("w", newline="")
-        self._writer = csv.DictWriter(self._file, COLUMNS, lineterminator="\n")
+        self._writer = csv.DictWriter(self._file, columns, lineterminator="\n")
         self._writer.writeheader()
         self._file.flush()
 
@@ -294,7 +301,7 @@ class CsvFile:
     def __exit__(self, *_: object) -> None:
         self._file.close()
 
-    def write(self, measured: Measured) -> None:
+    def write(self, measured: HasFields) -> None:
         """Add a row."""
         self._writer.writerow(measured.fields())
         self._file.flush()

@@ -1,15 +1,17 @@
 """``host bench conv``: JSON fields, tables, known layers, one-line errors."""
 
+import csv
 import json
 import shlex
 
 import pytest
 from typer.testing import CliRunner
 
-from deepseek.host.bench import ConvJob, MismatchError, conv
+from deepseek.host.bench import NETWORKS, ConvJob, MismatchError, conv, conv_network
 from deepseek.host.card import Card
 from deepseek.host.cli import app
-from deepseek.host.compiler.convolution import ConvPlan, ConvShape
+from deepseek.host.compiler.convolution import ConvShape
+from deepseek.host.compiler.convolution_windows import WindowsPlan
 
 SMALL = "bench conv --h 9 --w 10 --c 6 --filters 8 --backend functional --preset tiny"
 
@@ -44,20 +46,20 @@ def test_tables_and_known_layers():
     assert result.exit_code == 0
     assert "conv: 9 x 10 x 6, 8 filters 3 x 3, int8 to int8; functional" in result.stdout
     assert "MAC utilisation (modelled)" in result.stdout
-    assert host("bench conv --layer list").stdout.count("resnet50:") == 23
+    assert host("bench conv --layer list").stdout.count("resnet50:") == 24
     line = "bench conv --layer resnet50:conv5-expand --backend functional --preset sim --json"
     assert json.loads(host(line).stdout)["shape"]["filters"] == 2048
 
 
 def test_a_wrong_result_is_an_error(monkeypatch):
-    whole = ConvPlan.unpack_y
+    whole = WindowsPlan.unpack_y
 
     def wrong(self, raw):
         output = whole(self, raw).copy()
         output[3, 4, 5] ^= 1
         return output
 
-    monkeypatch.setattr(ConvPlan, "unpack_y", wrong)
+    monkeypatch.setattr(WindowsPlan, "unpack_y", wrong)
     result = host(f"{SMALL} --json")
     assert result.exit_code == 1
     assert result.stdout == ""
@@ -93,4 +95,90 @@ def test_mistakes_are_one_line_and_exit_code_2(options, message):
 def test_an_unknown_layer():
     result = host("bench conv --layer resnet50:conv9")
     assert result.exit_code == 2
-    assert "no layer 'resnet50:conv9'; --layer list names all 23" in result.stderr
+    assert "no layer 'resnet50:conv9'; --layer list names all 55" in result.stderr
+
+
+FEW = "bench conv --network resnet50 --only conv5-reduce --only classifier --backend functional"
+
+
+def test_a_network_has_a_line_for_each_layer_and_one_for_all(tmp_path):
+    path = tmp_path / "new" / "layers.csv"
+    result = host(f"{FEW} --preset sim --csv {path} --json")
+    assert result.exit_code == 0, result.stderr
+    *layers, total = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [layer["layer"] for layer in layers] == ["resnet50:conv5-reduce", "resnet50:classifier"]
+    assert [layer["times"] for layer in layers] == [2, 1]
+    assert total["macs"] == 2 * 51_380_224 + 2_048_000
+    assert total["cycles"] == 2 * layers[0]["cycles"] + layers[1]["cycles"]
+    share = total["macs"] / total["cycles"] / total["mac_units"]
+    assert total["utilization"] == pytest.approx(share, abs=1e-5)
+    assert (total["layers"], total["distinct"], total["complete"]) == (3, 2, False)
+    assert (total["target"], total["met"]) == (None, None)
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    for row, layer in zip(rows, layers, strict=True):
+        assert row == {name: str(value) for name, value in layer.items() if name != "name"}
+    # The command in a row repeats it.
+    _, *words = shlex.split(rows[0]["command"])
+    again = json.loads(host(shlex.join([*words, "--json"])).stdout)
+    assert str(again["cycles"]) == rows[0]["cycles"]
+
+
+def test_a_network_as_a_table():
+    result = host(f"{FEW} --preset ecp5 --kind swapped")
+    assert result.exit_code == 0, result.stderr
+    assert "conv: resnet50, int8; functional, preset ecp5, memory hbm" in result.stdout
+    assert "2 of 24" in result.stdout
+    assert "Not in the figure: pooling, functions and sums of shortcuts" in result.stdout
+    assert "target" not in result.stdout
+
+
+def test_a_whole_network_has_a_target(monkeypatch):
+    layers = NETWORKS["resnet50"]
+    monkeypatch.setitem(NETWORKS, "resnet50", tuple(x for x in layers if "conv5-e" in x.name))
+    line = "bench conv --network resnet50 --backend functional --preset sim"
+    fields = json.loads(host(f"{line} --json").stdout.splitlines()[-1])
+    assert (fields["target"], fields["met"]) == (0.92, fields["utilization"] >= 0.92)
+    assert "target: 92%: " in host(line).stdout
+    assert json.loads(host(f"{line} --memory ideal --json").stdout.splitlines()[-1])["met"] is None
+
+
+def test_ctrl_c_keeps_the_layers_so_far(monkeypatch):
+    whole, done = conv_network.conv, []
+
+    def interrupted(card, job):
+        if done:
+            raise KeyboardInterrupt
+        done.append(job)
+        return whole(card, job)
+
+    monkeypatch.setattr(conv_network, "conv", interrupted)
+    result = host(f"{FEW} --preset sim --json")
+    assert result.exit_code == 130
+    assert "interrupted: 1 of 2 layers" in result.stderr
+    assert [json.loads(line)["name"] for line in result.stdout.splitlines()] == [
+        "conv-layer",
+        "conv-network",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--network vgg16", "no network 'vgg16'; choose one of: resnet50, mobilenetv2"),
+        ("--network resnet50 --only conv9", "no layer of resnet50 has 'conv9' in its name"),
+        ("--network resnet50 --h 5", "--network sets the shapes; leave --h out"),
+        ("--network resnet50 --layer resnet50:conv1", "leave --layer out"),
+        ("--network resnet50 --groups 2", "leave --groups out"),
+        ("--network resnet50 --dilation 2", "leave --dilation out"),
+        ("--network resnet50 --out-dtype fp32", "leave --out-dtype out"),
+        ("--network resnet50 --kind best", "no --kind 'best'; choose one of: windows, swapped"),
+        ("--only conv1", "--only goes with --network"),
+        ("--csv layers.csv", "--csv goes with --network"),
+    ],
+)
+def test_mistakes_about_networks(options, message):
+    result = host(f"bench conv --backend functional --preset tiny {options}")
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert message in result.stderr.splitlines()[-1]

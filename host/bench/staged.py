@@ -1,0 +1,206 @@
+"""Products whose operands the card makes ready itself: run, checked bit for bit, and measured."""
+
+import dataclasses
+import time
+from typing import Any
+
+import numpy as np
+
+from ...rtl.config import CardConfig
+from ..card import Card
+from ..compiler.mx import MX_FORMATS
+from ..compiler.staged import StagedPlan, plan_staged
+from ..counters import Counters
+from .gemm import DEADLINE, compare
+from .job import DTYPES, GemmJob, command_line
+from .staged_jobs import CompressJob, LyingJob, MxJob, QuantizeJob, StagedJob
+
+__all__ = ["GEMM_DTYPES", "StagedResult", "chosen_job", "run_staged"]
+
+GEMM_DTYPES = (*DTYPES, *MX_FORMATS)
+"""Formats of A, by the names that the command line takes."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StagedResult:
+    """A product that ran and equals the golden model bit for bit.
+
+    Parameters
+    ----------
+    macs : int
+        Useful multiplications: those with a non-zero value of A, if its zeros are left out.
+    wall_s : float
+        Seconds in which the card ran.
+    """
+
+    job: StagedJob
+    plan: StagedPlan
+    config: CardConfig
+    backend: str
+    memory: str
+    cycles_modelled: bool
+    macs: int
+    counters: Counters
+    wall_s: float
+
+    @property
+    def mac_units(self) -> int:
+        """Multiplications that the card can do in a cycle."""
+        return self.config.rows * self.config.cols * self.job.base.lanes
+
+    @property
+    def utilization(self) -> float:
+        """Useful multiplications per cycle and multiplier."""
+        return self.counters.utilization(self.macs, self.config, self.job.base.lanes)
+
+    @property
+    def tiles(self) -> str:
+        """How the product was cut, for people."""
+        shape = self.plan.shape
+        return f"{shape.tiles} of {shape.tile} rows by {shape.parts} of {shape.part} columns"
+
+    def command(self) -> str:
+        """Return the command line that repeats this."""
+        options: dict[str, object] = {"preset": self.config.name, "backend": self.backend}
+        options |= {"memory": self.memory, "seed": self.job.base.seed}
+        return command_line("gemm", self.job.options(), **options)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the fields that ``--json`` prints."""
+        job, counters = self.job, self.counters
+        return {
+            "name": "gemm",
+            "preset": self.config.name,
+            "backend": self.backend,
+            "memory": self.memory,
+            "dtype": job.dtype,
+            "resident_dtype": job.resident_name,
+            "out_dtype": job.out_name,
+            "shape": {"m": job.base.m, "n": job.base.n, "k": job.base.k},
+            "density": job.base.nonzero,
+            "on_card": job.made,
+            "seed": job.base.seed,
+            "cycles": counters.cycles,
+            "cycles_modelled": self.cycles_modelled,
+            "cycles_estimated": self.plan.cycles,
+            "macs": self.macs,
+            "mac_units": self.mac_units,
+            "utilization": round(self.utilization, 5),
+            "bit_exact": True,
+            "slice": self.plan.problem.slice,
+            "tiles": dataclasses.asdict(self.plan.shape),
+            "engine_cycles": {"mac_active": counters.mac_active, **counters.stalls()},
+            "bytes_read": counters.bytes_read,
+            "bytes_written": counters.bytes_written,
+            "wall_seconds": round(self.wall_s, 4),
+            "command": self.command(),
+        }
+
+
+def chosen_job(
+    *,
+    dtype: str | None,
+    resident_dtype: str | None,
+    out_dtype: str | None,
+    transpose_a: bool | None = None,
+    transpose_b: bool | None = None,
+    compress_on_card: bool = False,
+    quantize: str | None = None,
+    **fields: Any,
+) -> GemmJob | StagedJob:
+    """Return the job that options of the command line ask for.
+
+    Parameters
+    ----------
+    dtype : str or None
+        INT8 if it is not given; with ``quantize`` BF16.
+    fields
+        The other ones of `GemmJob`.
+
+    Raises
+    ------
+    ValueError
+        If two of them exclude each other, or one is wrong; names the option.
+    """
+    for name in (dtype, resident_dtype):
+        if name is not None and name not in GEMM_DTYPES:
+            raise ValueError(f"no format {name!r}; choose one of: {', '.join(GEMM_DTYPES)}")
+    mx = dtype in MX_FORMATS
+    wanted = {
+        "--transpose-a or --transpose-b": (transpose_a, transpose_b) != (None, None),
+        "--compress-on-card": compress_on_card,
+        "--quantize": quantize is not None,
+        f"--dtype {dtype}": mx,
+    }
+    chosen = [name for name, asked in wanted.items() if asked]
+    if len(chosen) > 1:
+        raise ValueError(f"{' and '.join(chosen)} exclude each other; leave one out")
+    if resident_dtype in MX_FORMATS and not mx:
+        raise ValueError(f"--resident-dtype {resident_dtype} goes with an MX --dtype only")
+    if quantize is not None:
+        weights = resident_dtype or "int8"
+        source = dtype or "bf16"
+        base = GemmJob(dtype=weights, out_dtype=out_dtype or source, **fields)
+        return QuantizeJob(base, source, quantize)
+    if dtype in MX_FORMATS:
+        resident = resident_dtype or dtype
+        plain = "bf16" if resident in MX_FORMATS else resident
+        base = GemmJob(dtype="bf16", resident_dtype=plain, out_dtype=out_dtype or "fp32", **fields)
+        return MxJob(base, dtype, resident)
+    base = GemmJob(
+        dtype=dtype or "int8", resident_dtype=resident_dtype, out_dtype=out_dtype, **fields
+    )
+    if compress_on_card:
+        return CompressJob(base)
+    if chosen:
+        return LyingJob(base, bool(transpose_a), bool(transpose_b))
+    return base
+
+
+def run_staged(card: Card, job: StagedJob) -> StagedResult:
+    """Run a product once.
+
+    Raises
+    ------
+    MismatchError
+        If a result differs from the golden model's.
+    CardError, OutOfMemoryError, ValueError
+    """
+    job.check(card.config)
+    staged = job.staged()
+    plan = plan_staged(
+        card.config,
+        staged.a,
+        staged.b,
+        out_format=job.base.out_format,
+        scale=staged.scale,
+        anchor=staged.anchor,
+        columns=staged.columns,
+        memory=card.memory_speed,
+    )
+    # Results of an earlier run must not pass for this one's.
+    images = (plan.image_a(), plan.image_b(), np.full(plan.c_bytes, 0xA5, np.uint8))
+    buffers = []
+    try:
+        for image, name in zip(images, "ABC", strict=True):
+            buffers.append(card.allocate(image.size, name))
+            card.write(buffers[-1], image)
+        commands = plan.commands(*(buffer.address for buffer in buffers))
+        start = time.perf_counter()
+        ended = card.submit(commands).wait(max_cycles=DEADLINE * plan.cycles)
+        wall = time.perf_counter() - start
+        compare(plan.unpack_c(card.read(buffers[2])), staged.wanted)
+    finally:
+        for buffer in buffers:
+            card.free(buffer)
+    return StagedResult(
+        job=job,
+        plan=plan,
+        config=card.config,
+        backend=card.transport.backend,
+        memory=card.memory,
+        cycles_modelled=card.transport.cycles_modelled,
+        macs=staged.macs,
+        counters=dataclasses.replace(ended.counters, cycles=ended.cycles),
+        wall_s=wall,
+    )
