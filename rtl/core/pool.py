@@ -7,6 +7,7 @@ from amaranth.lib.wiring import In, Out
 
 from ..config import GRANULE, CardConfig
 from ..isa import Format, Status, VectorBody, VectorOp
+from ..numerics.pipeline import is_normal
 from .ports import ReadPort, UnitPort, WritePort
 from .requantize import DIFFERENCE_BITS, SUM_BITS, Requantizer
 from .transfer import granules, misaligned
@@ -193,7 +194,7 @@ class PoolUnit(wiring.Component):
         strides = (getattr(body, name) for name in _STRIDES)
         unaligned = misaligned(operand[1], operand[2], *strides) | (pair & misaligned(operand[0]))
         adds = body.op == VectorOp.ADD.value
-        bad_scale = (~maximum & ~_normal(body.a_scale)) | (adds & ~_normal(body.b_scale))
+        bad_scale = (~maximum & ~is_normal(body.a_scale)) | (adds & ~is_normal(body.b_scale))
         status = Signal(Status)
         with m.If(start.valid & start.ready):
             m.d.sync += [
@@ -313,12 +314,6 @@ class PoolUnit(wiring.Component):
         ]
         m.d.sync += self.unit.done.eq(written & target.final)
         return written
-
-
-def _normal(scale):
-    """Return whether FP32 bits are those of a normal number."""
-    exponent = scale[23:31]
-    return exponent.any() & ~exponent.all()
 
 
 def _advance(m: Module, name: str, step, base, at: dict, strides: list) -> None:

@@ -1,15 +1,29 @@
-"""What the units of `numerics` share: stage enables, shifts, FP32 fields."""
+"""What the units of `numerics`, and others, share: stage enables, shifts, FP32 fields."""
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, unsigned
 from amaranth.lib import data
 
-__all__ = ["CANONICAL_NAN", "FP32", "normalise", "pack_rounded", "shift_right", "stage_enables"]
+__all__ = [
+    "CANONICAL_NAN",
+    "FP32",
+    "is_normal",
+    "normalise",
+    "pack_rounded",
+    "shift_right",
+    "stage_enables",
+]
 
 CANONICAL_NAN = 0x7FC0_0000
 """The only FP32 NaN that the units make."""
 
 FP32 = data.StructLayout({"fraction": unsigned(23), "exponent": unsigned(8), "sign": unsigned(1)})
 """Fields of an FP32 word."""
+
+
+def is_normal(word):
+    """Return whether the 32 bits of an FP32 number are those of a normal one."""
+    exponent = data.View(FP32, word).exponent
+    return exponent.any() & ~exponent.all()
 
 
 def stage_enables(m: Module, ce, valid_i, valid_o, latency: int) -> list:

@@ -8,9 +8,9 @@ import numpy as np
 from ...rtl import isa
 from ...rtl.config import GRANULE, CardConfig
 from ...rtl.isa import VectorBody
-from .lib import bench_config, pack, rng, start
-from .pool_cases import COUNTS, PAIRS, STRIDES, Body, Op, iterate, model, random_case
-from .units import Outcome, ScratchpadModel, UnitDriver, reset, see_errors
+from .pool_cases import COUNTS, PAIRS, STRIDES, Op, iterate, model, random_case
+from .units import reset
+from .vector_parts import Body, Bytes, VectorCard, see_faults
 
 # Amaranth's enums look like integers to a type checker.
 Status: Any = isa.Status
@@ -18,58 +18,13 @@ Status: Any = isa.Status
 ONE = 0x3F800000
 
 
-class Card:
-    """The unit with a scratchpad, and a copy of its bytes that a model changes."""
+class Card(VectorCard):
+    """The unit beside its model."""
 
-    def __init__(self, dut: Any, config: CardConfig, r: np.random.Generator) -> None:
-        self.config = config
-        self.scratchpad = ScratchpadModel(dut, config, r, read=1, write=1)
-        self.unit = UnitDriver(dut, r)
-        self.expected = self.scratchpad.bytes.copy()
+    layout = VectorBody
 
-    def fill(self, at: int, numbers: np.ndarray) -> None:
-        """Put numbers into the scratchpad."""
-        raw = np.ascontiguousarray(numbers, np.int8).reshape(-1).view(np.uint8)
-        self.scratchpad.bytes[at : at + raw.size] = raw
-        self.expected[at : at + raw.size] = raw
-
-    async def run(self, body: Body, operands: list[list[int]]) -> Outcome:
-        """Run a command on the design and on the copy, and compare all bytes."""
-        after = []
-        status = None
-        for operand in operands:
-            status = model(self.expected, body, operand)
-            if status is not None:
-                break
-            after.append(self.expected.copy())
-
-        def on_done(index: int) -> None:
-            # The results of the next iteration may already arrive, but none that is to stay.
-            later = after[index + 1] if index + 1 < len(after) else self.expected
-            stays = later == after[index]
-            same = self.scratchpad.bytes == after[index]
-            assert same[stays].all(), f"iteration {index} is not done"
-
-        outcome = await self.unit.run(pack(VectorBody, body), operands, on_done=on_done)
-        assert outcome.status == (None if status is None else status.value), (body, operands)
-        assert outcome.done == len(after)
-        await self.unit.quiet(6)
-        wrong = np.flatnonzero(self.scratchpad.bytes != self.expected)
-        assert not wrong.size, f"{wrong.size} bytes differ from {wrong[0]:#x} on: {body} {operands}"
-        return outcome
-
-    def disturb(self, r: np.random.Generator) -> None:
-        """Draw how much each side stalls."""
-        for stall in (self.scratchpad.read_stall, self.scratchpad.write_stall, self.unit.stall):
-            stall.short = float(r.choice([0.0, 0.1, 0.5, 0.9]))
-            stall.long = float(r.choice([0.0, 0.0, 0.02]))
-
-
-async def make_card(dut: Any) -> tuple[Card, np.random.Generator]:
-    """Start the design with everything around it."""
-    r = rng()
-    await start(dut)
-    return Card(dut, bench_config(), r), r
+    def model(self, body: Body, operand: list[int], vague: Bytes) -> Any:
+        return model(self.expected, body, operand)
 
 
 def plain(op: Any, **changes: int) -> Body:
@@ -83,7 +38,7 @@ def plain(op: Any, **changes: int) -> Body:
 @cocotb.test()
 async def random_traffic(dut: Any) -> None:
     """Random operations and iterations, also in place, everything stalling."""
-    card, r = await make_card(dut)
+    card, r = await Card.begin(dut)
     for _ in range(60):
         card.disturb(r)
         case = random_case(r, card.config)
@@ -93,7 +48,7 @@ async def random_traffic(dut: Any) -> None:
 @cocotb.test()
 async def all_pairs(dut: Any) -> None:
     """Every pair of numbers from both ends of the range and its middle, in every operation."""
-    card, r = await make_card(dut)
+    card, r = await Card.begin(dut)
     values = np.array(
         [-128, -127, -126, -65, -2, -1, 0, 1, 2, 3, 63, 64, 125, 126, 127, 5], np.int8
     )
@@ -114,7 +69,7 @@ async def all_pairs(dut: Any) -> None:
 @cocotb.test()
 async def largest_window(dut: Any) -> None:
     """The largest sum there is, of one granule that is read again and again."""
-    card, _ = await make_card(dut)
+    card, _ = await Card.begin(dut)
     card.fill(0, np.tile(np.array([-128, 127], np.int8), GRANULE // 2))
     shape = {"kernel_y": 255, "kernel_x": 255}
     count = np.float32(1 / (255 * 255 * 2))
@@ -129,21 +84,13 @@ ERRORS = ("BAD_LENGTH", "BAD_FORMAT", "BAD_ALIGNMENT", "BAD_SCALE", "BAD_ADDRESS
 @cocotb.test()
 async def errors(dut: Any) -> None:
     """Every error, alone and with others, in the first and in a later iteration."""
-    card, r = await make_card(dut)
-    wanted = {(Status[name].value, 0) for name in ERRORS}
-    wanted |= {(Status.BAD_ALIGNMENT.value, 1), (Status.BAD_ADDRESS.value, 1)}
+    card, r = await Card.begin(dut)
 
-    async def attempt(number: int) -> Outcome:
-        if number % 3 == 0:
-            card.disturb(r)
+    def draw(_: int) -> tuple[Body, list[list[int]]]:
         case = random_case(r, card.config)
-        operands = iterate(case, int(r.choice([1, 2, 3])))
-        spoil(r, card.config, case.body, operands, number % 8)
-        if r.random() < 0.3:
-            spoil(r, card.config, case.body, operands, int(r.integers(8)))
-        return await card.run(case.body, operands)
+        return case.body, iterate(case, 3)
 
-    await see_errors(card.unit, wanted, attempt, cases=150)
+    await see_faults(card, r, draw, spoil, faults=8, first=ERRORS, cases=150)
 
 
 def spoil(
@@ -191,7 +138,7 @@ def spoil(
 @cocotb.test()
 async def first_error_wins(dut: Any) -> None:
     """An iteration that fails late is reported, not the next one that fails when it starts."""
-    card, _ = await make_card(dut)
+    card, _ = await Card.begin(dut)
     size = card.config.scratchpad_bytes
     for op in (Op.MAX, Op.AVERAGE, Op.ADD):
         body = plain(op, out_x=4, out_x_stride=GRANULE)
@@ -205,7 +152,7 @@ async def first_error_wins(dut: Any) -> None:
 @cocotb.test()
 async def far_addresses(dut: Any) -> None:
     """Every bit above the scratchpad's size is seen, in each address."""
-    card, _ = await make_card(dut)
+    card, _ = await Card.begin(dut)
     for bit in range(card.config.scratchpad_bytes.bit_length() - 1, 32):
         for which in range(3):
             operand = [0, 16, 32]
@@ -218,7 +165,7 @@ async def far_addresses(dut: Any) -> None:
 @cocotb.test()
 async def speed(dut: Any) -> None:
     """One input granule a cycle, whatever the window, unless results take longer."""
-    card, _ = await make_card(dut)
+    card, _ = await Card.begin(dut)
     period = GRANULE // card.config.vector_lanes
     shapes = ((1, 4, 4), (2, 2, 4), (3, 1, 6), (1, 1, 1))
     for op in Op:

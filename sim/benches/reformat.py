@@ -4,79 +4,26 @@ from typing import Any
 
 import cocotb
 import numpy as np
-import numpy.typing as npt
 
 from ...rtl import isa
 from ...rtl.config import GRANULE, CardConfig
 from ...rtl.isa import BITS, ReformatBody
-from .lib import bench_config, pack, rng, start
-from .reformat_cases import (
-    COUNTS,
-    FORMATS,
-    STRIDES,
-    Body,
-    Case,
-    Op,
-    iterate,
-    model,
-    random_case,
-)
-from .units import Outcome, ScratchpadModel, UnitDriver, reset, see_errors
+from .reformat_cases import COUNTS, FORMATS, STRIDES, Case, Op, iterate, model, random_case
+from .units import reset
+from .vector_parts import Body, Bytes, VectorCard, see_faults
 
 # Amaranth's enums look like integers to a type checker.
 Status: Any = isa.Status
 Format: Any = isa.Format
 
 
-class Card:
-    """The unit with a scratchpad, and a copy of its bytes that a model changes."""
+class Card(VectorCard):
+    """The unit beside its model."""
 
-    def __init__(self, dut: Any, config: CardConfig, r: np.random.Generator) -> None:
-        self.config = config
-        self.scratchpad = ScratchpadModel(dut, config, r, read=1, write=1)
-        self.unit = UnitDriver(dut, r)
-        self.expected = self.scratchpad.bytes.copy()
+    layout = ReformatBody
 
-    def fill(self, at: int, content: npt.NDArray) -> None:
-        """Put numbers into the scratchpad."""
-        raw = np.ascontiguousarray(content).reshape(-1).view(np.uint8)
-        self.scratchpad.bytes[at : at + raw.size] = raw
-        self.expected[at : at + raw.size] = raw
-
-    async def run(self, body: Body, operands: list[list[int]]) -> Outcome:
-        """Run a command on the design and on the copy, and compare all bytes."""
-        after = []
-        status = None
-        vague = np.zeros_like(self.expected)
-        for operand in operands:
-            status = model(self.expected, body, operand, vague)
-            if status is not None:
-                break
-            after.append(self.expected.copy())
-
-        def on_done(index: int) -> None:
-            # The results of the next iteration may already arrive, but none that is to stay.
-            later = after[index + 1] if index + 1 < len(after) else self.expected
-            stays = (later == after[index]) & (vague == 0)
-            same = self.scratchpad.bytes == after[index]
-            assert same[stays].all(), f"iteration {index} is not done: {body} {operands}"
-
-        outcome = await self.unit.run(pack(ReformatBody, body), operands, on_done=on_done)
-        assert outcome.status == (None if status is None else status.value), (body, operands)
-        assert outcome.done == len(after)
-        writes = self.scratchpad.writes
-        await self.unit.quiet(6)
-        assert self.scratchpad.writes == writes, "a write after the end"
-        wrong = np.flatnonzero((self.scratchpad.bytes != self.expected) & (vague == 0))
-        assert not wrong.size, f"{wrong.size} bytes differ from {wrong[0]:#x} on: {body} {operands}"
-        self.expected[:] = self.scratchpad.bytes
-        return outcome
-
-    def disturb(self, r: np.random.Generator) -> None:
-        """Draw how much each side stalls."""
-        for stall in (self.scratchpad.read_stall, self.scratchpad.write_stall, self.unit.stall):
-            stall.short = float(r.choice([0.0, 0.1, 0.5, 0.9]))
-            stall.long = float(r.choice([0.0, 0.0, 0.02]))
+    def model(self, body: Body, operand: list[int], vague: Bytes) -> Any:
+        return model(self.expected, body, operand, vague)
 
     def fill_case(self, r: np.random.Generator, case: Case) -> None:
         """Give a case's input numbers, of which some or all are zeros where it is compressed."""
@@ -91,17 +38,10 @@ class Card:
         self.fill(case.source.start, content)
 
 
-async def make_card(dut: Any) -> tuple[Card, np.random.Generator]:
-    """Start the design with everything around it."""
-    r = rng()
-    await start(dut)
-    return Card(dut, bench_config(), r), r
-
-
 @cocotb.test()
 async def random_traffic(dut: Any) -> None:
     """Random operations and iterations, everything stalling."""
-    card, r = await make_card(dut)
+    card, r = await Card.begin(dut)
     for number in range(72):
         card.disturb(r)
         case = random_case(r, card.config, op=tuple(Op)[number % 3])
@@ -124,7 +64,7 @@ def plain(op: Any, fmt: Any, rows: int, length: int, **changes: int) -> Body:
 @cocotb.test()
 async def all_mx_numbers(dut: Any) -> None:
     """Every number of the MX formats with scales at which something happens."""
-    card, _ = await make_card(dut)
+    card, _ = await Card.begin(dut)
     half = card.config.scratchpad_bytes // 2
     ends = [*range(10), 12, 15, 16, 17, 20, 126, 127, 128, 238, 239, 246, 247, 252, 253, 254, 255]
     scales = np.array(ends, np.uint8)
@@ -140,7 +80,7 @@ async def all_mx_numbers(dut: Any) -> None:
 @cocotb.test()
 async def entries_and_escapes(dut: Any) -> None:
     """Numbers on both sides of where escapes begin, and rows without any."""
-    card, _ = await make_card(dut)
+    card, _ = await Card.begin(dut)
     half = card.config.scratchpad_bytes // 2
     lengths = (1, 8, 9, 16, 17, 254, 255, 256, 257, 511, 512, 513, 600, 1030)
     for fmt in (Format.INT8, Format.BF16):
@@ -165,7 +105,7 @@ async def entries_and_escapes(dut: Any) -> None:
 async def long_loops(dut: Any) -> None:
     """Counts and addresses of all sizes that the scratchpad has room for, and a stream that it has
     no room for."""
-    card, r = await make_card(dut)
+    card, r = await Card.begin(dut)
     size = card.config.scratchpad_bytes
     whole = size // GRANULE
     # The same input granule again and again, and one row that fills all the rest.
@@ -191,27 +131,21 @@ async def long_loops(dut: Any) -> None:
     await card.run(body, [[0, 0, GRANULE]])
 
 
+ERRORS = ("BAD_LENGTH", "BAD_FORMAT", "BAD_ALIGNMENT", "BAD_ADDRESS")
+
+
 @cocotb.test()
 async def errors(dut: Any) -> None:
     """Every error, alone and with others, in the first and in a later iteration."""
-    card, r = await make_card(dut)
-    names = ("BAD_LENGTH", "BAD_FORMAT", "BAD_ALIGNMENT", "BAD_ADDRESS")
-    wanted = {(Status[name].value, 0) for name in names}
-    wanted |= {(Status.BAD_ALIGNMENT.value, 1), (Status.BAD_ADDRESS.value, 1)}
+    card, r = await Card.begin(dut)
 
-    async def attempt(number: int) -> Outcome:
-        if number % 3 == 0:
-            card.disturb(r)
+    def draw(number: int) -> tuple[Body, list[list[int]]]:
         op = tuple(Op)[number % 3]
         case = random_case(r, card.config, op=op, rows=int(r.integers(1, 20)))
         card.fill_case(r, case)
-        operands = iterate(case, int(r.choice([1, 2, 3])))
-        spoil(r, card.config, case.body, operands, int(r.integers(6)))
-        if r.random() < 0.3:
-            spoil(r, card.config, case.body, operands, int(r.integers(6)))
-        return await card.run(case.body, operands)
+        return case.body, iterate(case, 3)
 
-    await see_errors(card.unit, wanted, attempt, cases=100)
+    await see_faults(card, r, draw, spoil, faults=6, first=ERRORS, cases=100)
 
 
 def spoil(
@@ -251,7 +185,7 @@ def spoil(
 @cocotb.test()
 async def orders_of_checks(dut: Any) -> None:
     """Of two faults the one that is checked first is reported, whatever the operation."""
-    card, _ = await make_card(dut)
+    card, _ = await Card.begin(dut)
     far = card.config.scratchpad_bytes
     faults: list[tuple[Any, dict[str, int], int]] = [
         (Status.BAD_LENGTH, {"rows": 0}, 0),
@@ -275,7 +209,7 @@ async def orders_of_checks(dut: Any) -> None:
 @cocotb.test()
 async def every_format_and_operation(dut: Any) -> None:
     """Which formats an operation takes."""
-    card, _ = await make_card(dut)
+    card, _ = await Card.begin(dut)
     for op in range(5):
         for fmt in (*range(11), 128):
             fields = plain(Op.EXPAND, Format.INT8, 1, 2) | {"op": op, "in_format": fmt}
@@ -287,7 +221,7 @@ async def every_format_and_operation(dut: Any) -> None:
 @cocotb.test()
 async def index_alignment(dut: Any) -> None:
     """Counts are aligned to two bytes, scales to sixteen; TRANSPOSE has neither."""
-    card, _ = await make_card(dut)
+    card, _ = await Card.begin(dut)
     for op in Op:
         for bit in range(5):
             for where in range(3):
@@ -305,7 +239,7 @@ async def index_alignment(dut: Any) -> None:
 @cocotb.test()
 async def first_error_wins(dut: Any) -> None:
     """An iteration that fails late is reported, not the next one that fails when it starts."""
-    card, _ = await make_card(dut)
+    card, _ = await Card.begin(dut)
     size = card.config.scratchpad_bytes
     for op in Op:
         body = plain(op, Format.INT8, 4, 40)
@@ -319,7 +253,7 @@ async def first_error_wins(dut: Any) -> None:
 @cocotb.test()
 async def the_one_before_ends(dut: Any) -> None:
     """An iteration that fails at once lets the one before write all of its results."""
-    card, _ = await make_card(dut)
+    card, _ = await Card.begin(dut)
     size = card.config.scratchpad_bytes
     for op in Op:
         body = plain(op, Format.INT8, 20, 70)
@@ -333,7 +267,7 @@ async def the_one_before_ends(dut: Any) -> None:
 @cocotb.test()
 async def far_addresses(dut: Any) -> None:
     """Every bit above the scratchpad's size is seen, in each address; nothing is written then."""
-    card, _ = await make_card(dut)
+    card, _ = await Card.begin(dut)
     for op in Op:
         for bit in range(card.config.scratchpad_bytes.bit_length() - 1, 32):
             for which in range(3):
@@ -352,7 +286,7 @@ async def far_addresses(dut: Any) -> None:
 @cocotb.test()
 async def speed(dut: Any) -> None:
     """A granule in and one out each cycle, or an entry each cycle."""
-    card, _ = await make_card(dut)
+    card, _ = await Card.begin(dut)
     half = card.config.scratchpad_bytes // 2
 
     async def measure(body: Body, cycles: int, around: int) -> None:

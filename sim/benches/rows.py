@@ -9,81 +9,28 @@ from ...rtl import isa
 from ...rtl.config import GRANULE, CardConfig
 from ...rtl.core.ports import iteration_layout
 from ...rtl.isa import RowsBody, RowsFlag
-from .lib import bench_config, pack, rng, start, tick
-from .rows_cases import (
-    STRIDES,
-    Body,
-    Format,
-    Op,
-    bits_of,
-    iterate,
-    model,
-    numbers,
-    plain,
-    random_case,
-)
-from .units import Outcome, ScratchpadModel, UnitDriver, reset, see_errors
+from .lib import pack, tick
+from .rows_cases import STRIDES, Format, Op, bits_of, iterate, model, numbers, plain, random_case
+from .units import reset
+from .vector_parts import Body, Bytes, VectorCard, see_faults
 
 # Amaranth's enums look like integers to a type checker.
 Status: Any = isa.Status
 
 
-class Card:
-    """The unit with a scratchpad, and a copy of its bytes that a model changes."""
+class Card(VectorCard):
+    """The unit beside its model."""
 
-    def __init__(self, dut: Any, config: CardConfig, r: np.random.Generator) -> None:
-        self.config = config
-        self.scratchpad = ScratchpadModel(dut, config, r, read=1, write=1)
-        self.unit = UnitDriver(dut, r)
-        self.expected = self.scratchpad.bytes.copy()
+    layout = RowsBody
+    long_stall = 0.01
 
-    def fill(self, at: int, raw: np.ndarray) -> None:
-        """Put bytes into the scratchpad, as many as there is room for."""
-        for place in (self.scratchpad.bytes, self.expected):
-            place[at : at + raw.size] = raw[: place.size - at]
-
-    async def run(self, body: Body, operands: list[list[int]]) -> Outcome:
-        """Run a command on the design and on the copy, and compare all bytes."""
-        after = []
-        status = None
-        for operand in operands:
-            status = model(self.expected, body, operand, self.config)
-            if status is not None:
-                break
-            after.append(self.expected.copy())
-
-        def on_done(index: int) -> None:
-            # The results of the next iteration may already arrive, but none that is to stay.
-            later = after[index + 1] if index + 1 < len(after) else self.expected
-            stays = later == after[index]
-            same = self.scratchpad.bytes == after[index]
-            assert same[stays].all(), f"iteration {index} is not done"
-
-        outcome = await self.unit.run(pack(RowsBody, body), operands, on_done=on_done)
-        assert outcome.status == (None if status is None else status.value), (body, operands)
-        assert outcome.done == len(after)
-        await self.unit.quiet(6)
-        wrong = np.flatnonzero(self.scratchpad.bytes != self.expected)
-        assert not wrong.size, f"{wrong.size} bytes differ from {wrong[0]:#x} on: {body} {operands}"
-        return outcome
-
-    def disturb(self, r: np.random.Generator) -> None:
-        """Draw how much each side stalls."""
-        for stall in (self.scratchpad.read_stall, self.scratchpad.write_stall, self.unit.stall):
-            stall.short = float(r.choice([0.0, 0.1, 0.5, 0.9]))
-            stall.long = float(r.choice([0.0, 0.0, 0.01]))
-
-
-async def make_card(dut: Any) -> tuple[Card, np.random.Generator]:
-    """Start the design with everything around it."""
-    r = rng()
-    await start(dut)
-    return Card(dut, bench_config(), r), r
+    def model(self, body: Body, operand: list[int], vague: Bytes) -> Any:
+        return model(self.expected, body, operand, self.config)
 
 
 async def traffic(dut: Any, op: Any, cases: int) -> None:
     """Run random commands of an operation, also in place, everything stalling."""
-    card, r = await make_card(dut)
+    card, r = await Card.begin(dut)
     for _ in range(cases):
         card.disturb(r)
         case = random_case(r, card.config, op)
@@ -119,7 +66,7 @@ async def normalize(dut: Any) -> None:
 @cocotb.test()
 async def short_rows(dut: Any) -> None:
     """Many rows of a beat or two: those of several stages follow each other closely."""
-    card, r = await make_card(dut)
+    card, r = await Card.begin(dut)
     for op in Op:
         for length in (1, card.config.row_lanes, card.config.row_lanes + 1):
             body = plain(op, length, y=20, out_format=Format.FP16.value)
@@ -132,7 +79,7 @@ async def short_rows(dut: Any) -> None:
 @cocotb.test()
 async def longest_row(dut: Any) -> None:
     """The largest sums there are, of a row as long as the scratchpad, which its results replace."""
-    card, _ = await make_card(dut)
+    card, _ = await Card.begin(dut)
     length = 0xFFFF
     scale = bits_of(1 / length)
     pair = np.array([127, -127], np.int8).view(np.uint8)
@@ -148,21 +95,13 @@ ERRORS = ("BAD_LENGTH", "BAD_FORMAT", "BAD_ALIGNMENT", "BAD_SCALE", "BAD_ADDRESS
 @cocotb.test()
 async def errors(dut: Any) -> None:
     """Every error, alone and with others, in the first and in a later iteration."""
-    card, r = await make_card(dut)
-    wanted = {(Status[name].value, 0) for name in ERRORS}
-    wanted |= {(Status.BAD_ALIGNMENT.value, 1), (Status.BAD_ADDRESS.value, 1)}
+    card, r = await Card.begin(dut)
 
-    async def attempt(number: int) -> Outcome:
-        if number % 3 == 0:
-            card.disturb(r)
+    def draw(_: int) -> tuple[Body, list[list[int]]]:
         case = random_case(r, card.config, longest=40)
-        operands = iterate(case, int(r.choice([1, 2, 3])))
-        spoil(r, card.config, case.body, operands, number % 7)
-        if r.random() < 0.3:
-            spoil(r, card.config, case.body, operands, int(r.integers(7)))
-        return await card.run(case.body, operands)
+        return case.body, iterate(case, 3)
 
-    await see_errors(card.unit, wanted, attempt, cases=150)
+    await see_faults(card, r, draw, spoil, faults=7, first=ERRORS, cases=150)
 
 
 def spoil(
@@ -205,7 +144,7 @@ def spoil(
 @cocotb.test()
 async def first_error_wins(dut: Any) -> None:
     """An iteration that fails late is reported, not the next one that fails when it starts."""
-    card, _ = await make_card(dut)
+    card, _ = await Card.begin(dut)
     size = card.config.scratchpad_bytes
     for op in Op:
         body = plain(op, 20, y=4, in_y_stride=32, out_y_stride=32, scale_y_stride=4)
@@ -218,7 +157,7 @@ async def first_error_wins(dut: Any) -> None:
 @cocotb.test()
 async def far_addresses(dut: Any) -> None:
     """Every bit above the scratchpad's size is seen, in each address and in each stride."""
-    card, _ = await make_card(dut)
+    card, _ = await Card.begin(dut)
     for bit in range(card.config.scratchpad_bytes.bit_length() - 1, 32):
         for which in range(3):
             operand = [4096, 16, 8192]
@@ -237,7 +176,7 @@ async def far_addresses(dut: Any) -> None:
 @cocotb.test()
 async def reset_midway(dut: Any) -> None:
     """After a reset at any moment the next command runs as the first one does."""
-    card, _ = await make_card(dut)
+    card, _ = await Card.begin(dut)
     for op in Op:
         for cycles in (9, 40, 70, 100):
             body = plain(op, 100, y=5, in_y_stride=112, out_y_stride=112, scale_y_stride=4)
@@ -255,7 +194,7 @@ async def reset_midway(dut: Any) -> None:
 @cocotb.test()
 async def speed(dut: Any) -> None:
     """Rows of 256: one beat a cycle and look, unless scalars or the port take longer."""
-    card, r = await make_card(dut)
+    card, r = await Card.begin(dut)
     rows, length = 16, 256
     beats = length // card.config.row_lanes
     defer, table, rms = (int(flag) for flag in (RowsFlag.DEFER, RowsFlag.TABLE, RowsFlag.RMS))

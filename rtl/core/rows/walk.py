@@ -6,6 +6,7 @@ from amaranth.lib.wiring import In, Out
 
 from ...config import GRANULE, CardConfig
 from ...isa import RowsBody, RowsFlag, RowsOp, Status
+from ...numerics.pipeline import is_normal
 from ..ports import iteration_layout
 from ..transfer import granules, misaligned
 from .shape import IN_FORMATS, OUT_FORMATS, shape_layout
@@ -20,7 +21,6 @@ _FLAGS = {
     RowsOp.NORMALIZE: RowsFlag.TABLE | RowsFlag.RMS,
     RowsOp.QUANTIZE: 0,
 }
-_EXPONENT = slice(23, 31)
 
 
 def row_layout(config: CardConfig) -> data.StructLayout:
@@ -225,12 +225,12 @@ class RowWalk(wiring.Component):
             for value in (operand[0], body.scale_y_stride, body.scale_z_stride)
         )
         scale = (
-            ((affine | softmax) & ~_normal(body.a_scale))
+            ((affine | softmax) & ~is_normal(body.a_scale))
             | (softmax & body.a_scale[-1])
-            | (~tabled & ~_normal(body.b_scale))
+            | (~tabled & ~is_normal(body.b_scale))
             | (quantize & body.b_scale[-1])
-            | ((normalize | scaled) & ~_normal(body.c_scale))
-            | (normalize & (~_normal(body.epsilon) | body.epsilon[-1]))
+            | ((normalize | scaled) & ~is_normal(body.c_scale))
+            | (normalize & (~is_normal(body.epsilon) | body.epsilon[-1]))
         )
         return {
             Status.BAD_LENGTH: ~body.length.any() | ~body.y.any() | ~body.z.any(),
@@ -245,9 +245,3 @@ class RowWalk(wiring.Component):
 def _words(value: Value) -> Value:
     """Return a byte address or stride in words of a scale's size, unsigned."""
     return Value.cast(value)[SCALE_BYTES.bit_length() - 1 :]
-
-
-def _normal(scale: Value) -> Value:
-    """Return whether FP32 bits are those of a normal number."""
-    exponent = scale[_EXPONENT]
-    return exponent.any() & ~exponent.all()
