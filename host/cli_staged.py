@@ -1,13 +1,11 @@
 """``host bench gemm`` for products whose operands the card makes ready itself."""
 
 import json
-from typing import Any
 
 import typer
 
 from .bench import GemmResult, StagedResult
-from .cli_tables import explained, mark
-from .console import table
+from .cli_tables import mark, result_table
 
 __all__ = ["print_staged"]
 
@@ -23,23 +21,13 @@ def print_staged(result: StagedResult, packed: list[GemmResult], as_json: bool) 
     if as_json:
         typer.echo(json.dumps(fields))
         return
-    counters, end = result.counters, mark(result)
-    rows: dict[str, Any] = {
-        f"cycles{end}": cycles,
-        "multiplications": result.macs,
-        f"MAC utilisation{end}": f"{result.utilization:.2%} of {result.mac_units} a cycle",
-        "on the card": result.job.made,
-        "tiles": result.tiles,
-        "bytes read, written": f"{counters.bytes_read:,}, {counters.bytes_written:,}",
-    }
+    end = mark(result)
+    more = {}
     if packed:
-        rows |= {
+        more = {
             f"cycles{end}, sent dense": fields["dense_cycles"],
             f"cycles{end}, compressed by the compiler": fields["packed_cycles"],
             "times faster than dense": fields["speedup_over_dense"],
         }
-    table(
-        f"gemm: {result.job}; {result.backend}, preset {result.config.name}, "
-        f"memory {result.memory}",
-        rows | explained(result),
-    )
+    rows = {"on the card": result.job.made, "tiles": result.tiles}
+    result_table(f"gemm: {result.job}", result, rows, more=more)

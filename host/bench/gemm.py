@@ -1,7 +1,6 @@
 """GEMMs on the card: run, compared bit for bit with the golden model, and measured."""
 
 import dataclasses
-import time
 from typing import Any, Protocol
 
 import numpy as np
@@ -11,25 +10,18 @@ from ...rtl.config import CardConfig, preset
 from ...rtl.isa import Encoding
 from ..card import Card, JobResult
 from ..compiler.gemm import GemmPlan, plan_gemm
-from ..counters import Counters
 from ..transport import Progress
 from .bandwidth import Bandwidth, measure
-from .golden import expected, raw
+from .golden import expected
 from .job import ENCODINGS, GemmJob, Operands, command_line
+from .result import MismatchError, Result, compare, run_job
 
 __all__ = ["GemmResult", "MismatchError", "compare", "gemm", "open_card", "run"]
 
-DEADLINE = 50
-"""A job that takes so many times its estimate is stopped."""
-
-
-class MismatchError(RuntimeError):
-    """The card's result is not the golden model's; names the first element that differs."""
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class GemmResult:
-    """A GEMM that ran and equals the golden model bit for bit.
+class GemmResult(Result):
+    """A GEMM that ran.
 
     Parameters
     ----------
@@ -39,37 +31,18 @@ class GemmResult:
         Useful multiplications: those with a non-zero value of A, if it was sent compressed.
     bandwidth : Bandwidth or None
         What card memory moves at best, for products whose time goes to memory.
-    wall_s : float
-        Seconds in which the card ran.
     """
 
     job: GemmJob
     plan: GemmPlan
-    config: CardConfig
-    backend: str
-    memory: str
-    cycles_modelled: bool
     sparse: bool
-    macs: int
-    counters: Counters
     bandwidth: Bandwidth | None
-    wall_s: float
+
+    name = "gemm"
 
     @property
-    def mac_units(self) -> int:
-        """Multiplications that the card can do in a cycle."""
-        return self.config.rows * self.config.cols * self.job.lanes
-
-    @property
-    def utilization(self) -> float:
-        """Useful multiplications per cycle and multiplier."""
-        return self.counters.utilization(self.macs, self.config, self.job.lanes)
-
-    @property
-    def bytes_per_cycle(self) -> float:
-        """Bytes over the card memory bus in a cycle."""
-        moved = self.counters.bytes_read + self.counters.bytes_written
-        return moved / max(self.counters.cycles, 1)
+    def lanes(self) -> int:
+        return self.job.lanes
 
     @property
     def bandwidth_fraction(self) -> float | None:
@@ -92,10 +65,6 @@ class GemmResult:
         """Name of the streams' encoding."""
         return next(name for name, value in ENCODINGS.items() if value is self.plan.encoding)
 
-    def engine_cycles(self) -> dict[str, int]:
-        """Return where the cycles of all engines went, by cause (`Counters`)."""
-        return {"mac_active": self.counters.mac_active, **self.counters.stalls()}
-
     def command(self, name: str = "gemm") -> str:
         """Return the command line that repeats this."""
         options: dict[str, object] = {"preset": self.config.name}
@@ -106,12 +75,9 @@ class GemmResult:
 
     def as_json(self) -> dict[str, Any]:
         """Return the fields that ``--json`` prints."""
-        job, counters = self.job, self.counters
+        job = self.job
         fields: dict[str, Any] = {
-            "name": "gemm",
-            "preset": self.config.name,
-            "backend": self.backend,
-            "memory": self.memory,
+            **self._card_fields(),
             "dtype": job.dtype,
             "resident_dtype": job.resident_name,
             "out_dtype": job.out_name,
@@ -123,22 +89,12 @@ class GemmResult:
             "stream": self.plan.stream,
             "block_scale": job.block_scale,
             "seed": job.seed,
-            "cycles": counters.cycles,
-            "cycles_modelled": self.cycles_modelled,
-            "cycles_estimated": self.plan.cycles,
-            "macs": self.macs,
-            "mac_units": self.mac_units,
-            "utilization": round(self.utilization, 5),
+            **self._cycle_fields(cycles_estimated=self.plan.cycles),
             "bit_exact": True,
             "slice": self.plan.problem.slice,
             "tiles": dataclasses.asdict(self.plan.tiling),
-            "engine_cycles": self.engine_cycles(),
-            "bytes_read": counters.bytes_read,
-            "bytes_written": counters.bytes_written,
-            "bytes_per_cycle": round(self.bytes_per_cycle, 4),
-            "hbm_row_hits": counters.hbm_row_hits,
-            "hbm_activates": counters.hbm_activates,
-            "hbm_refreshes": counters.hbm_refreshes,
+            **self._moved_fields(),
+            **self._memory_fields(),
             "wall_seconds": round(self.wall_s, 4),
             "command": self.command(),
         }
@@ -209,54 +165,23 @@ def run(
         stream=stream,
         memory=card.memory_speed,
     )
-    buffers = []
-    try:
-        for nbytes, name in ((plan.a_bytes, "A"), (plan.b_bytes, "B"), (plan.c_bytes, "C")):
-            buffers.append(card.allocate(nbytes, name))
-        a_buffer, b_buffer, c_buffer = buffers
-        card.write(a_buffer, plan.pack_a(operands.a))
-        card.write(b_buffer, plan.pack_b(operands.x))
-        # Results of an earlier run must not pass for this one's.
-        card.write(c_buffer, np.full(plan.c_bytes, 0xA5, np.uint8))
-        commands = plan.commands(*(buffer.address for buffer in buffers))
-        start = time.perf_counter()
-        ended = card.submit(commands).wait(max_cycles=DEADLINE * plan.cycles)
-        wall = time.perf_counter() - start
-        compare(plan.unpack_c(card.read(c_buffer)), wanted)
-    finally:
-        for buffer in buffers:
-            card.free(buffer)
+    done = run_job(
+        card,
+        {"A": plan.pack_a(operands.a), "B": plan.pack_b(operands.x)},
+        ("C", plan.c_bytes),
+        plan.commands,
+        plan.cycles,
+    )
+    compare(plan.unpack_c(done.output), wanted)
     sparse = plan.encoding is not Encoding.DENSE
     useful = int(np.count_nonzero(operands.a)) if sparse else operands.a.size
     vector = min(job.m, job.n) <= card.config.rows
     result = GemmResult(
         job=job,
         plan=plan,
-        config=card.config,
-        backend=card.transport.backend,
-        memory=card.memory,
-        cycles_modelled=card.transport.cycles_modelled,
         sparse=sparse,
         macs=useful * job.n,
-        counters=dataclasses.replace(ended.counters, cycles=ended.cycles),
         bandwidth=measure(card) if vector else None,
-        wall_s=wall,
+        **done.measured,
     )
-    return result, ended
-
-
-def compare(actual: npt.NDArray, wanted: npt.NDArray) -> None:
-    """Raise `MismatchError` unless two results [M, N] have the same bits."""
-    found = raw(actual)
-    wrong = np.argwhere(found != wanted)
-    if len(wrong):
-        row, column = wrong[0]
-        raise MismatchError(
-            f"the card differs from the golden model in {len(wrong)} of {wanted.size} results, "
-            f"first in C[{row}, {column}]: {_bits(found[row, column])} instead of "
-            f"{_bits(wanted[row, column])}; no figure is given"
-        )
-
-
-def _bits(value: np.generic) -> str:
-    return f"{value:#x}" if value.dtype.kind == "u" else str(value)
+    return result, done.ended

@@ -1,18 +1,13 @@
 """Products whose operands the card makes ready itself: run, checked bit for bit, and measured."""
 
 import dataclasses
-import time
 from typing import Any
 
-import numpy as np
-
-from ...rtl.config import CardConfig
 from ..card import Card
 from ..compiler.mx import MX_FORMATS
 from ..compiler.staged import StagedPlan, plan_staged
-from ..counters import Counters
-from .gemm import DEADLINE, compare
-from .job import DTYPES, GemmJob, command_line
+from .job import DTYPES, GemmJob
+from .result import Result, compare, run_job
 from .staged_jobs import CompressJob, LyingJob, MxJob, QuantizeJob, StagedJob
 
 __all__ = ["GEMM_DTYPES", "StagedResult", "chosen_job", "run_staged"]
@@ -22,36 +17,23 @@ GEMM_DTYPES = (*DTYPES, *MX_FORMATS)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class StagedResult:
-    """A product that ran and equals the golden model bit for bit.
+class StagedResult(Result):
+    """A product that ran.
 
     Parameters
     ----------
     macs : int
         Useful multiplications: those with a non-zero value of A, if its zeros are left out.
-    wall_s : float
-        Seconds in which the card ran.
     """
 
     job: StagedJob
     plan: StagedPlan
-    config: CardConfig
-    backend: str
-    memory: str
-    cycles_modelled: bool
-    macs: int
-    counters: Counters
-    wall_s: float
+
+    name = "gemm"
 
     @property
-    def mac_units(self) -> int:
-        """Multiplications that the card can do in a cycle."""
-        return self.config.rows * self.config.cols * self.job.base.lanes
-
-    @property
-    def utilization(self) -> float:
-        """Useful multiplications per cycle and multiplier."""
-        return self.counters.utilization(self.macs, self.config, self.job.base.lanes)
+    def lanes(self) -> int:
+        return self.job.base.lanes
 
     @property
     def tiles(self) -> str:
@@ -59,39 +41,23 @@ class StagedResult:
         shape = self.plan.shape
         return f"{shape.tiles} of {shape.tile} rows by {shape.parts} of {shape.part} columns"
 
-    def command(self) -> str:
-        """Return the command line that repeats this."""
-        options: dict[str, object] = {"preset": self.config.name, "backend": self.backend}
-        options |= {"memory": self.memory, "seed": self.job.base.seed}
-        return command_line("gemm", self.job.options(), **options)
-
     def as_json(self) -> dict[str, Any]:
         """Return the fields that ``--json`` prints."""
-        job, counters = self.job, self.counters
+        job = self.job
         return {
-            "name": "gemm",
-            "preset": self.config.name,
-            "backend": self.backend,
-            "memory": self.memory,
+            **self._card_fields(),
             "dtype": job.dtype,
             "resident_dtype": job.resident_name,
             "out_dtype": job.out_name,
             "shape": {"m": job.base.m, "n": job.base.n, "k": job.base.k},
             "density": job.base.nonzero,
             "on_card": job.made,
-            "seed": job.base.seed,
-            "cycles": counters.cycles,
-            "cycles_modelled": self.cycles_modelled,
-            "cycles_estimated": self.plan.cycles,
-            "macs": self.macs,
-            "mac_units": self.mac_units,
-            "utilization": round(self.utilization, 5),
+            "seed": job.seed,
+            **self._cycle_fields(cycles_estimated=self.plan.cycles),
             "bit_exact": True,
             "slice": self.plan.problem.slice,
             "tiles": dataclasses.asdict(self.plan.shape),
-            "engine_cycles": {"mac_active": counters.mac_active, **counters.stalls()},
-            "bytes_read": counters.bytes_read,
-            "bytes_written": counters.bytes_written,
+            **self._moved_fields(),
             "wall_seconds": round(self.wall_s, 4),
             "command": self.command(),
         }
@@ -178,29 +144,12 @@ def run_staged(card: Card, job: StagedJob) -> StagedResult:
         columns=staged.columns,
         memory=card.memory_speed,
     )
-    # Results of an earlier run must not pass for this one's.
-    images = (plan.image_a(), plan.image_b(), np.full(plan.c_bytes, 0xA5, np.uint8))
-    buffers = []
-    try:
-        for image, name in zip(images, "ABC", strict=True):
-            buffers.append(card.allocate(image.size, name))
-            card.write(buffers[-1], image)
-        commands = plan.commands(*(buffer.address for buffer in buffers))
-        start = time.perf_counter()
-        ended = card.submit(commands).wait(max_cycles=DEADLINE * plan.cycles)
-        wall = time.perf_counter() - start
-        compare(plan.unpack_c(card.read(buffers[2])), staged.wanted)
-    finally:
-        for buffer in buffers:
-            card.free(buffer)
-    return StagedResult(
-        job=job,
-        plan=plan,
-        config=card.config,
-        backend=card.transport.backend,
-        memory=card.memory,
-        cycles_modelled=card.transport.cycles_modelled,
-        macs=staged.macs,
-        counters=dataclasses.replace(ended.counters, cycles=ended.cycles),
-        wall_s=wall,
+    done = run_job(
+        card,
+        {"A": plan.image_a(), "B": plan.image_b()},
+        ("C", plan.c_bytes),
+        plan.commands,
+        plan.cycles,
     )
+    compare(plan.unpack_c(done.output), staged.wanted)
+    return StagedResult(job=job, plan=plan, macs=staged.macs, **done.measured)

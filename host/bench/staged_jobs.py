@@ -63,6 +63,10 @@ class StagedJob(abc.ABC):
     base: GemmJob
 
     @property
+    def seed(self) -> int:
+        return self.base.seed
+
+    @property
     def dtype(self) -> str:
         """Format of A in card memory."""
         return self.base.dtype

@@ -29,7 +29,7 @@ from .schedule import Epilogue
 from .streams import per_row
 from .tiling import LOOP_LIMIT, MemorySpeed
 
-__all__ = ["PLANNERS", "ConvPlan", "ConvShape", "pads", "pair", "plan_conv"]
+__all__ = ["PLANNERS", "ConvPlan", "ConvShape", "plan_conv"]
 
 PLANNERS: dict[str, Callable[[ConvRequest], ConvPlan | None]] = {
     "windows": plan_windows,
@@ -99,28 +99,11 @@ def plan_conv(
         scratchpad, or another argument has no place; names it.
     """
     weights = np.asarray(weights)
-    if weights.ndim != 4 or 0 in weights.shape:
-        raise ValueError(
-            f"weights must have the shape [filters, KH, KW, channels], not {weights.shape!r}"
-        )
     if kind is not None and kind not in PLANNERS:
         raise ValueError(f"kind must be one of {', '.join(PLANNERS)}, not {kind!r}")
-    shape = ConvShape(
-        height=image[0],
-        width=image[1],
-        channels=image[2],
-        filters=weights.shape[0],
-        kernel=(weights.shape[1], weights.shape[2]),
-        stride=pair(stride),
-        dilation=pair(dilation),
-        padding=pads(padding),
-        groups=groups,
+    shape = ConvShape.of(
+        weights, image, stride=stride, dilation=dilation, padding=padding, groups=groups
     )
-    if weights.shape[3] != shape.channels // groups:
-        raise ValueError(
-            f"weights must have {shape.channels // groups} channels, for {shape.channels} in "
-            f"{groups} groups, not {weights.shape[3]!r}"
-        )
     stream_format = format_of("weights", weights, weights_format)
     mode = array_mode(stream_format, in_format)
     if mode is None:
@@ -161,17 +144,6 @@ def plan_conv(
         f" x {image[2]} numbers{named} fits the {config.scratchpad_bytes} bytes of scratchpad of "
         f"preset {config.name}; use a larger preset or a narrower image"
     )
-
-
-def pair(value: int | tuple[int, int]) -> tuple[int, int]:
-    """Return a number for rows and one for columns."""
-    return (value, value) if isinstance(value, int) else (value[0], value[1])
-
-
-def pads(value: int | tuple[int, int] | Pads) -> Pads:
-    """Return the padding of each side."""
-    above, left = (value, value) if isinstance(value, int) else value
-    return (pair(above), pair(left))
 
 
 def _scales(scale: npt.ArrayLike, filters: int) -> npt.NDArray[np.float32]:

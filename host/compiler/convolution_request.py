@@ -1,7 +1,8 @@
 """What every way to run a convolution is asked for, and what it answers with."""
 
+import abc
 import dataclasses
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -54,47 +55,81 @@ class ConvRequest:
         return ConvLayout(shape=self.shape, in_format=self.in_format, out_format=self.out_format)
 
 
-class ConvPlan(Protocol):
-    """A convolution for one card configuration, with everything but the addresses decided.
-
-    All plans of a convolution give the same bits, and take and leave images in the same form
-    (`convolution_shape.ConvLayout`).
-    """
+class Problem(Protocol):
+    """A convolution on one card, as a way to run it sees it."""
 
     @property
-    def config(self) -> CardConfig:
-        """The card that the plan is for."""
+    def config(self) -> CardConfig: ...
 
     @property
-    def shape(self) -> ConvShape: ...
+    def layout(self) -> ConvLayout: ...
 
-    @property
-    def kind(self) -> str:
-        """How the array is used: a key of `convolution.PLANNERS`."""
 
-    @property
-    def encoding(self) -> Encoding:
-        """Of the streams."""
+class Tiling(Protocol):
+    """Sizes and loops."""
 
     @property
     def cycles(self) -> int:
         """Estimate for the whole job."""
 
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class ConvPlan(abc.ABC):
+    """A convolution for one card configuration, with everything but the addresses decided.
+
+    All plans of a convolution give the same bits, and take and leave images in the same form
+    (`convolution_shape.ConvLayout`).
+
+    Parameters
+    ----------
+    shape : ConvShape
+    problem : Problem
+        Its image may be the pixels in one column, where that is the same.
+    tiling : Tiling
+    weights : uint8 array
+        Bytes of the weights for card memory, with all else that does not depend on the image.
+    in_zero_point : int
+        What the padding holds.
+    """
+
+    shape: ConvShape
+    problem: Problem
+    tiling: Tiling
+    weights: npt.NDArray[np.uint8]
+    in_zero_point: int
+
+    kind: ClassVar[str]
+    """How the array is used: a key of `convolution.PLANNERS`."""
+
     @property
-    def weights(self) -> npt.NDArray[np.uint8]:
-        """Bytes of the weights for card memory, with all else that does not depend on the image."""
+    @abc.abstractmethod
+    def encoding(self) -> Encoding:
+        """Of the streams."""
+
+    @property
+    def config(self) -> CardConfig:
+        """The card that the plan is for."""
+        return self.problem.config
+
+    @property
+    def cycles(self) -> int:
+        """Estimate for the whole job."""
+        return self.tiling.cycles
 
     @property
     def weights_bytes(self) -> int:
         """Bytes of the weights in card memory."""
+        return self.weights.size
 
     @property
     def x_bytes(self) -> int:
         """Bytes of the input in card memory, its padding included."""
+        return self.problem.layout.image_bytes
 
     @property
     def y_bytes(self) -> int:
         """Bytes of the output in card memory."""
+        return self.problem.layout.out_bytes
 
     def pack_x(self, image: npt.NDArray) -> npt.NDArray[np.uint8]:
         """Return the bytes of an image [H, W, C] for card memory.
@@ -104,10 +139,14 @@ class ConvPlan(Protocol):
         ValueError
             If shape or type are not the plan's.
         """
+        size = (self.shape.height, self.shape.width)
+        return self.problem.layout.pack(image, size, self.in_zero_point)
 
     def unpack_y(self, raw: npt.NDArray[np.uint8]) -> npt.NDArray:
         """Return the output [H, W, filters] from its bytes in card memory."""
+        return self.problem.layout.unpack(raw).reshape(*self.shape.outputs, self.shape.filters)
 
+    @abc.abstractmethod
     def commands(self, weights: int, x: int, y: int) -> list[bytes]:
         """Return the commands, without an END.
 
@@ -120,8 +159,10 @@ class ConvPlan(Protocol):
             Addresses in card memory: multiples of 16.
         """
 
+    @abc.abstractmethod
     def describe(self) -> str:
         """Return how the convolution is cut, for people."""
 
+    @abc.abstractmethod
     def details(self) -> dict[str, Any]:
         """Return the same as fields of JSON."""

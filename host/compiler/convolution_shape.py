@@ -1,6 +1,7 @@
 """What a convolution computes, and how its images lie in card memory and scratchpad."""
 
 import dataclasses
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -11,15 +12,15 @@ from .conv import output_size
 from .formats import DTYPES, format_of, pack_rows, unpack_rows
 from .tiling import LOOP_LIMIT, align
 
-__all__ = ["ConvLayout", "ConvShape", "Pads"]
+__all__ = ["ConvLayout", "ConvShape", "KernelShape", "Pads"]
 
 Pads = tuple[tuple[int, int], tuple[int, int]]
 """Rows above and below an image, then pixels left and right of it."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ConvShape:
-    """A two-dimensional convolution of one image.
+class KernelShape:
+    """An image and the kernels that filters have for it.
 
     Parameters
     ----------
@@ -27,7 +28,7 @@ class ConvShape:
     kernel, stride, dilation : (int, int)
         Along rows and columns.
     padding : ((int, int), (int, int))
-        Rows above and below, pixels left and right; at most the kernel's extent.
+        Rows above and below, pixels left and right.
     groups : int
         Equal parts of channels and filters; each filter sees its own part of the channels only.
 
@@ -60,6 +61,76 @@ class ConvShape:
                     f"{field} must be a multiple of the {self.groups} groups, "
                     f"not {getattr(self, field)!r}"
                 )
+
+    @classmethod
+    def of(
+        cls,
+        weights: npt.NDArray,
+        image: tuple[int, int, int],
+        *,
+        stride: int | tuple[int, int],
+        dilation: int | tuple[int, int],
+        padding: int | tuple[int, int] | Pads,
+        groups: int,
+    ) -> Self:
+        """Return the shape for weights [filters, KH, KW, channels / groups].
+
+        Parameters
+        ----------
+        image : (int, int, int)
+            Height, width and channels.
+        stride, dilation, padding
+            One number stands for rows and columns, and for both sides.
+
+        Raises
+        ------
+        ValueError
+            If there is no such convolution, or the weights have another shape.
+        """
+        if weights.ndim != 4 or 0 in weights.shape:
+            raise ValueError(
+                f"weights must have the shape [filters, KH, KW, channels], not {weights.shape!r}"
+            )
+        above, left = (padding, padding) if isinstance(padding, int) else padding
+        shape = cls(
+            height=image[0],
+            width=image[1],
+            channels=image[2],
+            filters=weights.shape[0],
+            kernel=(weights.shape[1], weights.shape[2]),
+            stride=_pair(stride),
+            dilation=_pair(dilation),
+            padding=(_pair(above), _pair(left)),
+            groups=groups,
+        )
+        if weights.shape[3] != shape.channels // groups:
+            raise ValueError(
+                f"weights must have {shape.channels // groups} channels, for {shape.channels} in "
+                f"{groups} groups, not {weights.shape[3]!r}"
+            )
+        return shape
+
+    @property
+    def extent(self) -> tuple[int, int]:
+        """Rows and pixels from a kernel's first to its last."""
+        (high, wide), (down, right) = self.kernel, self.dilation
+        return down * (high - 1) + 1, right * (wide - 1) + 1
+
+
+def _pair(value: int | tuple[int, int]) -> tuple[int, int]:
+    """Return a number for rows and one for columns."""
+    return (value, value) if isinstance(value, int) else (value[0], value[1])
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ConvShape(KernelShape):
+    """A two-dimensional convolution of one image.
+
+    Its windows lie inside the padded image. The padding is at most the kernel's extent.
+    """
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         for axis, (pads, extent, size) in enumerate(
             zip(self.padding, self.extent, (self.height, self.width), strict=True)
         ):
@@ -72,14 +143,6 @@ class ConvShape:
                     f"kernel must be at most the padded image's {('height', 'width')[axis]} of "
                     f"{size + sum(pads)}, not {extent}"
                 )
-
-    @property
-    def extent(self) -> tuple[int, int]:
-        """Rows and pixels from a window's first to its last."""
-        return (
-            self.dilation[0] * (self.kernel[0] - 1) + 1,
-            self.dilation[1] * (self.kernel[1] - 1) + 1,
-        )
 
     @property
     def outputs(self) -> tuple[int, int]:

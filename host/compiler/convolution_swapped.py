@@ -17,10 +17,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ...rtl.config import GRANULE, CardConfig
+from ...rtl.config import GRANULE
 from ...rtl.isa import Encoding, Format, Function, Mode
-from .convolution_request import ConvRequest
-from .convolution_shape import ConvShape
+from .convolution_request import ConvPlan, ConvRequest
 from .convolution_swapped_commands import SwappedCommands
 from .convolution_swapped_search import tilings
 from .convolution_swapped_tiles import (
@@ -44,60 +43,29 @@ MOST_SCALE = 2.0**90
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class SwappedPlan:
-    """A `convolution_request.ConvPlan`.
+class SwappedPlan(ConvPlan):
+    """Pixels pass by the filters.
+
+    ``weights`` are the directories of the strips, the table of all filters, and the filters.
 
     Parameters
     ----------
-    shape : ConvShape
-    problem : SwappedProblem
-    tiling : SwappedTiling
-        ``tiling.cycles`` is the estimate for the whole job.
-    weights : uint8 array
-        Bytes for card memory: directories of the strips, the table of all filters, the filters.
     zero_point, clamp
         Of the output.
     """
 
-    shape: ConvShape
     problem: SwappedProblem
     tiling: SwappedTiling
-    weights: npt.NDArray[np.uint8]
-    in_zero_point: int
     zero_point: int
     clamp: tuple[int, int]
-    kind: str = "swapped"
-    encoding: Encoding = Encoding.DENSE
+
+    kind = "swapped"
 
     @property
-    def config(self) -> CardConfig:
-        return self.problem.config
-
-    @property
-    def cycles(self) -> int:
-        return self.tiling.cycles
-
-    @property
-    def weights_bytes(self) -> int:
-        return self.weights.size
-
-    @property
-    def x_bytes(self) -> int:
-        return self.problem.layout.image_bytes
-
-    @property
-    def y_bytes(self) -> int:
-        return self.problem.layout.out_bytes
-
-    def pack_x(self, image: npt.NDArray) -> npt.NDArray[np.uint8]:
-        size = (self.shape.height, self.shape.width)
-        return self.problem.layout.pack(image, size, self.in_zero_point)
-
-    def unpack_y(self, raw: npt.NDArray[np.uint8]) -> npt.NDArray:
-        return self.problem.layout.unpack(raw).reshape(*self.shape.outputs, self.shape.filters)
+    def encoding(self) -> Encoding:
+        return Encoding.DENSE
 
     def commands(self, weights: int, x: int, y: int) -> list[bytes]:
-        """Return the commands, without an END: see `convolution_request.ConvPlan`."""
         writer = SwappedCommands(
             self.problem,
             self.tiling,

@@ -11,11 +11,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ...rtl.config import GRANULE, CardConfig
+from ...rtl.config import GRANULE
 from ...rtl.isa import Encoding, Format
 from .convolution_commands import ConvCommands
-from .convolution_request import ConvRequest
-from .convolution_shape import ConvShape
+from .convolution_request import ConvPlan, ConvRequest
 from .convolution_streams import forms
 from .convolution_tiles import ConvProblem, ConvTiling, tilings
 from .schedule import Epilogue
@@ -26,64 +25,26 @@ __all__ = ["WindowsPlan", "plan_windows"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class WindowsPlan:
-    """A `convolution_request.ConvPlan`.
+class WindowsPlan(ConvPlan):
+    """Filters pass by the windows.
 
     Parameters
     ----------
-    shape : ConvShape
-    problem : ConvProblem
-        Its image may be the pixels in one column, where that is the same.
-    tiling : ConvTiling
-        ``tiling.cycles`` is the estimate for the whole job.
-    weights : uint8 array
-        Bytes of the weights for card memory, with scales and biases.
     entries : int
         Directory entries of a slice, the same in all tiles.
-    epilogue : Epilogue
-    in_zero_point : int
     """
 
-    shape: ConvShape
     problem: ConvProblem
     tiling: ConvTiling
-    weights: npt.NDArray[np.uint8]
     entries: int
     stream_format: Format
     epilogue: Epilogue
-    in_zero_point: int
-    kind: str = "windows"
 
-    @property
-    def config(self) -> CardConfig:
-        return self.problem.config
+    kind = "windows"
 
     @property
     def encoding(self) -> Encoding:
         return self.tiling.streams.encoding
-
-    @property
-    def cycles(self) -> int:
-        return self.tiling.cycles
-
-    @property
-    def weights_bytes(self) -> int:
-        return self.weights.size
-
-    @property
-    def x_bytes(self) -> int:
-        return self.problem.layout.image_bytes
-
-    @property
-    def y_bytes(self) -> int:
-        return self.problem.layout.out_bytes
-
-    def pack_x(self, image: npt.NDArray) -> npt.NDArray[np.uint8]:
-        size = (self.shape.height, self.shape.width)
-        return self.problem.layout.pack(image, size, self.in_zero_point)
-
-    def unpack_y(self, raw: npt.NDArray[np.uint8]) -> npt.NDArray:
-        return self.problem.layout.unpack(raw).reshape(*self.shape.outputs, self.shape.filters)
 
     def commands(self, weights: int, x: int, y: int) -> list[bytes]:
         return ConvCommands(

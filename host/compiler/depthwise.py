@@ -14,10 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ...rtl.config import CardConfig
 from ...rtl.isa import Encoding, Format, Mode
-from .convolution_request import ConvRequest
-from .convolution_shape import ConvLayout, ConvShape
+from .convolution_request import ConvPlan, ConvRequest
 from .depthwise_commands import DepthwiseCommands
 from .depthwise_tiles import DepthwiseProblem, DepthwiseTiling, tilings
 from .schedule import Epilogue
@@ -30,56 +28,26 @@ MOST_SCALE = 2.0**90
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class DepthwisePlan:
-    """A `convolution_request.ConvPlan`.
+class DepthwisePlan(ConvPlan):
+    """Each output pixel of a tile picks its taps of what the tile sees.
 
     Parameters
     ----------
-    shape : ConvShape
-    tiling : DepthwiseTiling
-        ``tiling.cycles`` is the estimate for the whole job.
-    weights : uint8 array
-        Bytes of the streams of all parts for card memory, with scales and biases.
     entries : int
         Directory entries of a part.
     """
 
-    shape: ConvShape
+    problem: DepthwiseProblem
     tiling: DepthwiseTiling
-    weights: npt.NDArray[np.uint8]
     entries: int
     stream_format: Format
     epilogue: Epilogue
-    in_zero_point: int
-    kind: str = "depthwise"
-    encoding: Encoding = Encoding.DELTA
+
+    kind = "depthwise"
 
     @property
-    def config(self) -> CardConfig:
-        return self.tiling.problem.config
-
-    @property
-    def cycles(self) -> int:
-        return self.tiling.cycles
-
-    @property
-    def weights_bytes(self) -> int:
-        return self.weights.size
-
-    @property
-    def x_bytes(self) -> int:
-        return self.tiling.problem.layout.image_bytes
-
-    @property
-    def y_bytes(self) -> int:
-        return self.tiling.problem.layout.out_bytes
-
-    def pack_x(self, image: npt.NDArray) -> npt.NDArray[np.uint8]:
-        size = self.shape.height, self.shape.width
-        return self.tiling.problem.layout.pack(image, size, self.in_zero_point)
-
-    def unpack_y(self, raw: npt.NDArray[np.uint8]) -> npt.NDArray:
-        return self.tiling.problem.layout.unpack(raw)
+    def encoding(self) -> Encoding:
+        return Encoding.DELTA
 
     def commands(self, weights: int, x: int, y: int) -> list[bytes]:
         return DepthwiseCommands(
@@ -119,8 +87,7 @@ def plan_depthwise(request: ConvRequest) -> DepthwisePlan | None:
         or np.abs(request.scales).max() > MOST_SCALE
     ):
         return None
-    layout = ConvLayout(shape=shape, in_format=request.in_format, out_format=request.out_format)
-    problem = DepthwiseProblem(config=request.config, layout=layout, memory=request.memory)
+    problem = DepthwiseProblem(config=request.config, layout=request.layout, memory=request.memory)
     for tiling in sorted(tilings(problem), key=lambda tiling: tiling.cycles):
         blobs = _blobs(request, tiling)
         size = max(len(blob.data) for blob in blobs)
@@ -132,6 +99,7 @@ def plan_depthwise(request: ConvRequest) -> DepthwisePlan | None:
             image[number, : len(blob.data)] = blob.data
         return DepthwisePlan(
             shape=shape,
+            problem=problem,
             tiling=fitted,
             weights=image.reshape(-1),
             entries=blobs[0].entries,

@@ -7,7 +7,8 @@ each row, or each of its streams, from a granule boundary on.
 
 import abc
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +31,10 @@ COUNT, SCALE = (DIRECTORY_TYPE.fields[name][1] for name in ("count", "scale"))  
 
 STEP_BYTES = 16
 """Bytes of numbers that the vector unit takes at once."""
+
+
+Step = Callable[..., bytes]
+"""Builds a command, with loops and semaphores by name."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,6 +128,19 @@ class Source(abc.ABC):
         signal: Sequence[Signal],
     ) -> list[bytes]:
         """Return the commands of the VECTOR queue that make ready rows."""
+        steps = self._steps(place)
+        last = len(steps) - 1
+        return [
+            step(
+                inner=inner,
+                wait=wait if number == 0 else (),
+                signal=signal if number == last else (),
+            )
+            for number, step in enumerate(steps)
+        ]
+
+    def _steps(self, place: Place) -> list[Step]:
+        """Return builders of these commands: all arguments but loops and semaphores are given."""
         raise NotImplementedError
 
     def cycles(self, items: int, row_lanes: int) -> float:
@@ -141,22 +159,29 @@ def _bytes(array: npt.NDArray, format: Format) -> npt.NDArray[np.uint8]:
     return raw_bits(array, format).view(np.uint8)
 
 
-class Rows(Source):
+class _Lines(Source):
+    """Rows that lie in memory one after the other, each from a granule boundary on."""
+
+    def __init__(self, array: npt.NDArray, lying: Format, format: Format) -> None:
+        super().__init__(array.shape, format)
+        self._bytes = _bytes(array, lying)
+        self._line = align(packed_bytes(self.k, lying), GRANULE)
+
+    def transfer(self, items: int) -> Transfer:
+        return Transfer(items * self._line, items * self._line)
+
+    def image(self, items: int) -> npt.NDArray[np.uint8]:
+        return _padded(self._bytes, align(self.rows, items), self._line).reshape(-1)
+
+
+class Rows(_Lines):
     """An array [rows, K] of an input format of 8 or 16 bits, row by row: nothing is to be done."""
 
     staged = False
 
     def __init__(self, array: npt.NDArray) -> None:
-        super().__init__(array.shape, _whole(array))
-        self._array = array
-
-    def transfer(self, items: int) -> Transfer:
-        nbytes = items * self.pitch(self.k)
-        return Transfer(nbytes, nbytes)
-
-    def image(self, items: int) -> npt.NDArray[np.uint8]:
-        rows = align(self.rows, items)
-        return _padded(_bytes(self._array, self.format), rows, self.pitch(self.k)).reshape(-1)
+        format = _whole(array)
+        super().__init__(array, format, format)
 
 
 class Columns(Source):
@@ -176,16 +201,10 @@ class Columns(Source):
         pitch = align(self.rows, items) * self._size
         return _padded(_bytes(self._array, self.format), self.k, pitch).reshape(-1)
 
-    def prepare(
-        self,
-        place: Place,
-        *,
-        inner: int,
-        wait: Sequence[Wait],
-        signal: Sequence[Signal],
-    ) -> list[bytes]:
+    def _steps(self, place: Place) -> list[Step]:
         return [
-            commands.transpose(
+            partial(
+                commands.transpose,
                 place.raw,
                 place.ready,
                 rows=self.k,
@@ -193,9 +212,6 @@ class Columns(Source):
                 format=self.format,
                 in_stride=place.items * self._size,
                 out_stride=self.pitch(place.size),
-                inner=inner,
-                wait=wait,
-                signal=signal,
             )
         ]
 
@@ -226,19 +242,12 @@ class Mx(Source):
         groups = [part.reshape(rows // items, -1) for part in (elements, scales)]
         return np.concatenate(groups, axis=1).reshape(-1)
 
-    def prepare(
-        self,
-        place: Place,
-        *,
-        inner: int,
-        wait: Sequence[Wait],
-        signal: Sequence[Signal],
-    ) -> list[bytes]:
-        raw = place.raw
+    def _steps(self, place: Place) -> list[Step]:
         return [
-            commands.expand(
-                raw,
-                dataclasses.replace(raw, base=raw.base + place.items * self._line),
+            partial(
+                commands.expand,
+                place.raw,
+                _moved(place.raw, place.items * self._line),
                 place.ready,
                 rows=place.items,
                 length=self.k,
@@ -246,9 +255,6 @@ class Mx(Source):
                 in_stride=self._line,
                 scale_stride=self._scales,
                 out_stride=self.pitch(place.size),
-                inner=inner,
-                wait=wait,
-                signal=signal,
             )
         ]
 
@@ -256,15 +262,14 @@ class Mx(Source):
         return items * self.pitch(self.k) / STEP_BYTES
 
 
-class Sparse(Source):
+class Sparse(_Lines):
     """Rows with zeros, dense in memory: COMPRESS makes streams without zeros of them."""
 
     encoding = Encoding.DELTA
 
     def __init__(self, array: npt.NDArray) -> None:
-        super().__init__(array.shape, _whole(array))
-        self._array = array
-        self._line = align(packed_bytes(self.k, self.format), GRANULE)
+        format = _whole(array)
+        super().__init__(array, format, format)
         self.filled = np.asarray(raw_bits(array, self.format)) != 0
 
     def pitch(self, size: int) -> int:
@@ -277,52 +282,34 @@ class Sparse(Source):
         """Return the bytes of a stream without zeros."""
         return GRANULE * -(-length // ENTRIES[self.encoding][BITS[self.format]])
 
-    def transfer(self, items: int) -> Transfer:
-        return Transfer(items * self._line, items * self._line)
-
-    def image(self, items: int) -> npt.NDArray[np.uint8]:
-        rows = align(self.rows, items)
-        return _padded(_bytes(self._array, self.format), rows, self._line).reshape(-1)
-
-    def prepare(
-        self,
-        place: Place,
-        *,
-        inner: int,
-        wait: Sequence[Wait],
-        signal: Sequence[Signal],
-    ) -> list[bytes]:
+    def _steps(self, place: Place) -> list[Step]:
         entries = place.items * DIRECTORY_ENTRY_BYTES
-        out: list[bytes] = []
-        groups = _groups(self.k, place.size)
-        for first, batch, length in groups:
-            out.append(
-                commands.compress(
-                    _moved(place.raw, first * packed_bytes(place.size, self.format)),
-                    _moved(place.ready, self.slice_offset(first, place.size)),
-                    _moved(place.directory, first * entries + COUNT),
-                    rows=place.items,
-                    length=length,
-                    format=self.format,
-                    in_stride=self._line,
-                    out_stride=self.pitch(place.size),
-                    count_stride=DIRECTORY_ENTRY_BYTES,
-                    batch=batch,
-                    in_batch_stride=packed_bytes(place.size, self.format) if batch > 1 else 0,
-                    out_batch_stride=self._stream(place.size),
-                    count_batch_stride=entries,
-                    inner=inner,
-                    wait=wait if not out else (),
-                    signal=signal if len(out) + 1 == len(groups) else (),
-                )
+        slice_bytes = packed_bytes(place.size, self.format)
+        return [
+            partial(
+                commands.compress,
+                _moved(place.raw, first * slice_bytes),
+                _moved(place.ready, self.slice_offset(first, place.size)),
+                _moved(place.directory, first * entries + COUNT),
+                rows=place.items,
+                length=length,
+                format=self.format,
+                in_stride=self._line,
+                out_stride=self.pitch(place.size),
+                count_stride=DIRECTORY_ENTRY_BYTES,
+                batch=batch,
+                in_batch_stride=slice_bytes if batch > 1 else 0,
+                out_batch_stride=self._stream(place.size),
+                count_batch_stride=entries,
             )
-        return out
+            for first, batch, length in _groups(self.k, place.size)
+        ]
 
     def cycles(self, items: int, row_lanes: int) -> float:
         return items * float(self.filled.sum()) / self.rows
 
 
-class Quantized(Source):
+class Quantized(_Lines):
     """FP16 or BF16 rows: QUANTIZE makes INT8 or E4M3 of them, with a scale for each row or block.
 
     Parameters
@@ -343,65 +330,39 @@ class Quantized(Source):
         source = format_of("array", array)
         if source not in (Format.FP16, Format.BF16):
             raise ValueError(f"array must be FP16 or BF16, not {source.name}")
-        super().__init__(array.shape, format)
-        self._array, self._source, self.block = array, source, block
-        self._line = align(packed_bytes(self.k, source), GRANULE)
+        super().__init__(array, source, format)
+        self._source, self.block = source, block
 
-    def transfer(self, items: int) -> Transfer:
-        return Transfer(items * self._line, items * self._line)
-
-    def image(self, items: int) -> npt.NDArray[np.uint8]:
-        rows = align(self.rows, items)
-        return _padded(_bytes(self._array, self._source), rows, self._line).reshape(-1)
-
-    def prepare(
-        self,
-        place: Place,
-        *,
-        inner: int,
-        wait: Sequence[Wait],
-        signal: Sequence[Signal],
-    ) -> list[bytes]:
+    def _steps(self, place: Place) -> list[Step]:
         entries = place.items * DIRECTORY_ENTRY_BYTES
         size = self.k if self.block is None else place.size
-        groups = _groups(self.k, size)
+        slice_bytes, pitch = packed_bytes(size, self._source), self.pitch(place.size)
         # The scale of a row is that of its last slice.
         last = 0 if self.block is not None else (-(-self.k // place.size) - 1) * entries
         start = place.rows.start
-        out: list[bytes] = []
-        for first, batch, length in groups:
-            rows = commands.Rows(
-                length=length,
-                y=len(place.rows),
-                z=batch,
-                in_format=self._source,
-                out_format=self.format,
-                in_y_stride=self._line,
-                in_z_stride=packed_bytes(size, self._source) if batch > 1 else 0,
-                out_y_stride=self.pitch(place.size),
-                out_z_stride=self.slice_offset(1, size) if batch > 1 else 0,
+        scales = last + start * DIRECTORY_ENTRY_BYTES + SCALE
+        return [
+            partial(
+                commands.quantize,
+                _moved(place.raw, start * self._line + first * slice_bytes),
+                _moved(place.ready, start * pitch + self.slice_offset(first, size)),
+                commands.Rows(
+                    length=length,
+                    y=len(place.rows),
+                    z=batch,
+                    in_format=self._source,
+                    out_format=self.format,
+                    in_y_stride=self._line,
+                    in_z_stride=slice_bytes if batch > 1 else 0,
+                    out_y_stride=pitch,
+                    out_z_stride=self.slice_offset(1, size) if batch > 1 else 0,
+                ),
+                scales=_moved(place.directory, first * entries + scales),
+                scale_y_stride=DIRECTORY_ENTRY_BYTES,
+                scale_z_stride=entries,
             )
-            out.append(
-                commands.quantize(
-                    _moved(
-                        place.raw, start * self._line + first * packed_bytes(size, self._source)
-                    ),
-                    _moved(
-                        place.ready, start * self.pitch(place.size) + self.slice_offset(first, size)
-                    ),
-                    rows,
-                    scales=_moved(
-                        place.directory,
-                        first * entries + last + start * DIRECTORY_ENTRY_BYTES + SCALE,
-                    ),
-                    scale_y_stride=DIRECTORY_ENTRY_BYTES,
-                    scale_z_stride=entries,
-                    inner=inner,
-                    wait=wait if not out else (),
-                    signal=signal if len(out) + 1 == len(groups) else (),
-                )
-            )
-        return out
+            for first, batch, length in _groups(self.k, size)
+        ]
 
     def cycles(self, items: int, row_lanes: int) -> float:
         return items * self.k / row_lanes

@@ -175,26 +175,9 @@ def plan_transposed(
         Where `plan_conv` does, if there is no such convolution, or for INT4 outputs.
     """
     weights = np.asarray(weights)
-    if weights.ndim != 4 or 0 in weights.shape:
-        raise ValueError(
-            f"weights must have the shape [filters, KH, KW, channels], not {weights.shape!r}"
-        )
-    shape = TransposedShape(
-        height=image[0],
-        width=image[1],
-        channels=image[2],
-        filters=weights.shape[0],
-        kernel=(weights.shape[1], weights.shape[2]),
-        stride=_pair(stride),
-        dilation=_pair(dilation),
-        padding=_pads(padding),
-        groups=groups,
+    shape = TransposedShape.of(
+        weights, image, stride=stride, dilation=dilation, padding=padding, groups=groups
     )
-    if weights.shape[3] != shape.channels // groups:
-        raise ValueError(
-            f"weights must have {shape.channels // groups} channels, for {shape.channels} in "
-            f"{groups} groups, not {weights.shape[3]!r}"
-        )
     out_format = out_format or in_format
     if out_format is Format.INT4:
         raise ValueError("out_format must not be INT4 for a transposed convolution")
@@ -237,15 +220,6 @@ def plan_transposed(
         line=layout.out_row_bytes,
         in_zero_point=in_zero_point,
     )
-
-
-def _pair(value: int | tuple[int, int]) -> tuple[int, int]:
-    return (value, value) if isinstance(value, int) else value
-
-
-def _pads(value: int | tuple[int, int] | Pads) -> Pads:
-    above, left = (value, value) if isinstance(value, int) else value
-    return (_pair(above), _pair(left))
 
 
 def _whole(weights: npt.NDArray, groups: int) -> npt.NDArray:

@@ -3,55 +3,21 @@
 import dataclasses
 from collections.abc import Sequence
 
-from .convolution_shape import Pads
+from .convolution_shape import KernelShape
 
 __all__ = ["Axis", "TransposedShape", "axis_of"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TransposedShape:
+class TransposedShape(KernelShape):
     """A transposed convolution of one image, as PyTorch's ``ConvTranspose2d`` has it.
 
-    Parameters
-    ----------
-    height, width, channels, filters : int
-    kernel, stride, dilation : (int, int)
-        Along rows and columns.
-    padding : ((int, int), (int, int))
-        What is cut off the output: rows above and below, pixels left and right; less than the
-        kernel's extent. Negative numbers below and right are PyTorch's ``output_padding``.
-    groups : int
-        Equal parts of channels and filters.
-
-    Raises
-    ------
-    ValueError
-        If there is no such convolution; names the argument.
+    The padding is cut off the output; it is less than the kernel's extent. Negative numbers below
+    and right are PyTorch's ``output_padding``.
     """
 
-    height: int
-    width: int
-    channels: int
-    filters: int
-    kernel: tuple[int, int]
-    stride: tuple[int, int] = (1, 1)
-    dilation: tuple[int, int] = (1, 1)
-    padding: Pads = ((0, 0), (0, 0))
-    groups: int = 1
-
     def __post_init__(self) -> None:
-        for field in ("height", "width", "channels", "filters", "groups"):
-            if getattr(self, field) < 1:
-                raise ValueError(f"{field} must be at least 1, not {getattr(self, field)!r}")
-        for field in ("kernel", "stride", "dilation"):
-            if min(getattr(self, field)) < 1:
-                raise ValueError(f"{field} must be at least 1, not {getattr(self, field)!r}")
-        for field in ("channels", "filters"):
-            if getattr(self, field) % self.groups:
-                raise ValueError(
-                    f"{field} must be a multiple of the {self.groups} groups, "
-                    f"not {getattr(self, field)!r}"
-                )
+        super().__post_init__()
         for (before, after), extent, step in zip(
             self.padding, self.extent, self.stride, strict=True
         ):
@@ -62,12 +28,6 @@ class TransposedShape:
                 )
         if min(self.outputs) < 1:
             raise ValueError(f"padding must leave some output, not {self.padding!r}")
-
-    @property
-    def extent(self) -> tuple[int, int]:
-        """Rows and pixels from a kernel's first to its last."""
-        (high, wide), (down, right) = self.kernel, self.dilation
-        return down * (high - 1) + 1, right * (wide - 1) + 1
 
     @property
     def outputs(self) -> tuple[int, int]:

@@ -20,31 +20,6 @@ from deepseek.rtl.isa import Encoding, Format, Function, Opcode
 INTEGERS = {Format.INT8: 128, Format.INT4: 8}
 
 
-@pytest.fixture(scope="module")
-def cards():
-    opened = {name: Card.open("functional", preset=name) for name in PRESETS}
-    yield opened
-    for card in opened.values():
-        card.close()
-
-
-def run(card, plan, image):
-    """Run a plan, with bytes around the output that nothing may touch; return the output."""
-    buffers = [card.allocate(n) for n in (plan.weights_bytes, plan.x_bytes, plan.y_bytes, 256)]
-    try:
-        card.write(buffers[0], plan.weights)
-        card.write(buffers[1], plan.pack_x(image))
-        card.write(buffers[2], np.full(plan.y_bytes, 0x5A, np.uint8))
-        card.write(buffers[3], np.full(256, 0x77, np.uint8))
-        card.submit(plan.commands(*(buffer.address for buffer in buffers[:3]))).wait()
-        output = plan.unpack_y(card.read(buffers[2]))
-        assert (card.read(buffers[3]) == 0x77).all()
-    finally:
-        for buffer in buffers:
-            card.free(buffer)
-    return output
-
-
 def direct(image, weights, shape, zero_point):
     """The exact sums [H, W, filters]: one shifted image for each place of the kernel."""
     values = np.pad(image.astype(np.int64) - zero_point, (*shape.padding, (0, 0)))
@@ -99,7 +74,7 @@ def integers(random, shape, fmt, density=1.0):
     return values
 
 
-def check(card, random, shape, fmt=Format.INT8, density=1.0, **options):
+def check(run, card, random, shape, fmt=Format.INT8, density=1.0, **options):
     """Run a convolution with exact results, and compare them with `direct`; return the plan."""
     each = shape.channels // shape.groups
     weights = integers(random, (shape.filters, *shape.kernel, each), fmt, density)
@@ -123,11 +98,11 @@ def check(card, random, shape, fmt=Format.INT8, density=1.0, **options):
 
 @pytest.mark.parametrize("name", list(PRESETS))
 @pytest.mark.parametrize("fmt", list(INTEGERS), ids=lambda fmt: fmt.name)
-def test_random_layers(cards, name, fmt):
+def test_random_layers(cards, run, name, fmt):
     random = np.random.default_rng(40 + fmt.value)
     for index in range(8):
         density = float(random.choice([0.0, 0.2, 1.0]))
-        check(cards[name], random, draw(random), fmt, density if index % 2 else 1.0)
+        check(run, cards[name], random, draw(random), fmt, density if index % 2 else 1.0)
 
 
 @pytest.mark.parametrize("dtype", ["int4", "int8", "e4m3", "e5m2", "fp16", "bf16"])
@@ -141,7 +116,7 @@ def test_every_format_equals_the_golden_model(cards, dtype):
         assert conv(cards[name], job).counters.cycles > 0
 
 
-def test_scales_zero_points_clamps_and_relu(cards):
+def test_scales_zero_points_clamps_and_relu(cards, run):
     random = np.random.default_rng(51)
     for fmt in INTEGERS:
         shape = draw(random)
@@ -168,7 +143,7 @@ def test_scales_zero_points_clamps_and_relu(cards):
         assert np.array_equal(found, np.clip(sums - 2, -5, 6))
 
 
-def test_long_windows_are_worked_through_in_slices(cards):
+def test_long_windows_are_worked_through_in_slices(cards, run):
     random = np.random.default_rng(52)
     for name, channels, filters, size in [
         ("tiny", 130, 37, 6),
@@ -183,29 +158,29 @@ def test_long_windows_are_worked_through_in_slices(cards):
             kernel=(3, 3),
             padding=((1, 1), (1, 1)),
         )
-        assert check(cards[name], random, shape).tiling.streams.k == 9 * channels
+        assert check(run, cards[name], random, shape).tiling.streams.k == 9 * channels
 
 
-def test_rows_between_windows_are_not_loaded(cards):
+def test_rows_between_windows_are_not_loaded(cards, run):
     random = np.random.default_rng(56)
     shape = ConvShape(height=23, width=20, channels=40, filters=20, kernel=(1, 2), stride=(3, 2))
-    plan = check(cards["tiny"], random, shape)
+    plan = check(run, cards["tiny"], random, shape)
     loads = [decode(command) for command in plan.commands(0, 1 << 16, 1 << 17)]
     rows = [f["y"] * f["inner"] for f in loads if f["opcode"] is Opcode.LOAD and f["y"] > 1]
     ones = [f["inner"] for f in loads if f.get("memory_y_stride") and f["y"] == 1]
     assert sum(rows) + sum(ones) == 8
 
 
-def test_the_longest_window(cards):
+def test_the_longest_window(cards, run):
     random = np.random.default_rng(53)
     shape = ConvShape(height=1, width=1, channels=32768, filters=2, kernel=(1, 1))
-    check(cards["sim"], random, shape)
+    check(run, cards["sim"], random, shape)
     job = ConvJob(shape=shape, dtype="fp16", out_dtype="fp32")
     assert conv(cards["sim"], job).plan.tiling.streams.run_bytes == 32768
 
 
 @pytest.mark.parametrize("encoding", list(Encoding), ids=lambda e: e.name)
-def test_every_encoding(cards, encoding):
+def test_every_encoding(cards, run, encoding):
     random = np.random.default_rng(54)
     shape = ConvShape(height=9, width=8, channels=16, filters=21, kernel=(3, 2))
     weights = integers(random, (21, 3, 2, 16), Format.INT8)
@@ -223,17 +198,17 @@ def test_every_encoding(cards, encoding):
     assert np.array_equal(run(cards["tiny"], plan, image), direct(image, weights, shape, 0))
 
 
-def test_narrow_groups_share_an_iteration(cards):
+def test_narrow_groups_share_an_iteration(cards, run):
     random = np.random.default_rng(55)
     shape = ConvShape(height=20, width=20, channels=32, filters=32, kernel=(3, 3), groups=32)
-    plan = check(cards["ecp5"], random, shape)
+    plan = check(run, cards["ecp5"], random, shape)
     assert plan.tiling.streams.groups < 32
     assert plan.encoding is not Encoding.DENSE
 
 
 @pytest.mark.parametrize("groups", [1, 2, 4])
 @pytest.mark.parametrize("chosen", range(0, 1000, 143))
-def test_tilings_that_are_not_the_best(cards, monkeypatch, groups, chosen):
+def test_tilings_that_are_not_the_best(cards, run, monkeypatch, groups, chosen):
     """A plan is right for any tiling, not only for the one that the estimate prefers."""
 
     def only(problem, streams):
@@ -251,7 +226,7 @@ def test_tilings_that_are_not_the_best(cards, monkeypatch, groups, chosen):
         padding=((1, 0), (2, 1)),
         groups=groups,
     )
-    check(cards["tiny"], np.random.default_rng(chosen), shape, density=0.5)
+    check(run, cards["tiny"], np.random.default_rng(chosen), shape, density=0.5)
 
 
 def test_a_convolution_is_few_commands():
@@ -330,7 +305,7 @@ def test_mistakes_of_float_formats_and_images_are_named():
         plan.pack_x(np.ones((8, 8, 4), np.float16))
 
 
-def test_on_the_rtl():
+def test_on_the_rtl(run):
     random = np.random.default_rng(60)
     with Card.open("rtl", preset="tiny", memory="ideal") as card:
         shape = ConvShape(
@@ -342,7 +317,7 @@ def test_on_the_rtl():
             stride=(2, 1),
             padding=((1, 1), (1, 0)),
         )
-        check(card, random, shape, memory=card.memory_speed)
+        check(run, card, random, shape, memory=card.memory_speed)
         shape = dataclasses.replace(shape, channels=6, filters=6, dilation=(1, 2), groups=6)
-        check(card, random, shape, memory=card.memory_speed)
+        check(run, card, random, shape, memory=card.memory_speed)
         conv(card, ConvJob(shape=shape, dtype="fp16", out_dtype="int4"))

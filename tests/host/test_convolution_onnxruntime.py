@@ -20,18 +20,6 @@ def card():
         yield opened
 
 
-def run(card, plan, image):
-    buffers = [card.allocate(n) for n in (plan.weights_bytes, plan.x_bytes, plan.y_bytes)]
-    try:
-        card.write(buffers[0], plan.weights)
-        card.write(buffers[1], plan.pack_x(image))
-        card.submit(plan.commands(*(buffer.address for buffer in buffers))).wait()
-        return plan.unpack_y(card.read(buffers[2]))
-    finally:
-        for buffer in buffers:
-            card.free(buffer)
-
-
 def test_shapes_are_as_recorded():
     assert len(CASES) == 12
     found = {
@@ -44,7 +32,7 @@ def test_shapes_are_as_recorded():
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_equals_onnxruntime(card, case):
+def test_equals_onnxruntime(card, run, case):
     given = {
         name.partition("_")[2]: array
         for name, array in ARRAYS.items()

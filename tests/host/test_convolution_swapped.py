@@ -22,14 +22,6 @@ from deepseek.sim.functional.decode import unpack
 from deepseek.sim.functional.units import execute
 
 
-@pytest.fixture(scope="module")
-def cards():
-    opened = {name: Card.open("functional", preset=name) for name in PRESETS}
-    yield opened
-    for card in opened.values():
-        card.close()
-
-
 def draw(random, size=20):
     """A shape with every parameter at random, of whole granules of channels and filters."""
     kernel = tuple(int(v) for v in random.integers(1, 5, 2))
@@ -78,21 +70,9 @@ def operands(random, shape):
     return weights, random.integers(-128, 128, (shape.height, shape.width, shape.channels), np.int8)
 
 
-def run(card, plan, image):
-    buffers = [card.allocate(n) for n in (plan.weights_bytes, plan.x_bytes, plan.y_bytes)]
-    try:
-        card.write(buffers[0], plan.weights)
-        card.write(buffers[1], plan.pack_x(image))
-        card.submit(plan.commands(*(buffer.address for buffer in buffers))).wait()
-        return plan.unpack_y(card.read(buffers[2]))
-    finally:
-        for buffer in buffers:
-            card.free(buffer)
-
-
 @pytest.mark.parametrize("function", list(Function))
 @pytest.mark.parametrize("clamp", [None, (-50, 99)])
-def test_both_ways_give_the_same_bits(cards, function, clamp):
+def test_both_ways_give_the_same_bits(cards, run, function, clamp):
     random = np.random.default_rng(71)
     shape = dataclasses.replace(draw(random), filters=48)
     weights, image = operands(random, shape)
@@ -112,7 +92,7 @@ def test_both_ways_give_the_same_bits(cards, function, clamp):
     assert len(np.unique(found[0])) > 40
 
 
-def test_the_largest_sums_and_biases(cards):
+def test_the_largest_sums_and_biases(cards, run):
     """A sum and a bias beyond 2^24, where their order of rounding shows, and one beyond INT32."""
     shape = ConvShape(height=2, width=2, channels=4096, filters=16, kernel=(1, 1))
     weights = np.full((16, 1, 1, 4096), -128, np.int8)
@@ -313,7 +293,7 @@ LONG = ConvShape(
 
 
 @pytest.mark.parametrize("most", [0, 100, 70_000, 400_000])
-def test_k_in_two_pieces(cards, most):
+def test_k_in_two_pieces(cards, run, most):
     """Biases are numbers of K then: the bits stay the same."""
     random = np.random.default_rng(73 + most)
     options = {
@@ -340,7 +320,7 @@ def test_biases_that_are_too_large_keep_k_whole():
 
 
 @pytest.mark.parametrize("seed", range(16))
-def test_any_schedule_gives_the_same_bits(cards, seed):
+def test_any_schedule_gives_the_same_bits(cards, run, seed):
     random = np.random.default_rng([75, seed])
     options = {"scale": 2.0**-13, "bias": 12345, "in_zero_point": 5}
     shape = dataclasses.replace(draw(random, size=12), channels=32, filters=64)
@@ -367,7 +347,7 @@ def test_unfair_schedules_are_of_all_kinds(cards):
     assert {1, 2} <= {t.strip_slots for t in found} and {1, 2} <= {t.sum_slots for t in found}
 
 
-def test_on_the_rtl():
+def test_on_the_rtl(run):
     """Of a layer the plan that is chosen, and one that cuts K; with padding, and few pixels."""
     random = np.random.default_rng(76)
     options = {"scale": random.uniform(5e-5, 5e-4, 48), "bias": random.integers(-9000, 9000, 48)}

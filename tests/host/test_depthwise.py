@@ -6,21 +6,12 @@ import numpy as np
 import pytest
 
 from deepseek.host.bench.networks import NETWORKS
-from deepseek.host.card import Card
 from deepseek.host.compiler import depthwise
 from deepseek.host.compiler.commands import decode
 from deepseek.host.compiler.convolution import ConvShape, plan_conv
 from deepseek.host.compiler.depthwise_tiles import DepthwiseTiling
 from deepseek.rtl.config import PRESETS, preset
 from deepseek.rtl.isa import Encoding, Format, Function, Opcode
-
-
-@pytest.fixture(scope="module")
-def cards():
-    opened = {name: Card.open("functional", preset=name) for name in PRESETS}
-    yield opened
-    for card in opened.values():
-        card.close()
 
 
 def direct(image, weights, shape, zero_point):
@@ -70,24 +61,7 @@ def plan_of(config, weights, shape, kind="depthwise", **options):
     )
 
 
-def run(card, plan, image):
-    """Run a plan, with bytes behind the output that nothing may touch; return the output."""
-    buffers = [card.allocate(n) for n in (plan.weights_bytes, plan.x_bytes, plan.y_bytes, 256)]
-    try:
-        card.write(buffers[0], plan.weights)
-        card.write(buffers[1], plan.pack_x(image))
-        card.write(buffers[2], np.full(plan.y_bytes, 0x5A, np.uint8))
-        card.write(buffers[3], np.full(256, 0x77, np.uint8))
-        ended = card.submit(plan.commands(*(buffer.address for buffer in buffers[:3]))).wait()
-        output = plan.unpack_y(card.read(buffers[2]))
-        assert (card.read(buffers[3]) == 0x77).all()
-    finally:
-        for buffer in buffers:
-            card.free(buffer)
-    return output, ended
-
-
-def check(card, random, shape, density=1.0, **options):
+def check(counted, card, random, shape, density=1.0, **options):
     """Run a convolution whose scales are powers of two, so that numpy rounds as the card does."""
     each = shape.channels // shape.groups
     weights = random.integers(-128, 128, (shape.filters, *shape.kernel, each)).astype(np.int8)
@@ -107,26 +81,26 @@ def check(card, random, shape, density=1.0, **options):
         clamp=(-120, 119),
         **options,
     )
-    found, ended = run(card, plan, image)
+    found, cycles = counted(card, plan, image)
     wanted = (direct(image, weights, shape, in_zero) + bias) * scales.astype(np.float64)
     if options.get("function") is Function.RELU:
         wanted = np.maximum(wanted, 0)
     wanted = np.clip(np.rint(wanted) + zero, -120, 119)
     assert np.array_equal(found, wanted), plan.describe()
-    return plan, ended
+    return plan, cycles
 
 
 @pytest.mark.parametrize("name", list(PRESETS))
-def test_random_layers(cards, name):
+def test_random_layers(cards, counted, name):
     random = np.random.default_rng(60)
     for index in range(8):
         shape = draw(random, int(random.choice([2, 5, 16, 24, 48])))
         density = float(random.choice([0.0, 0.5, 1.0]))
         function = Function.RELU if index % 2 else Function.NONE
-        check(cards[name], random, shape, density, function=function)
+        check(counted, cards[name], random, shape, density, function=function)
 
 
-def test_bands_share_rows_and_chunks_differ(cards):
+def test_bands_share_rows_and_chunks_differ(cards, counted):
     """A layer cut both ways: rows that bands share are copied, the last chunk is smaller."""
     random = np.random.default_rng(61)
     for stride, kernel in ((1, 3), (2, 3), (1, 5)):
@@ -141,7 +115,7 @@ def test_bands_share_rows_and_chunks_differ(cards):
             padding=((pad, pad), (pad, pad)),
             groups=80,
         )
-        plan, _ = check(cards["tiny"], random, shape)
+        plan, _ = check(counted, cards["tiny"], random, shape)
         tiling = plan.tiling
         assert tiling.shares and tiling.buffers == 2 and len(tiling.bands) > 2
         opcodes = [decode(command)["opcode"] for command in plan.commands(0, 1 << 20, 2 << 20)]
@@ -168,7 +142,7 @@ def plan_bytes(plan):
 
 
 @pytest.mark.parametrize("tile", [(1, 1), (2, 3), (4, 1)])
-def test_every_way_to_cut_gives_the_same_bits(cards, monkeypatch, tile):
+def test_every_way_to_cut_gives_the_same_bits(cards, counted, monkeypatch, tile):
     """Chunks, strips, bands and parts of every kind that the planner may choose."""
     random = np.random.default_rng(62)
     shape = ConvShape(
@@ -197,7 +171,7 @@ def test_every_way_to_cut_gives_the_same_bits(cards, monkeypatch, tile):
             return [DepthwiseTiling(problem=problem, rows=rows, buffers=2, **sizes)]
 
         monkeypatch.setattr(depthwise, "tilings", chosen)
-        plan, _ = check(cards["ecp5"], random, shape)
+        plan, _ = check(counted, cards["ecp5"], random, shape)
         shared.add(plan.tiling.shares)
     assert shared == {True, False}
 
@@ -217,7 +191,7 @@ def test_depthwise_layers_of_mobilenet_are_planned_so(name):
         assert plan.cycles < windows.cycles / 1.2
 
 
-def test_the_estimate_is_near_the_model(cards):
+def test_the_estimate_is_near_the_model(cards, counted):
     random = np.random.default_rng(63)
     shape = ConvShape(
         height=28,
@@ -228,8 +202,8 @@ def test_the_estimate_is_near_the_model(cards):
         padding=((1, 1), (1, 1)),
         groups=64,
     )
-    plan, ended = check(cards["ecp5"], random, shape)
-    assert 0.7 < plan.cycles / ended.cycles < 1.4
+    plan, cycles = check(counted, cards["ecp5"], random, shape)
+    assert 0.7 < plan.cycles / cycles < 1.4
 
 
 def test_what_has_no_depthwise_plan():

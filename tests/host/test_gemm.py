@@ -30,14 +30,6 @@ INTEGERS = (Format.INT8, Format.INT4)
 PAIRS = [(s, x) for s in INPUT_FORMATS for x in INPUT_FORMATS if array_mode(s, x) is not None]
 
 
-@pytest.fixture(scope="module")
-def cards():
-    opened = {name: Card.open("functional", preset=name) for name in PRESETS}
-    yield opened
-    for card in opened.values():
-        card.close()
-
-
 def numbers(random, rows, k, fmt, density=1.0):
     if fmt in INTEGERS:
         low = -128 if fmt is Format.INT8 else -8

@@ -5,19 +5,10 @@ import pytest
 
 from deepseek.host.bench.conv import conv
 from deepseek.host.bench.transposed_job import TransposedJob, transposed_shape
-from deepseek.host.card import Card
 from deepseek.host.compiler.formats import DTYPES
 from deepseek.host.compiler.transposed import TransposedShape, plan_transposed
 from deepseek.rtl.config import PRESETS, preset
 from deepseek.rtl.isa import Format, Function
-
-
-@pytest.fixture(scope="module")
-def cards():
-    opened = {name: Card.open("functional", preset=name) for name in PRESETS}
-    yield opened
-    for card in opened.values():
-        card.close()
 
 
 def scattered(image, weights, shape):
@@ -78,23 +69,7 @@ def plan_of(config, weights, shape, **options):
     )
 
 
-def run(card, plan, image):
-    buffers = [card.allocate(n) for n in (plan.weights_bytes, plan.x_bytes, plan.y_bytes, 256)]
-    try:
-        card.write(buffers[0], plan.weights)
-        card.write(buffers[1], plan.pack_x(image))
-        card.write(buffers[2], np.full(plan.y_bytes, 0x5A, np.uint8))
-        card.write(buffers[3], np.full(256, 0x77, np.uint8))
-        card.submit(plan.commands(*(buffer.address for buffer in buffers[:3]))).wait()
-        output = plan.unpack_y(card.read(buffers[2]))
-        assert (card.read(buffers[3]) == 0x77).all()
-    finally:
-        for buffer in buffers:
-            card.free(buffer)
-    return output
-
-
-def check(card, random, shape, **options):
+def check(run, card, random, shape, **options):
     """Run one with exact integer results, and compare them."""
     each = shape.channels // shape.groups
     weights = random.integers(-128, 128, (shape.filters, *shape.kernel, each)).astype(np.int8)
@@ -117,7 +92,7 @@ def check(card, random, shape, **options):
 
 
 @pytest.mark.parametrize("name", list(PRESETS))
-def test_random_layers(cards, name):
+def test_random_layers(cards, run, name):
     random = np.random.default_rng(70)
     for _ in range(8):
         while True:
@@ -126,13 +101,13 @@ def test_random_layers(cards, name):
             except ValueError:  # the padding leaves nothing
                 continue
             break
-        check(cards[name], random, shape)
+        check(run, cards[name], random, shape)
 
 
 @pytest.mark.parametrize(
     ("kernel", "stride", "pad"), [(2, 2, 0), (4, 2, 1), (3, 2, 1), (1, 2, 0), (1, 1, 0), (5, 3, 2)]
 )
-def test_common_layers(cards, kernel, stride, pad):
+def test_common_layers(cards, run, kernel, stride, pad):
     """Upsampling by whole numbers: those whose convolutions are of one pixel, too."""
     random = np.random.default_rng(71)
     shape = TransposedShape(
@@ -144,11 +119,11 @@ def test_common_layers(cards, kernel, stride, pad):
         stride=(stride, stride),
         padding=((pad, pad), (pad, pad)),
     )
-    plan = check(cards["ecp5"], random, shape)
+    plan = check(run, cards["ecp5"], random, shape)
     assert len(plan.plans) == stride
 
 
-def test_bands_and_functions(cards):
+def test_bands_and_functions(cards, run):
     """An image of several tiles, finished to INT8 and FP16."""
     random = np.random.default_rng(72)
     shape = TransposedShape(
