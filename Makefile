@@ -42,7 +42,7 @@ help:
 	@echo 'make test     all tests, on two cores'
 	@echo 'make lint     ruff and mypy'
 	@echo 'make nightly  every FP16 product, testbenches with many seeds, GEMMs on every preset (hours)'
-	@echo 'make performance  measure the published shapes and write docs/performance.md (half an hour)'
+	@echo 'make performance  measure the published shapes and write docs/performance.md (an hour)'
 	@echo 'make clean    remove the virtual environment and what tools left in the checkout'
 	@echo 'make help     this text'
 
@@ -66,9 +66,16 @@ nightly: $(TEST)
 
 .PHONY: performance
 performance: $(RUN)
-	@for preset in ecp5 sim; do \
-	  $(BIN)/python -m deepseek.host bench sweep --preset $$preset \
-	    --csv docs/performance/$$preset.csv || exit 1; \
+	@set -e; for preset in ecp5 sim; do \
+	  bench() { $(BIN)/python -m deepseek.host bench "$$@" --preset $$preset; }; \
+	  to=docs/performance; \
+	  bench sweep --csv $$to/$$preset.csv; \
+	  bench latency --memory ideal --csv $$to/latency-$$preset.csv; \
+	  bench attention --memory ideal --csv $$to/attention-$$preset.csv; \
+	  bench attention --memory hbm --csv $$to/attention-hbm-$$preset.csv; \
+	  for network in resnet50 mobilenetv2; do \
+	    bench conv --network $$network --memory hbm --csv $$to/$$network-$$preset.csv; \
+	  done; \
 	done
 	@$(BIN)/python -m deepseek.host.bench.page
 

@@ -1,20 +1,16 @@
 """``host bench``: what the card takes for GEMMs and convolutions, and what its simulation takes."""
 
-import contextlib
 import json
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from .bench import (
-    ATTENTION_DTYPES,
     DENSITIES,
     KINDS,
+    LATENCY_COLUMNS,
     LATENCY_DTYPES,
     PEERS,
-    AttentionJob,
-    AttentionResult,
     CompressJob,
     CsvFile,
     GemmJob,
@@ -24,7 +20,6 @@ from .bench import (
     Speedup,
     StagedJob,
     Sweep,
-    attention,
     chosen_job,
     chosen_rows,
     gemm,
@@ -36,10 +31,12 @@ from .bench import (
     sparse_jobs,
     speedup,
 )
+from .cli_attention import bench_attention
 from .cli_conv import bench_conv
 from .cli_options import (
     BackendOption,
     CompressOption,
+    CsvOption,
     DensityOption,
     DtypeOption,
     EncodingOption,
@@ -59,8 +56,8 @@ from .cli_options import (
     TransposeBOption,
 )
 from .cli_staged import print_staged
-from .cli_tables import explained, leave, mark
-from .console import errors, grid, interruptible, progress_display, table
+from .cli_tables import leave, mark, result_table
+from .console import errors, grid, interruptible, progress_display
 
 __all__ = ["bench_app"]
 
@@ -68,6 +65,7 @@ DEFAULT_DENSITIES = " ".join(map(str, DENSITIES))
 
 bench_app = typer.Typer(help="Measure the card or its simulation.", no_args_is_help=True)
 bench_app.command("conv")(bench_conv)
+bench_app.command("attention")(bench_attention)
 
 
 @bench_app.command("gemm")
@@ -139,40 +137,6 @@ def bench_gemm(
             _print_gemm(result, fields, as_json)
 
 
-@bench_app.command("attention")
-def bench_attention(
-    seq: Annotated[int, typer.Option(help="Rows of Q, K and V.")] = 256,
-    dim: Annotated[int, typer.Option(help="Numbers in a row.")] = 64,
-    heads: Annotated[
-        list[int] | None, typer.Option(help="Heads of a job, again for more jobs [default: 1 8].")
-    ] = None,
-    dtype: Annotated[
-        str, typer.Option(help=f"Format of Q, K, V and O: {', '.join(ATTENTION_DTYPES)}.")
-    ] = "int8",
-    causal: Annotated[
-        bool, typer.Option("--causal", help="Row i sees only rows up to i of K and V.")
-    ] = False,
-    preset: PresetOption = "ecp5",
-    backend: BackendOption = "rtl",
-    seed: SeedOption = 0,
-    memory: MemoryOption = "hbm",
-    as_json: JsonOption = False,
-) -> None:
-    """Count the cycles of attention, O = softmax(Q K^T / sqrt(dim)) V, from memory to memory.
-
-    Softmax, the transpose of V, loads and stores are part of it; only the multiplications of both
-    products count as useful, and with --causal only those of rows that see each other.
-    """
-    with errors():
-        jobs = [
-            AttentionJob(heads=count, seq=seq, dim=dim, dtype=dtype, causal=causal, seed=seed)
-            for count in heads or (1, 8)
-        ]
-        with progress_display() as progress, open_card(backend, preset, memory, progress) as card:
-            for job in jobs:
-                _print_attention(attention(card, job), as_json)
-
-
 @bench_app.command("sparse")
 def bench_sparse(
     m: Annotated[int, SizeOption] = 256,
@@ -228,7 +192,7 @@ def bench_sweep(
     only: Annotated[
         list[str] | None, typer.Option(help="Rows whose names contain this, again for more.")
     ] = None,
-    csv: Annotated[Path | None, typer.Option(help="Write the rows there, too.")] = None,
+    csv: CsvOption = None,
     preset: PresetOption = "ecp5",
     backend: BackendOption = "rtl",
     as_json: JsonOption = False,
@@ -246,17 +210,15 @@ def bench_sweep(
                 interruptible() as interrupted,
                 progress_display() as progress,
                 Sweep(preset, backend, progress) as sweep,
-                contextlib.ExitStack() as files,
             ):
                 sweep.open(rows[0].memory)
-                file = files.enter_context(CsvFile(csv)) if csv is not None else None
-                for number, row in enumerate(rows):
-                    progress("rows", number / len(rows))
-                    done.append(sweep.run(row))
-                    if file is not None:
+                with CsvFile(csv) as file:
+                    for number, row in enumerate(rows):
+                        progress("rows", number / len(rows))
+                        done.append(sweep.run(row))
                         file.write(done[-1])
-                    if as_json:
-                        typer.echo(json.dumps(done[-1].fields()))
+                        if as_json:
+                            typer.echo(json.dumps(done[-1].fields()))
         finally:
             if done and not as_json:
                 _print_sweep(f"sweep; {backend}, preset {preset}", done)
@@ -267,6 +229,7 @@ def bench_sweep(
 def bench_latency(
     preset: PresetOption = "ecp5",
     memory: MemoryOption = "ideal",
+    csv: CsvOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Count what MATMUL commands cost beside their multiplications: starts, ends, gaps.
@@ -290,6 +253,9 @@ def bench_latency(
     with errors():
         with progress_display() as progress, open_card("rtl", preset, memory, progress) as card:
             measured = [latency(card, dtype) for dtype in LATENCY_DTYPES]
+        with CsvFile(csv, LATENCY_COLUMNS) as file:
+            for one in measured:
+                file.write(one)
         if as_json:
             for one in measured:
                 typer.echo(json.dumps(one.as_json()))
@@ -323,59 +289,25 @@ def _print_gemm(result: GemmResult, fields: dict[str, Any], as_json: bool) -> No
     if as_json:
         typer.echo(json.dumps(fields))
         return
-    job, counters = result.job, result.counters
-    modelled = mark(result)
-    rows: dict[str, Any] = {
-        f"cycles{modelled}": counters.cycles,
-        "multiplications": result.macs,
-        f"MAC utilisation{modelled}": f"{result.utilization:.2%} of {result.mac_units} a cycle",
-    }
+    job = result.job
+    rows: dict[str, Any] = {}
     if result.bandwidth is not None:
-        rows[f"memory bandwidth{modelled}"] = (
+        rows[f"memory bandwidth{mark(result)}"] = (
             f"{result.bandwidth_fraction:.2%} of {result.bandwidth.bytes_per_cycle:.2f} bytes a "
             "cycle"
         )
     rows |= {
         "streams": f"{result.plan.stream.upper()}, {result.encoding}",
         "tiles of the streams": result.tiles,
-        "bytes read, written": f"{counters.bytes_read:,}, {counters.bytes_written:,}",
     }
-    rows |= explained(result)
-    for name, label in (
-        ("speedup_over_dense", "times faster than dense"),
-        ("cycles_per_second", "simulated cycles a second"),
-        ("macs_per_second", "simulated multiplications a second"),
-        ("compiler", "compiler"),
-    ):
-        if name in fields:
-            rows[label] = fields[name]
-    table(
-        f"{fields['name']}: {job}, {job.zeros}; {result.backend}, preset {result.config.name}, "
-        f"memory {result.memory}",
-        rows,
-    )
-
-
-def _print_attention(result: AttentionResult, as_json: bool) -> None:
-    if as_json:
-        typer.echo(json.dumps(result.as_json()))
-        return
-    counters = result.counters
-    modelled = mark(result)
-    rows: dict[str, Any] = {
-        f"cycles{modelled}": counters.cycles,
-        "multiplications": result.macs,
-        f"MAC utilisation{modelled}": f"{result.utilization:.2%} of {result.mac_units} a cycle",
-        "blocks": result.plan.layout.describe(),
-        "largest error, and its bound": f"{result.error:.3g}, {result.bound:.3g}",
-        "bytes read, written": f"{counters.bytes_read:,}, {counters.bytes_written:,}",
+    labels = {
+        "speedup_over_dense": "times faster than dense",
+        "cycles_per_second": "simulated cycles a second",
+        "macs_per_second": "simulated multiplications a second",
+        "compiler": "compiler",
     }
-    rows |= explained(result)
-    table(
-        f"attention: {result.job}; {result.backend}, preset {result.config.name}, "
-        f"memory {result.memory}",
-        rows,
-    )
+    last = {label: fields[name] for name, label in labels.items() if name in fields}
+    result_table(f"{fields['name']}: {job}, {job.zeros}", result, rows, last=last)
 
 
 def _print_sparse(title: str, done: list[Speedup]) -> None:

@@ -1,6 +1,5 @@
 """``host bench conv``: convolutions, and all those of a network."""
 
-import contextlib
 import json
 from pathlib import Path
 from typing import Annotated, Any
@@ -30,8 +29,8 @@ from .bench import (
     transposed_shape,
 )
 from .cli_options import BackendOption, JsonOption, MemoryOption, PresetOption, SeedOption
-from .cli_tables import explained, leave, mark
-from .console import errors, grid, interruptible, progress_display, table
+from .cli_tables import leave, mark, result_table
+from .console import errors, grid, interruptible, progress_display
 
 __all__ = ["bench_conv"]
 
@@ -109,7 +108,7 @@ def bench_conv(
                     interruptible() as interrupted,
                     progress_display() as progress,
                     open_card(backend, preset, memory, progress) as card,
-                    CsvFile(csv, LAYER_COLUMNS) if csv else contextlib.nullcontext() as file,
+                    CsvFile(csv, LAYER_COLUMNS) as file,
                 ):
                     macs, ran = sum(known.shape.macs for known in layers), 0
                     progress("layers", 0.0)
@@ -117,8 +116,7 @@ def bench_conv(
                         done.append(one)
                         ran += one.layer.shape.macs
                         progress("layers", ran / macs)
-                        if file is not None:
-                            file.write(one)
+                        file.write(one)
                         if as_json:
                             typer.echo(json.dumps({"name": "conv-layer", **one.fields()}))
             finally:
@@ -145,22 +143,8 @@ def _print_conv(result: ConvResult, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(result.as_json()))
         return
-    counters = result.counters
-    modelled = mark(result)
-    rows: dict[str, Any] = {
-        f"cycles{modelled}": counters.cycles,
-        "multiplications": result.job.shape.macs,
-        f"MAC utilisation{modelled}": f"{result.utilization:.2%} of {result.mac_units} a cycle",
-        "streams": f"{result.plan.kind}, {result.encoding}",
-        "tiles": result.tiles,
-        "bytes read, written": f"{counters.bytes_read:,}, {counters.bytes_written:,}",
-    }
-    rows |= explained(result)
-    table(
-        f"conv: {result.job}; {result.backend}, preset {result.config.name}, "
-        f"memory {result.memory}",
-        rows,
-    )
+    rows = {"streams": f"{result.plan.kind}, {result.encoding}", "tiles": result.tiles}
+    result_table(f"conv: {result.job}", result, rows)
 
 
 def _print_network(total: Total, as_json: bool) -> None:

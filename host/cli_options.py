@@ -1,5 +1,6 @@
 """Options that several commands share."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -10,6 +11,7 @@ from .transport import BACKENDS
 __all__ = [
     "BackendOption",
     "CompressOption",
+    "CsvOption",
     "DensityOption",
     "DtypeOption",
     "EncodingOption",
@@ -32,6 +34,7 @@ __all__ = [
 BackendOption = Annotated[str, typer.Option(help=f"The card: {' or '.join(BACKENDS)}.")]
 PresetOption = Annotated[str, typer.Option(help="Size of the card: tiny, ecp5 or sim.")]
 MemoryOption = Annotated[str, typer.Option(help="Card memory: hbm, or ideal (fixed latency).")]
+CsvOption = Annotated[Path | None, typer.Option(help="Write the rows there, too.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")]
 SeedOption = Annotated[int, typer.Option(help="Seed of the random numbers.")]
 SizeOption = typer.Option(help="C[M, N] = A[M, K] x B[K, N].")

@@ -6,13 +6,11 @@ epilogue, one after the other, and no further from attention in FP64 than roundi
 
 import dataclasses
 import math
-import time
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ...rtl.config import CardConfig
 from ...rtl.isa import Format
 from ...sim.golden import epilogue, exact
 from ...sim.golden import rows as golden_rows
@@ -27,12 +25,17 @@ from ..compiler.attention import (
 )
 from ..compiler.formats import DTYPES
 from ..compiler.rows import LOG2_E
-from ..counters import Counters
-from .gemm import DEADLINE, MismatchError
 from .golden import raw
-from .job import ANCHOR, command_line
+from .job import ANCHOR
+from .result import MismatchError, Result, compare, run_job
 
-__all__ = ["ATTENTION_DTYPES", "AttentionJob", "AttentionResult", "attention"]
+__all__ = [
+    "ATTENTION_COLUMNS",
+    "ATTENTION_DTYPES",
+    "AttentionJob",
+    "AttentionResult",
+    "attention",
+]
 
 ATTENTION_DTYPES = {fmt.name.lower(): fmt for fmt in FORMATS}
 """Formats of Q, K, V and O, by the name that the command line takes."""
@@ -47,6 +50,18 @@ OUT_SCALE = 1 / 128
 EXP2_ERROR = 1.1e-5
 """Relative, at most (`sim.golden.rows`; measured in tests/golden/test_rows.py)."""
 DIGITS = {Format.FP16: 11, Format.BF16: 8}
+
+TARGETS = {"ecp5": 0.95, "sim": 0.93}
+"""Utilisation that is wanted of INT8 heads of 256 x 64 with ideal memory, by preset."""
+
+ATTENTION_COLUMNS = (
+    *("job", "heads", "seq", "dim", "causal", "dtype", "preset", "memory", "backend"),
+    *("macs", "cycles", "mac_units", "utilization", "target", "met", "rows", "lag", "copies"),
+    *("mac_active", "stall_stream", "stall_fill", "stall_drain"),
+    *("idle_imbalance", "idle_memory", "idle_other", "bytes_read", "bytes_written"),
+    *("bit_exact", "cycles_modelled", "build", "command"),
+)
+"""Columns of the CSV file; ``mac_active`` to ``idle_other`` are engine-cycles."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -141,83 +156,65 @@ class AttentionJob:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class AttentionResult:
-    """Attention that ran and equals the golden models bit for bit.
+class AttentionResult(Result):
+    """Attention that ran.
 
     Parameters
     ----------
     error, bound : float
         The largest difference from attention in FP64, and what rounding can make of it at most.
-    wall_s : float
-        Seconds in which the card ran.
+    build : str
+        Of the card: a hash of its RTL.
     """
 
     job: AttentionJob
     plan: AttentionPlan
-    config: CardConfig
-    backend: str
-    memory: str
-    cycles_modelled: bool
-    counters: Counters
     error: float
     bound: float
-    wall_s: float
+    build: str
+
+    name = "attention"
 
     @property
-    def macs(self) -> int:
-        """Multiplications of both products that count."""
-        return self.job.shape.macs
+    def lanes(self) -> int:
+        return self.job.shape.lanes
 
     @property
-    def mac_units(self) -> int:
-        """Multiplications that the card can do in a cycle."""
-        return self.config.rows * self.config.cols * self.job.shape.lanes
+    def target(self) -> float | None:
+        """Utilisation that is wanted, if there is such a figure for this job."""
+        job = self.job
+        published = (job.seq, job.dim, job.dtype, job.causal) == (256, 64, "int8", False)
+        return TARGETS.get(self.config.name) if published and self.memory == "ideal" else None
 
-    @property
-    def utilization(self) -> float:
-        """Multiplications per cycle and multiplier, all else of the job included."""
-        return self.counters.utilization(self.macs, self.config, self.job.shape.lanes)
+    def fields(self) -> dict[str, Any]:
+        """Return the row of the CSV file: `ATTENTION_COLUMNS`."""
+        values = self.as_json()
+        values |= {"job": str(self.job), **values["shape"], **values["engine_cycles"]}
+        return {name: values[name] for name in ATTENTION_COLUMNS}
 
     def as_json(self) -> dict[str, Any]:
         """Return the fields that ``--json`` prints."""
-        job, counters = self.job, self.counters
+        job, target = self.job, self.target
         return {
-            "name": "attention",
-            "preset": self.config.name,
-            "backend": self.backend,
-            "memory": self.memory,
+            **self._card_fields(),
             "dtype": job.dtype,
             "shape": {"heads": job.heads, "seq": job.seq, "dim": job.dim},
             "causal": job.causal,
             "seed": job.seed,
-            "cycles": counters.cycles,
-            "cycles_modelled": self.cycles_modelled,
-            "macs": self.macs,
-            "mac_units": self.mac_units,
-            "utilization": round(self.utilization, 5),
+            **self._cycle_fields(),
+            "target": target,
+            "met": None if target is None else self.utilization >= target,
             "bit_exact": True,
             "error": self.error,
             "error_bound": self.bound,
             "rows": self.plan.layout.rows,
             "lag": self.plan.layout.lag,
             "copies": self.plan.layout.copies,
-            "engine_cycles": {"mac_active": counters.mac_active, **counters.stalls()},
-            "bytes_read": counters.bytes_read,
-            "bytes_written": counters.bytes_written,
+            **self._moved_fields(),
             "wall_seconds": round(self.wall_s, 4),
+            "build": self.build,
             "command": self.command(),
         }
-
-    def command(self) -> str:
-        """Return the command line that repeats this."""
-        return command_line(
-            "attention",
-            self.job.options(),
-            preset=self.config.name,
-            backend=self.backend,
-            memory=self.memory,
-            seed=self.job.seed,
-        )
 
 
 def attention(card: Card, job: AttentionJob, *, rows: int | None = None) -> AttentionResult:
@@ -231,41 +228,24 @@ def attention(card: Card, job: AttentionJob, *, rows: int | None = None) -> Atte
     """
     plan = plan_attention(card.config, job.shape, job.scales, rows=rows)
     operands = job.operands()
-    buffers = []
-    try:
-        for nbytes, name in (
-            (plan.tables.size, "the directories"),
-            *((plan.nbytes, name) for name in "QKVO"),
-        ):
-            buffers.append(card.allocate(nbytes, name))
-        tables, *inputs, out = buffers
-        card.write(tables, plan.tables)
-        for buffer, operand in zip(inputs, operands, strict=True):
-            card.write(buffer, plan.pack(operand))
-        # Results of an earlier run must not pass for this one's.
-        card.write(out, np.full(plan.nbytes, 0xA5, np.uint8))
-        places = dict(zip(("tables", *"qkvo"), (one.address for one in buffers), strict=True))
-        commands = plan.commands(Addresses(**places))
-        start = time.perf_counter()
-        ended = card.submit(commands).wait(max_cycles=DEADLINE * plan.cycles)
-        wall = time.perf_counter() - start
-        found = plan.unpack(card.read(out))
-    finally:
-        for buffer in buffers:
-            card.free(buffer)
-    _compare(raw(found), expected(job, *operands))
+
+    def commands(*addresses: int) -> list[bytes]:
+        return plan.commands(Addresses(**dict(zip(("tables", *"qkvo"), addresses, strict=True))))
+
+    inputs = {"the directories": plan.tables}
+    inputs |= {name: plan.pack(operand) for name, operand in zip("QKV", operands, strict=True)}
+    done = run_job(card, inputs, ("O", plan.nbytes), commands, plan.cycles)
+    found = plan.unpack(done.output)
+    compare(found, expected(job, *operands), "O")
     error, bound = _error(job, found, *operands)
     return AttentionResult(
         job=job,
         plan=plan,
-        config=card.config,
-        backend=card.transport.backend,
-        memory=card.memory,
-        cycles_modelled=card.transport.cycles_modelled,
-        counters=dataclasses.replace(ended.counters, cycles=ended.cycles),
+        macs=job.shape.macs,
         error=error,
         bound=bound,
-        wall_s=wall,
+        build=card.info().build,
+        **done.measured,
     )
 
 
@@ -307,17 +287,6 @@ def expected(job: AttentionJob, q: npt.NDArray, k: npt.NDArray, v: npt.NDArray) 
 
 def _bits(value: float) -> int:
     return int(np.float32(value).view(np.uint32))
-
-
-def _compare(found: npt.NDArray, wanted: npt.NDArray) -> None:
-    wrong = np.argwhere(found != wanted)
-    if len(wrong):
-        head, row, column = wrong[0]
-        raise MismatchError(
-            f"the card differs from the golden models in {len(wrong)} of {wanted.size} results, "
-            f"first in O[{head}, {row}, {column}]: {found[head, row, column]} instead of "
-            f"{wanted[head, row, column]}; no figure is given"
-        )
 
 
 def _error(

@@ -9,7 +9,15 @@ from .conv import ConvResult, conv
 from .conv_job import ConvJob, shape_text
 from .networks import NETWORKS, Layer
 
-__all__ = ["LAYER_COLUMNS", "NOT_COUNTED", "MeasuredLayer", "Total", "layers_of", "measure"]
+__all__ = [
+    "LAYER_COLUMNS",
+    "NOT_COUNTED",
+    "MeasuredLayer",
+    "Total",
+    "layers_of",
+    "measure",
+    "wanted",
+]
 
 NOT_COUNTED = (
     "Not in the figure: pooling, functions and sums of shortcuts, which have no multiplications "
@@ -23,6 +31,12 @@ TARGETS = {
     ("mobilenetv2", "sim"): 0.65,
 }
 """Utilisation that is wanted, INT8 with the memory model on."""
+
+
+def wanted(network: str, preset: str, *, memory: str, dtype: str) -> float | None:
+    """Return the utilisation that is wanted of a whole network, if there is such a figure."""
+    return TARGETS.get((network, preset)) if (memory, dtype) == ("hbm", "int8") else None
+
 
 LAYER_COLUMNS = (
     *("layer", "times", "input", "filters", "kernel", "stride", "groups", "outputs"),
@@ -126,9 +140,10 @@ class Total:
     def target(self) -> float | None:
         """Utilisation that is wanted of the whole network, if there is such a figure."""
         first = self.done[0].result
-        if not self.complete or first.memory != "hbm" or first.job.dtype != "int8":
+        if not self.complete:
             return None
-        return TARGETS.get((self.network, first.config.name))
+        preset, dtype = first.config.name, first.job.dtype
+        return wanted(self.network, preset, memory=first.memory, dtype=dtype)
 
     def as_json(self) -> dict[str, Any]:
         """Return the fields of the total's line."""

@@ -26,7 +26,7 @@ from .gemm import MismatchError, compare
 from .golden import expected
 from .job import GemmJob, command_line
 
-__all__ = ["LATENCY_DTYPES", "TARGETS", "Latency", "latency"]
+__all__ = ["LATENCY_COLUMNS", "LATENCY_DTYPES", "TARGETS", "Latency", "latency"]
 
 LATENCY_DTYPES = ("int8", "fp16")
 
@@ -42,6 +42,17 @@ the write of its record take longer if they meet a refresh or a closed row."""
 
 TARGETS: dict[str, tuple[int, int, int]] = {"ecp5": (20, 85, 0), "sim": (20, 110, 0)}
 """By preset: cycles to the first MAC, an isolated job's overhead, and idle between commands."""
+
+LATENCY_COLUMNS = (
+    *("dtype", "m", "n", "k", "preset", "memory", "backend", "mac_cycles", "job_cycles"),
+    *("first_mac", "first_mac_target", "overhead", "overhead_target", "empty_job"),
+    *(f"idle_between_{count}" for count in COMMANDS if count > 1),
+    *("idle_between_target", "stall_stream", "stall_fill", "stall_drain"),
+    *("idle_imbalance", "idle_memory", "idle_other"),
+    *("bit_exact", "cycles_modelled", "build", "command"),
+)
+"""Columns of the CSV file: cycles. ``stall_stream`` to ``idle_other`` are of engine 0 in the job
+with one MATMUL."""
 
 POLLS = 5000
 """Reads of a register until what they wait for is given up."""
@@ -76,6 +87,8 @@ class Latency:
     between : mapping
         Commands of a job, all equal, to the cycles that each of them but the first adds beyond its
         ``mac_cycles``: idle cycles between queued commands.
+    build : str
+        Of the card: a hash of its RTL.
     """
 
     job: GemmJob
@@ -88,6 +101,7 @@ class Latency:
     empty_job: int
     lost: Counters
     between: dict[int, float]
+    build: str
 
     @property
     def overhead(self) -> int:
@@ -134,8 +148,16 @@ class Latency:
             "idle_between_target": between,
             "bit_exact": True,
             "cycles_modelled": False,
+            "build": self.build,
             "command": self.command(),
         }
+
+    def fields(self) -> dict[str, Any]:
+        """Return the row of the CSV file: `LATENCY_COLUMNS`."""
+        values = self.as_json()
+        values |= {**values["shape"], **values["lost"]}
+        values |= {f"idle_between_{n}": idle for n, idle in values["idle_between"].items()}
+        return {name: values[name] for name in LATENCY_COLUMNS}
 
 
 def latency(card: Card, dtype: str) -> Latency:
@@ -223,6 +245,7 @@ class _Bench:
                 for count in COMMANDS
                 if count > 1
             },
+            build=self.card.info().build,
         )
 
     def _typical(self, count: int) -> JobResult:

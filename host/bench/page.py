@@ -2,20 +2,23 @@
 
     python -m deepseek.host.bench.page [--check]
 
-The measurements are what ``deepseek-host bench sweep --csv`` wrote, a file for each preset. Only
-cycles that the RTL counted, of results that equal the golden model's, get onto the page.
+The measurements are what ``deepseek-host bench sweep --csv`` wrote, a file for each preset, and
+what ``bench conv --network``, ``bench attention`` and ``bench latency`` wrote (`page_sections`);
+``make performance`` writes all of them. Only cycles that the RTL counted, of results that equal the
+golden model's, get onto the page.
 """
 
 import argparse
-import csv
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from .page_sections import FILES, attention, commands, latency, networks
+from .page_tables import CAUSES, CAUSES_TEXT, Measurements, code, marked, peers, read, shares, table
 from .peers import ELSEWHERE, PEERS
 from .sweep import ROWS, shown_value
 
-__all__ = ["document", "main", "read"]
+__all__ = ["document", "main"]
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 PRESETS = ("ecp5", "sim")
@@ -40,73 +43,39 @@ below, and its results were compared bit for bit with the golden model first.
 - A figure that misses its target is marked.
 """
 
-CAUSES = {
-    "mac_active": "multiplied",
-    "stall_stream": "stream",
-    "stall_fill": "fill",
-    "stall_drain": "drain",
-    "idle_imbalance": "imbalance",
-    "idle_memory": "memory",
-    "idle_other": "other",
-}
 
-Measurements = Mapping[str, Mapping[str, str]]
-"""Rows of a CSV file, by the row's name."""
-
-
-def read(path: Path) -> dict[str, dict[str, str]]:
-    """Return the rows of a CSV file.
-
-    Raises
-    ------
-    ValueError
-        If a row was modelled, or its results were not compared.
-    """
-    rows = {}
-    with path.open(newline="") as file:
-        for row in csv.DictReader(file):
-            if row["cycles_modelled"] != "False" or row["bit_exact"] != "True":
-                raise ValueError(f"{path}: {row['row']} was not measured on the RTL; measure it so")
-            rows[row["row"]] = row
-    return rows
-
-
-def document(measured: Mapping[str, Measurements]) -> str:
+def document(
+    measured: Mapping[str, Measurements], found: Mapping[str, Mapping[str, Measurements]]
+) -> str:
     """Return the page.
 
     Parameters
     ----------
     measured : mapping
-        The rows of each preset's CSV file, by the preset.
+        The rows of each preset's CSV file of the sweep, by the preset.
+    found : mapping
+        Those of other files: by the key of `FILES`, and by the preset.
     """
-    parts = [INTRODUCTION, "## Figures\n", *_table(_figures(measured))]
+    parts = [INTRODUCTION, "## Figures\n", *table(_figures(measured))]
+    parts += [*networks(found), *attention(found), *latency(found)]
     for preset, rows in measured.items():
         build = next(iter(rows.values()))["build"] if rows else ""
         parts += [
             f"\n## Where the cycles went: `{preset}`\n",
-            f"Percent of all engine-cycles, by the card's counters (build {build}). *stream*, "
-            "*fill* and *drain*: an engine with work waited for weights, for operands, for its "
-            "results to leave. *imbalance*: only other engines had work. *memory*: none had, and "
-            "loads or stores ran. *other*: the start and the end of the job.\n",
-            *_table(_causes(rows)),
+            f"Percent of all engine-cycles, by the card's counters (build {build}). "
+            f"{CAUSES_TEXT}\n",
+            *table(_causes(rows)),
         ]
-    parts += ["\n## Peers\n", *_table(_sources())]
-    parts += ["\nFigures that no row above answers:\n", *_table(_elsewhere())]
+    parts += ["\n## Peers\n", *table(_sources())]
+    parts += ["\nFigures that no row above answers:\n", *table(_elsewhere())]
     for preset, rows in measured.items():
-        parts += [f"\n## Commands: `{preset}`\n", "```sh", *_commands(rows), "```"]
+        lines = (*_commands(rows), *commands(found, preset))
+        parts += [f"\n## Commands: `{preset}`\n", "```sh", *lines, "```"]
     return "\n".join(parts) + "\n"
 
 
-def _table(lines: Iterator[Sequence[str]]) -> Iterator[str]:
-    """Markdown of a table whose first line is its heading."""
-    for number, line in enumerate(lines):
-        yield f"| {' | '.join(line)} |"
-        if not number:
-            yield "|" + "---|" * len(line)
-
-
 def _figures(measured: Mapping[str, Measurements]) -> Iterator[Sequence[str]]:
-    yield ("row", "M x K x N", "formats", "zeros in A", "memory", *map(_code, measured), "peers")
+    yield ("row", "M x K x N", "formats", "zeros in A", "memory", *map(code, measured), "peers")
     for row in ROWS:
         found = [rows.get(row.name) for rows in measured.values()]
         if not any(found):
@@ -122,7 +91,7 @@ def _figures(measured: Mapping[str, Measurements]) -> Iterator[Sequence[str]]:
             job.zeros,
             row.memory,
             *(_value(row.kind, line) for line in found),
-            "; ".join(map(str, PEERS.get(row.name, ()))),
+            peers(row.name),
         )
 
 
@@ -131,12 +100,8 @@ def _value(kind: str, line: Mapping[str, str] | None) -> str:
         return "not measured"
     value = shown_value(kind, float(line["value"]))
     unit = {"utilization": "", "bandwidth": " of the bandwidth"}.get(kind, "")
-    if not line["target"]:
-        return value + unit
-    target = shown_value(kind, float(line["target"]))
-    if line["met"] == "True":
-        return f"{value}{unit} (target {target})"
-    return f"**{value}**{unit} (**missed**: target {target})"
+    target = shown_value(kind, float(line["target"])) if line["target"] else None
+    return marked(value, target, line["met"] == "True", unit)
 
 
 def _causes(rows: Measurements) -> Iterator[Sequence[str]]:
@@ -144,10 +109,7 @@ def _causes(rows: Measurements) -> Iterator[Sequence[str]]:
     for row in ROWS:
         line = rows.get(row.name)
         if line is not None:
-            counts = [int(line[cause]) for cause in CAUSES]
-            total = max(sum(counts), 1)
-            shares = (f"{100 * count / total:.2f}" for count in counts)
-            yield (row.name, f"{int(line['cycles']):,}", *shares)
+            yield (row.name, *shares(int(line["cycles"]), [(1, line)]))
 
 
 def _sources() -> Iterator[Sequence[str]]:
@@ -172,8 +134,10 @@ def _commands(rows: Measurements) -> Iterator[str]:
                 yield f"{line['base_command']}  # against {line['base_cycles']} cycles"
 
 
-def _code(text: str) -> str:
-    return f"`{text}`"
+def _measured(folder: Path, name: str, key: str) -> dict[str, dict[str, dict[str, str]]]:
+    """Return the rows of the files of that name that there are, by preset."""
+    paths = {preset: folder / name.format(preset=preset) for preset in PRESETS}
+    return {preset: read(path, key, preset) for preset, path in paths.items() if path.is_file()}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -182,16 +146,18 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--check", action="store_true", help="change nothing; fail if outdated")
     parser.add_argument("--docs", type=Path, default=DOCS, help="the folder docs")
     options = parser.parse_args(arguments)
-    files = {name: options.docs / "performance" / f"{name}.csv" for name in PRESETS}
-    target = options.docs / "performance.md"
+    folder, target = options.docs / "performance", options.docs / "performance.md"
     try:
-        measured = {name: read(path) for name, path in files.items() if path.is_file()}
+        measured = _measured(folder, "{preset}.csv", "row")
+        found = {
+            name: _measured(folder, f"{name}-{{preset}}.csv", key) for name, key in FILES.items()
+        }
         if not measured:
             raise ValueError(
-                f"nothing in {options.docs / 'performance'}; "
+                f"no sweep in {folder}; "
                 "run: deepseek-host bench sweep --preset ecp5 --csv docs/performance/ecp5.csv"
             )
-        text = document(measured)
+        text = document(measured, found)
     except (ValueError, KeyError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

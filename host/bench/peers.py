@@ -40,10 +40,11 @@ def _redmule(value: str, what: str = "") -> Figure:
     )
 
 
-def _ita(value: str) -> Figure:
+def _ita(value: str, what: str = "") -> Figure:
     return Figure(
         design="ITA",
         value=value,
+        what=what,
         source="pulp-platform/ITA, commit ba96519: its RTL (1024 INT8 MACs), Verilated by us with "
         "input streams that are always valid; throughput only, no memory",
     )
@@ -73,23 +74,34 @@ PEERS: dict[str, tuple[Figure, ...]] = {
     "int8-512-2:4": (_vortex("1.19 x", "64x64x64"),),
     "int8:fp16": (_vortex("1.81 x", "64x64x64"),),
     "int4:int8": (_vortex("1.00 x", "64x64x64"),),
+    "resnet50": (
+        Figure(
+            design="Gemmini",
+            value="51 %",
+            what="16 x 16, end to end",
+            source="ucb-bar/gemmini, pull request #90",
+        ),
+        Figure(
+            design="NVDLA",
+            value="23.2 %",
+            what="INT8, 2048 MACs, 10 GB/s; a model, not a measurement",
+            source="nvdla/hw, branch nvdlav1, commit 8e06b1b: its performance spreadsheet",
+        ),
+    ),
+    "attention": (
+        _ita("99.74 %", "S = 256, E = 256, P = 64, projections included"),
+        _ita("99.2 %", "S = 256, P = 64, without them"),
+    ),
+    "latency": (
+        _ita("63", "cycles beyond the MACs, of every job"),
+        _redmule("108", "cycles beyond the MACs, of jobs with M from 16 on"),
+    ),
 }
-"""Figures that answer a row of the sweep, by its name."""
+"""Figures that answer a row of the sweep, a network, attention, or what a command costs, by name.
+"""
 
 ELSEWHERE: tuple[Figure, ...] = (
     _vortex("0.87 x", "2:4 sparsity in INT4, 64x64x64: slower than dense"),
-    Figure(
-        design="NVDLA",
-        value="23.2 %",
-        what="of the MACs on ResNet-50, INT8, 2048 MACs, 10 GB/s; a model, not a measurement",
-        source="nvdla/hw, branch nvdlav1, commit 8e06b1b: its performance spreadsheet",
-    ),
-    Figure(
-        design="Gemmini",
-        value="51 %",
-        what="of the MACs on ResNet-50, 16 x 16, end to end",
-        source="ucb-bar/gemmini, pull request #90",
-    ),
     Figure(
         design="RedMulE",
         value="98.8 %",

@@ -4,7 +4,7 @@ import csv
 import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, TextIO
 
 from ..card import Card
 from ..transport import Progress
@@ -283,12 +283,15 @@ class HasFields(Protocol):
 
 
 class CsvFile:
-    """Writes rows as they come, each at once: an interrupted sweep keeps what it has.
+    """Writes rows as they come, each at once: an interrupted run keeps what it has.
 
-    A context manager.
+    A context manager. Without a path it writes nothing.
     """
 
-    def __init__(self, path: Path, columns: Sequence[str] = COLUMNS) -> None:
+    def __init__(self, path: Path | None, columns: Sequence[str] = COLUMNS) -> None:
+        self._file: TextIO | None = None
+        if path is None:
+            return
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = path.open("w", newline="")
         self._writer = csv.DictWriter(self._file, columns, lineterminator="\n")
@@ -299,9 +302,11 @@ class CsvFile:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
 
     def write(self, measured: HasFields) -> None:
         """Add a row."""
-        self._writer.writerow(measured.fields())
-        self._file.flush()
+        if self._file is not None:
+            self._writer.writerow(measured.fields())
+            self._file.flush()

@@ -1,6 +1,5 @@
-"""Benchmarks' jobs, the sweep's rows and CSV files, and the page that is made of them."""
+"""Benchmarks' jobs, and the sweep's rows."""
 
-import csv
 import dataclasses
 import itertools
 
@@ -8,12 +7,12 @@ import numpy as np
 import pytest
 
 from deepseek.host import bench
-from deepseek.host.bench import page
 from deepseek.host.bench.golden import expected
 from deepseek.host.bench.job import DTYPES, ENCODINGS, OUT_DTYPES, PATTERNS, GemmJob
+from deepseek.host.bench.networks import NETWORKS
 from deepseek.host.bench.peers import PEERS
 from deepseek.host.bench.sparse import DENSITIES, sparse_jobs
-from deepseek.host.bench.sweep import COLUMNS, KINDS, ROWS, chosen_rows
+from deepseek.host.bench.sweep import KINDS, ROWS, chosen_rows
 from deepseek.rtl.isa import Format
 
 PAIRS = [pair for pair in itertools.product(DTYPES, repeat=2) if set(pair) != {"fp16", "bf16"}]
@@ -96,7 +95,7 @@ def test_sparse_jobs_have_every_kind_of_zeros():
 def test_the_sweep_has_the_published_rows():
     names = [row.name for row in ROWS]
     assert len(set(names)) == len(names)
-    assert set(PEERS) <= set(names)
+    assert set(PEERS) <= {*names, *NETWORKS, "attention", "latency"}
     assert {row.kind for row in ROWS} == set(KINDS)
     for row in ROWS:
         assert row.target("ecp5") >= row.target("sim") or row.kind == "bandwidth"
@@ -120,55 +119,5 @@ def test_compare_names_the_first_difference():
         bench.compare(actual, wanted)
 
 
-def write(docs, preset, **changes):
-    """Write measurements as the sweep would."""
-    folder = docs / "performance"
-    folder.mkdir(exist_ok=True)
-    with (folder / f"{preset}.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        writer.writeheader()
-        for row in ROWS[:3]:
-            line = dict.fromkeys(COLUMNS, 8) | {
-                "row": row.name,
-                "value": 97.5,
-                "target": row.target(preset),
-                "met": row.target(preset) <= 97.5,
-                "bit_exact": True,
-                "cycles_modelled": False,
-                "build": "0123456789abcdef",
-                "command": f"deepseek-host bench gemm --m {row.job.m}",
-            }
-            writer.writerow(line | changes)
-
-
-def test_the_page_says_what_was_measured(tmp_path, capsys):
-    options = ["--docs", str(tmp_path)]
-    assert page.main(options) == 2
-    assert "run: deepseek-host bench sweep" in capsys.readouterr().err
-    write(tmp_path, "ecp5")
-    assert page.main([*options, "--check"]) == 1
-    assert page.main(options) == 0
-    assert page.main([*options, "--check"]) == 0
-    text = (tmp_path / "performance.md").read_text()
-    assert "97.50 % (target 93.00 %) | RedMulE 87.4 % |" in text
-    assert "**97.50 %** (**missed**: target 98.80 %) | RedMulE 96.7 % |" in text
-    assert "commit 51cd064" in text
-    assert "deepseek-host bench gemm --m 64  # fp16-64: 8 cycles" in text
-    assert "gemv" not in text.split("## Figures")[1].split("## Peers")[0]
-    write(tmp_path, "sim", value=80.01)
-    assert page.main([*options, "--check"]) == 1
-
-
-@pytest.mark.parametrize("changes", [{"cycles_modelled": True}, {"bit_exact": False}])
-def test_the_page_takes_only_measurements(tmp_path, capsys, changes):
-    write(tmp_path, "ecp5", **changes)
-    assert page.main(["--docs", str(tmp_path)]) == 2
-    assert "fp16-64 was not measured on the RTL" in capsys.readouterr().err
-
-
 def test_encodings_have_names():
     assert list(ENCODINGS) == ["auto", "dense", "delta", "2:4", "1:4", "1:8"]
-
-
-def test_the_page_in_the_documentation_is_current():
-    assert page.main(["--check"]) == 0

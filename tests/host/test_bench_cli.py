@@ -280,11 +280,11 @@ def test_what_ends_a_comparison_keeps_the_rows_so_far(monkeypatch):
     compared = []
     whole = cli_bench.speedup
 
-    def cut_short(card, job):
+    def cut_short(card, job, **options):
         if compared:
             raise KeyboardInterrupt
         compared.append(job)
-        return whole(card, job)
+        return whole(card, job, **options)
 
     monkeypatch.setattr(cli_bench, "speedup", cut_short)
     result = host(f"{SPARSE} --dtype int8")
