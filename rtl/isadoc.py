@@ -16,7 +16,7 @@ from . import config, isa
 
 __all__ = ["document", "field_rows", "main"]
 
-TARGET = Path(isa.__file__).resolve().parent.parent / "docs" / "isa.md"
+TARGET = Path(isa.__file__).resolve().parents[2] / "docs" / "isa.md"
 
 SETTINGS = (isa.Csr.COUNT_ENGINE,)
 """Registers above the first counter that are no counters."""
@@ -24,7 +24,7 @@ SETTINGS = (isa.Csr.COUNT_ENGINE,)
 INTRODUCTION = """\
 # Commands, registers and binary formats
 
-Generated from `rtl/isa.py` by `python -m deepseek.rtl.isadoc`. Do not edit.
+Generated from `rtl/isa/` by `python -m deepseek.rtl.isadoc`. Do not edit.
 
 The host writes commands of {command} bytes into a ring in card memory and rings the doorbell
 (`RING_TAIL`). A job is a run of commands that closes with END. The card checks each command, hands

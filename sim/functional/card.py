@@ -73,7 +73,7 @@ class FunctionalCard:
     """The whole card at the speed of NumPy.
 
     It executes the same ring of commands as the RTL, and leaves the same bytes in card memory and
-    the same statuses. `checks` says what is refused. Rules beyond those of ``rtl/isa.py``:
+    the same statuses. `checks` says what is refused. Rules beyond those of ``rtl/isa/``:
 
     - An iteration starts when the credits of all its waits are there, and takes them together.
       A semaphore stays at 255.

@@ -1,4 +1,4 @@
-"""Bytes to fields and back, generated from the layouts of ``rtl/isa.py``."""
+"""Bytes to fields and back, generated from the layouts of ``rtl/isa/``."""
 
 import functools
 from collections.abc import Mapping

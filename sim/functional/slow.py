@@ -1,4 +1,4 @@
-"""MATMUL once more, one element at a time, from ``rtl/isa.py``. For tests only."""
+"""MATMUL once more, one element at a time, from ``rtl/isa/``. For tests only."""
 
 import math
 import struct

@@ -1,4 +1,4 @@
-"""One iteration of MATMUL, against loops over single elements written from ``rtl/isa.py``."""
+"""One iteration of MATMUL, against loops over single elements written from ``rtl/isa/``."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""One iteration of REFORMAT, against loops over single numbers written from ``rtl/isa.py``."""
+"""One iteration of REFORMAT, against loops over single numbers written from ``rtl/isa/``."""
 
 import ml_dtypes
 import numpy as np

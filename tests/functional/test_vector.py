@@ -1,4 +1,4 @@
-"""One iteration of VECTOR, against loops written from ``rtl/isa.py``."""
+"""One iteration of VECTOR, against loops written from ``rtl/isa/``."""
 
 import numpy as np
 import pytest
