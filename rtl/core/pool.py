@@ -1,16 +1,15 @@
 """Pooling and elementwise operations on granules of the scratchpad."""
 
 from amaranth.hdl import Cat, Module, Mux, Signal, signed, unsigned
-from amaranth.lib import data, enum, wiring
+from amaranth.lib import data, enum
 from amaranth.lib.fifo import SyncFIFOBuffered
-from amaranth.lib.wiring import In, Out
 
-from ..config import GRANULE, CardConfig
+from ..config import GRANULE
 from ..isa import Format, Status, VectorBody, VectorOp
 from ..numerics.pipeline import is_normal
-from .ports import ReadPort, UnitPort, WritePort
 from .requantize import DIFFERENCE_BITS, SUM_BITS, Requantizer
 from .transfer import granules, misaligned
+from .vector_part import VectorPart
 
 __all__ = ["PoolUnit"]
 
@@ -42,7 +41,7 @@ _STRIDES = (
 )
 
 
-class PoolUnit(wiring.Component):
+class PoolUnit(VectorPart):
     """Pools windows of the scratchpad, or combines two of its tensors (VECTOR).
 
     Reads one granule a cycle and writes one a window, or one a pair, in the order y, x, c; with
@@ -52,28 +51,7 @@ class PoolUnit(wiring.Component):
     before the first with a granule outside the scratchpad are still written; then the error is
     raised, and nothing starts until reset. Reads run ahead of writes: `VectorBody` says what an
     iteration's output must not overlap.
-
-    Parameters
-    ----------
-    config : CardConfig
-
-    Members
-    -------
-    unit : ``In(UnitPort())``
-        Iterations with a `VectorBody`.
-    read : ``Out(ReadPort(config))``
-    write : ``Out(WritePort(config))``
     """
-
-    def __init__(self, config: CardConfig) -> None:
-        self.config = config
-        super().__init__(
-            {
-                "unit": In(UnitPort()),
-                "read": Out(ReadPort(config)),
-                "write": Out(WritePort(config)),
-            }
-        )
 
     def elaborate(self, platform) -> Module:
         m = Module()

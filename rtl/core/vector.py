@@ -1,44 +1,21 @@
 """The vector unit: what runs beside the array, one command at a time."""
 
 from amaranth.hdl import Cat, Module, Signal
-from amaranth.lib import wiring
-from amaranth.lib.wiring import In, Out
 
-from ..config import CardConfig
 from ..isa import Opcode
 from .pool import PoolUnit
-from .ports import ReadPort, UnitPort, WritePort
 from .reformat import ReformatUnit
 from .rows import RowsUnit
+from .vector_part import VectorPart
 
 __all__ = ["VectorUnit"]
 
 
-class VectorUnit(wiring.Component):
+class VectorUnit(VectorPart):
     """Runs VECTOR (`PoolUnit`), ROWS (`RowsUnit`) and REFORMAT (`ReformatUnit`).
 
     Commands follow each other, so its parts take turns at the scratchpad.
-
-    Parameters
-    ----------
-    config : CardConfig
-
-    Members
-    -------
-    unit : ``In(UnitPort())``
-    read : ``Out(ReadPort(config))``
-    write : ``Out(WritePort(config))``
     """
-
-    def __init__(self, config: CardConfig) -> None:
-        self.config = config
-        super().__init__(
-            {
-                "unit": In(UnitPort()),
-                "read": Out(ReadPort(config)),
-                "write": Out(WritePort(config)),
-            }
-        )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()

@@ -1,14 +1,13 @@
 """The unit that runs REFORMAT: its loops, addresses and checks around the three operations."""
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, unsigned
-from amaranth.lib import data, wiring
+from amaranth.lib import data
 from amaranth.lib.fifo import SyncFIFOBuffered
-from amaranth.lib.wiring import In, Out
 
-from ...config import GRANULE, CardConfig
+from ...config import GRANULE
 from ...isa import ReformatBody, Status
-from ..ports import ReadPort, UnitPort, WritePort
 from ..transfer import granules
+from ..vector_part import VectorPart
 from .compress import Compressor
 from .expand import Expander
 from .form import bad_alignment, bad_format, bad_length, form_layout, make_form
@@ -30,7 +29,7 @@ _COUNT_BYTES = 2
 _COUNT_BITS = (_COUNT_BYTES - 1).bit_length()
 
 
-class ReformatUnit(wiring.Component):
+class ReformatUnit(VectorPart):
     """Transposes rows, compresses them, or expands block-scaled numbers (REFORMAT).
 
     TRANSPOSE works tile by tile, each as many rows and columns as a granule has numbers: one
@@ -43,28 +42,7 @@ class ReformatUnit(wiring.Component):
     raised; of the one that fails some results may be written, but none if its first read, or its
     first write, or its first count is outside the scratchpad. Nothing starts until reset. Reads
     run ahead of writes, into the next iteration, too.
-
-    Parameters
-    ----------
-    config : CardConfig
-
-    Members
-    -------
-    unit : ``In(UnitPort())``
-        Iterations with a `ReformatBody`.
-    read : ``Out(ReadPort(config))``
-    write : ``Out(WritePort(config))``
     """
-
-    def __init__(self, config: CardConfig) -> None:
-        self.config = config
-        super().__init__(
-            {
-                "unit": In(UnitPort()),
-                "read": Out(ReadPort(config)),
-                "write": Out(WritePort(config)),
-            }
-        )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()

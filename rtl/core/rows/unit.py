@@ -1,13 +1,12 @@
 """The unit that runs ROWS."""
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal
-from amaranth.lib import data, wiring
+from amaranth.lib import data
 from amaranth.lib.fifo import SyncFIFOBuffered
-from amaranth.lib.wiring import In, Out
 
-from ...config import GRANULE, CardConfig
+from ...config import GRANULE
 from ...isa import RowsBody
-from ..ports import ReadPort, UnitPort, WritePort
+from ..vector_part import VectorPart
 from .finish import RowFinish, pass_layout
 from .scalars import RowScalars, factors_layout, job_layout
 from .shape import RowShape
@@ -29,7 +28,7 @@ _UNDER_WAY = 32
 """Rows that may be named before their last result is written."""
 
 
-class RowsUnit(wiring.Component):
+class RowsUnit(VectorPart):
     """Scales, normalizes or quantizes rows of the scratchpad, or takes their softmax (ROWS).
 
     Up to ``config.row_lanes`` numbers a cycle: while one row's results are made, the statistics of
@@ -42,28 +41,7 @@ class RowsUnit(wiring.Component):
     order BAD_LENGTH, BAD_FORMAT, BAD_ALIGNMENT, BAD_SCALE, and each row for BAD_ADDRESS. The rows
     before one that lies outside the scratchpad, or whose results, table or scale do, are still
     finished; then the error is raised, and nothing starts until reset.
-
-    Parameters
-    ----------
-    config : CardConfig
-
-    Members
-    -------
-    unit : ``In(UnitPort())``
-        Iterations with a `RowsBody`.
-    read : ``Out(ReadPort(config))``
-    write : ``Out(WritePort(config))``
     """
-
-    def __init__(self, config: CardConfig) -> None:
-        self.config = config
-        super().__init__(
-            {
-                "unit": In(UnitPort()),
-                "read": Out(ReadPort(config)),
-                "write": Out(WritePort(config)),
-            }
-        )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
