@@ -139,9 +139,9 @@ class Source(abc.ABC):
             for number, step in enumerate(steps)
         ]
 
+    @abc.abstractmethod
     def _steps(self, place: Place) -> list[Step]:
         """Return builders of these commands: all arguments but loops and semaphores are given."""
-        raise NotImplementedError
 
     def cycles(self, items: int, row_lanes: int) -> float:
         """Return about how many cycles the vector unit takes for ``items`` rows."""
@@ -182,6 +182,9 @@ class Rows(_Lines):
     def __init__(self, array: npt.NDArray) -> None:
         format = _whole(array)
         super().__init__(array, format, format)
+
+    def _steps(self, place: Place) -> list[Step]:
+        return []
 
 
 class Columns(Source):
