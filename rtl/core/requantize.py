@@ -1,12 +1,11 @@
 """Requantization in the vector unit: from exact sums and differences to INT8."""
 
-from amaranth.hdl import Cat, Elaboratable, Module, Mux, Signal, signed
+from amaranth.hdl import Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out
 
 from ..config import GRANULE, CardConfig
-from ..hierarchy import sleeper
 from ..isa import Format, VectorBody, VectorOp
 from ..numerics.convert import NarrowFp32
 from ..numerics.fp32 import Fp32Add, Fp32Multiply
@@ -114,19 +113,6 @@ class RequantizeLane(wiring.Component):
         return m
 
 
-class _Lanes(Elaboratable):
-    """Lanes on one clock."""
-
-    def __init__(self, lanes: list[RequantizeLane]) -> None:
-        self._lanes = lanes
-
-    def elaborate(self, platform: object) -> Module:
-        m = Module()
-        for i, lane in enumerate(self._lanes):
-            m.submodules[f"lane{i}"] = lane
-        return m
-
-
 class Requantizer(wiring.Component):
     """Requantizes granules, in order, ``config.vector_lanes`` numbers a cycle.
 
@@ -195,22 +181,15 @@ class Requantizer(wiring.Component):
         size = pair_layout().size * self._lanes
         chosen = Signal(size)
         m.d.comb += chosen.eq(waiting.r_data.word_select(phase, size))
-        # The lanes are most of the vector unit, and idle most of the time.
-        awake = Signal()
-        inside = Signal(range(RequantizeLane.LATENCY + 1))  # cycles until the lanes are empty
-        m.d.comb += awake.eq(self.valid_i | waiting.level.any() | inside.any())
-        with m.If(waiting.r_rdy):
-            m.d.sync += inside.eq(RequantizeLane.LATENCY)
-        with m.Elif(inside.any()):
-            m.d.sync += inside.eq(inside - 1)
-        lanes = [RequantizeLane() for _ in range(self._lanes)]
-        m.submodules.lanes = sleeper(m, "requantize", _Lanes(lanes), awake, platform)
-        for i, lane in enumerate(lanes):
+        lanes = []
+        for i in range(self._lanes):
+            m.submodules[f"lane{i}"] = lane = RequantizeLane()
             m.d.comb += [
                 lane.command.eq(self.command),
                 lane.valid_i.eq(waiting.r_rdy),
                 lane.pair.eq(chosen.word_select(i, pair_layout().size)),
             ]
+            lanes.append(lane)
 
         # The first numbers of a granule wait for the last.
         early = Signal(8 * (GRANULE - self._lanes), reset_less=True)
