@@ -12,12 +12,9 @@ from .convolution_shape import ConvLayout
 from .formats import raw_bits
 from .sparsity import PATTERNS, count_entries, fits_pattern, nonzero
 from .streams import row_cost, stream_granules
-from .tiling import LOOP_LIMIT, align
+from .tiling import LOOP_LIMIT, SPARSE_SLICE, align
 
 __all__ = ["Streams", "forms"]
-
-SPARSE_SLICE = 512
-"""Longest slice of compressed streams: the next one is filled while this one is used."""
 
 WORTH_COMPRESSING = 0.7
 """Fraction of weights that are not zero, from which on they are sent dense."""

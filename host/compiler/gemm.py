@@ -32,13 +32,10 @@ from .streams import (
     row_cost,
     stream_granules,
 )
-from .tiling import MemorySpeed, Problem, Tiling, align, buffer_bytes, fit, tile_sizes
+from .tiling import SPARSE_SLICE, MemorySpeed, Problem, Tiling, align, buffer_bytes, fit, tile_sizes
 from .window import window_anchor
 
 __all__ = ["GemmPlan", "Matrix", "plan_gemm"]
-
-SPARSE_SLICE = 512
-"""Longest slice of compressed streams: the next one is filled while this one is used."""
 
 
 def plan_gemm(

@@ -23,12 +23,9 @@ from .streams import (
     row_cost,
     stream_granules,
 )
-from .tiling import MemorySpeed, Problem, align
+from .tiling import SPARSE_SLICE, MemorySpeed, Problem, align
 
 __all__ = ["ColumnScales", "StagedPlan", "plan_staged"]
-
-SPARSE_SLICE = 512
-"""Longest slice of compressed streams: the next one is filled while this one is used."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

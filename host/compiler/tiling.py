@@ -19,6 +19,7 @@ from ...rtl.isa import BITS, LANES, Encoding, Format, Mode
 from .streams import DIRECTORY_ENTRY_BYTES, MAX_BLOB_BYTES
 
 __all__ = [
+    "SPARSE_SLICE",
     "MemorySpeed",
     "Problem",
     "Tiling",
@@ -34,6 +35,9 @@ CREDITS = 240
 """A semaphore holds 255 credits; plans stay below."""
 
 LOOP_LIMIT = 0xFFFF
+
+SPARSE_SLICE = 512
+"""Longest slice of compressed streams: the next one is filled while this one is used."""
 
 LONG_COLUMN = 512
 """Bytes from which on a column is whole granules by itself."""
