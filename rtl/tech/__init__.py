@@ -1,0 +1,15 @@
+"""Cells with a generic form and one for a device family.
+
+A build says which family it is for by the ``technology`` of the platform that it elaborates with;
+without a platform (simulation) every cell takes its generic form. Tests prove each pair equal.
+"""
+
+__all__ = ["ECP5", "GENERIC", "technology"]
+
+GENERIC = "generic"
+ECP5 = "ecp5"
+
+
+def technology(platform: object) -> str:
+    """Return the family whose cells a component has to use: `GENERIC`, `ECP5`, ..."""
+    return getattr(platform, "technology", GENERIC)
