@@ -11,6 +11,7 @@ from .core.scratchpad import Scratchpad
 from .core.sequencer import Sequencer
 from .core.vector import VectorUnit
 from .hostport.csr import HostPort
+from .isa.probe import Probe
 from .memory.bus import Storage
 from .memory.system import MemorySystem
 
@@ -37,12 +38,21 @@ class Card(wiring.Component):
         The bytes of card memory.
     irq : ``Out(1)``
         A job has ended that the host has not acknowledged.
+    probe : ``Out(Probe)``
+        What a capture on the chip sees.
     """
 
     def __init__(self, config: CardConfig, *, build_hash: int = 0) -> None:
         self.config = config
         self.build_hash = build_hash
-        super().__init__({"host": In(HostPort()), "storage": Out(Storage(config)), "irq": Out(1)})
+        super().__init__(
+            {
+                "host": In(HostPort()),
+                "storage": Out(Storage(config)),
+                "irq": Out(1),
+                "probe": Out(Probe),
+            }
+        )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -122,4 +132,26 @@ class Card(wiring.Component):
                 | (vector.read.valid & vector.read.ready)
             ),
         ]
+
+        probe = self.probe
+        m.d.comb += [
+            probe.irq.eq(sequencer.irq),
+            probe.host_write.eq(self.host.write),
+            probe.host_address.eq(self.host.address[2:]),
+            probe.halt.eq(sequencer.halt),
+            probe.core_reset.eq(sequencer.core_reset),
+            probe.memory_idle.eq(memory.idle),
+            *(
+                getattr(probe, name).eq(getattr(events, name))
+                for name, _ in events.signature.members.items()
+            ),
+        ]
+        for name in ("load0", "load1", "compute", "vector", "store"):
+            unit = getattr(sequencer, name)
+            m.d.comb += [
+                probe[name].start.eq(unit.start.valid),
+                probe[name].ready.eq(unit.start.ready),
+                probe[name].done.eq(unit.done),
+                probe[name].error.eq(unit.error),
+            ]
         return m

@@ -5,8 +5,8 @@ may do for both), `ESCAPE` and the byte exclusive-or `ESCAPE_XOR` for a byte tha
 and behind the content its check sequence, FCS-32: CRC-32 as in zlib, lowest byte first. What has a
 wrong check sequence, or is too short or too long, is dropped without a word.
 
-The host asks, the board answers, in order. A request is a `RequestHeader`, then data if it writes; a
-reply is a `ReplyHeader`, then data if that was asked for. Addresses and lengths count bytes.
+The host asks, the board answers, in order. A request is a `RequestHeader`, then data if it writes;
+a reply is a `ReplyHeader`, then data if that was asked for. Addresses and lengths count bytes.
 
 The board carries out a request whose `sequence` is the next one (modulo 256), and answers one that
 it has carried out already (up to 127 back) again: a read is read again, a write is not written
@@ -30,6 +30,7 @@ __all__ = [
     "MAX_DATA",
     "SHELL_BASE",
     "WINDOW_BYTES",
+    "CaptureControl",
     "LinkOp",
     "Reply",
     "ReplyHeader",
@@ -114,3 +115,37 @@ class ShellCsr(enum.IntEnum):
     """Frames with a wrong check sequence or length since power-up, modulo 2^32."""
     SHELL_STATE = 0x110
     """Bit 0: the card's interrupt line."""
+
+    CAPTURE_CONTROL = 0x140
+    """Write: `CaptureControl`. Read: bit 0, a capture runs; bit 1, the newest one has triggered."""
+    CAPTURE_DEPTH = 0x144
+    """Samples that are kept, a power of two."""
+    CAPTURE_AFTER = 0x148
+    """Samples to store after the trigger; fewer than CAPTURE_DEPTH."""
+    CAPTURE_MASK = 0x14C
+    """The trigger: `Probe` and this mask, 64 bits, are equal to CAPTURE_VALUE."""
+    CAPTURE_MASK_HIGH = 0x150
+    CAPTURE_VALUE = 0x154
+    CAPTURE_VALUE_HIGH = 0x158
+    CAPTURE_COUNT = 0x15C
+    """Samples held, the oldest one at index CAPTURE_FIRST; indices count modulo CAPTURE_DEPTH."""
+    CAPTURE_FIRST = 0x160
+    CAPTURE_TRIGGER = 0x164
+    """Index of the sample that triggered."""
+    CAPTURE_INDEX = 0x168
+    """Which sample the next three registers show, from three cycles after the write on."""
+    CAPTURE_DATA = 0x16C
+    """The `Probe`, 64 bits."""
+    CAPTURE_DATA_HIGH = 0x170
+    CAPTURE_AGE = 0x174
+    """Cycles since the sample before; 0 of the one with which the capture began."""
+
+
+class CaptureControl(enum.IntFlag, shape=unsigned(3)):
+    """What a write to `ShellCsr.CAPTURE_CONTROL` does."""
+
+    ARM = 1
+    """Forget all samples and start."""
+    TRIGGER = 2
+    """Trigger in any case."""
+    STOP = 4
