@@ -25,8 +25,9 @@ KEEP_DAYS = 3
 """Days for which the folders of failed runs, and waves, are kept."""
 
 
-def build_bench(component: wiring.Component, name: str, *, waves: bool = False) -> Path:
-    """Return the simulator program for ``component``, built unless it is in the cache.
+def build_bench(design: wiring.Component | str, name: str, *, waves: bool = False) -> Path:
+    """Return the simulator program for ``design``, built unless it is in the cache: a component, or
+    Verilog with the top module ``name``.
 
     Only the ports of the top are visible to a bench; waves show everything.
     """
@@ -53,7 +54,7 @@ def build_bench(component: wiring.Component, name: str, *, waves: bool = False) 
     recipe = Recipe(
         kind="bench",
         top=name,
-        verilog=to_verilog(component, name),
+        verilog=design if isinstance(design, str) else to_verilog(design, name),
         verilator_args=tuple(args),
         sources=(("bench_main.cpp", main.read_text()),),
         runtime=tuple(runtime),
@@ -74,7 +75,7 @@ def _repeat_command(module: str, seed: int) -> str:
 
 
 def run_bench(
-    component: wiring.Component,
+    design: wiring.Component | str,
     module: str,
     *,
     preset: str | CardConfig | None = None,
@@ -84,12 +85,13 @@ def run_bench(
     name: str | None = None,
     waves: bool | None = None,
 ) -> int:
-    """Build ``component``, run the tests of a bench on it, and fail unless all of them pass.
+    """Build ``design``, run the tests of a bench on it, and fail unless all of them pass.
 
     Parameters
     ----------
-    component : Component
-        The top. Its ports are named as `to_verilog` says.
+    design : Component or str
+        The top. Its ports are named as `to_verilog` says. Or Verilog, such as a netlist's, with
+        ports of these names.
     module : str
         Import name of the bench, for example ``"deepseek.sim.benches.store"``.
     preset : str or CardConfig, optional
@@ -101,7 +103,7 @@ def run_bench(
     env : mapping, optional
         Further environment variables of the bench.
     name : str, optional
-        Name of the top module; default is the name of the component's class.
+        Name of the top module; default is the name of the component's class. Verilog needs it.
     waves : bool, optional
         Keep a ``dump.vcd``; default is whether ``$WAVES`` is set to other than 0.
 
@@ -117,12 +119,14 @@ def run_bench(
     ToolError
         If a tool is missing or refuses the design.
     """
-    name = name or type(component).__name__
+    if isinstance(design, str) and name is None:
+        raise ValueError("name must say which module of the Verilog is the top")
+    name = name or type(design).__name__
     if waves is None:
         waves = os.environ.get("WAVES", "0") not in ("", "0")
     if seed is None:
         seed = int(os.environ.get("SEED", DEFAULT_SEED))
-    program = build_bench(component, name, waves=waves)
+    program = build_bench(design, name, waves=waves)
 
     from cocotb_tools.check_results import get_results
     from cocotb_tools.runner import get_runner

@@ -1,0 +1,1 @@
+"""Netlists of device cells as Verilog that Verilator can run."""

@@ -1,0 +1,85 @@
+"""Translation of netlists: tables as expressions, pins without nets, what is refused."""
+
+import itertools
+import json
+import random
+
+import pytest
+
+from deepseek.sim.netlist.ecp5 import NetlistError, _lut, to_verilog
+
+
+def evaluate(expression, pins):
+    """The value of a table's expression, whose operators are Verilog's on single bits."""
+    tokens = expression.replace("(", " ( ").replace(")", " ) ").replace("~", " ~ ").split()
+
+    def atom():
+        token = tokens.pop(0)
+        if token == "~":
+            return 1 - atom()
+        if token == "(":
+            left = atom()
+            while tokens[0] != ")":
+                operator = tokens.pop(0)
+                right = atom()
+                if operator == "?":
+                    assert tokens.pop(0) == ":"
+                    left = (left, right, atom())
+                    left = left[1] if left[0] else left[2]
+                else:
+                    left = {"&": left & right, "|": left | right, "^": left ^ right}[operator]
+            tokens.pop(0)
+            return left
+        return int(token[-1]) if "'" in token else pins[token]
+
+    result = atom()
+    assert not tokens
+    return result
+
+
+def test_tables():
+    names = ["a", "b", "c", "d"]
+    tables = [*range(256), *random.Random(1).sample(range(1 << 16), 2000), 0xFFFF, 0x6996, 0x8000]
+    for table in tables:
+        expression = _lut(table, names)
+        for bits in itertools.product((0, 1), repeat=4):
+            index = sum(bit << place for place, bit in enumerate(bits))
+            got = evaluate(expression, dict(zip(names, bits, strict=True)))
+            assert got == table >> index & 1, (hex(table), expression)
+
+
+def test_constant_pins():
+    assert _lut(0x8000, ["a", "1'b1", "1'b1", "1'b1"]) == "a"
+    assert _lut(0x8000, ["a", "1'b0", "b", "c"]) == "1'b0"
+
+
+def netlist(**cells):
+    return json.dumps({"modules": {"top": {"ports": {}, "cells": cells}}})
+
+
+def cell(kind, connections=None, **parameters):
+    connections = connections or {}
+    return {
+        "type": kind,
+        "parameters": parameters,
+        "port_directions": dict.fromkeys(connections, "input"),
+        "connections": connections,
+    }
+
+
+@pytest.mark.parametrize(
+    ("broken", "message"),
+    [
+        (cell("DCUA"), "no model for cell x of type DCUA"),
+        (cell("TRELLIS_COMB", MODE="RAMW"), "no model for mode RAMW of x"),
+        (
+            cell("TRELLIS_FF", {"Q": [2], "CLK": [3], "LSR": [4]}, SRMODE="ASYNC"),
+            "no model for the asynchronous reset of x",
+        ),
+        (cell("DCCA", {"CE": [2], "CLKI": [3], "CLKO": [4]}), "no model for the gate of clock x"),
+        (cell("DP16KD", {"RSTA": [2]}), "no model for the reset of block RAM x"),
+    ],
+)
+def test_refusals(broken, message):
+    with pytest.raises(NetlistError, match=message):
+        to_verilog(netlist(x=broken))
