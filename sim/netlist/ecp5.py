@@ -118,7 +118,8 @@ class _Writer:
                 raise NetlistError(f"no model for cell {cell_name} of type {cell['type']}")
             handlers[cell["type"]](cell_name, cell)
         ports = self.module["ports"]
-        header = [f"module {name} ({', '.join(_plain(port) for port in ports)});"]
+        header = ["/* verilator lint_off PINMISSING */"]  # outputs without a net are not listed
+        header += [f"module {name} ({', '.join(_plain(port) for port in ports)});"]
         header += [f"  wire n{net};" for net in sorted(self.nets)]
         return "\n".join([*header, *self.lines, "endmodule", ""])
 
@@ -272,38 +273,27 @@ class _Writer:
             raise NetlistError(f"a cell of type {cell['type']} has no {pin}")
         return self._net(bits[0])
 
-    def _instance(self, cell: Cell, keep: Callable[[str], bool], pins: str) -> None:
-        """Write an instance of a cell's model, with buses of the pins that ``pins`` matches."""
-        parameters = ", ".join(
+    def _instance(self, cell: Cell, parameters: str, unconnected: str = "") -> None:
+        """Write an instance of a cell's model, with the parameters whose names match.
+
+        Pins whose names match ``unconnected`` are not the model's, and must have no net.
+        """
+        values = ", ".join(
             f".{key}({self._parameter(value)})"
             for key, value in cell["parameters"].items()
-            if keep(key)
+            if re.fullmatch(parameters, key)
         )
-        buses: dict[str, dict[int, str]] = {}
+        pins = []
         for pin, way in cell["port_directions"].items():
-            bus = re.fullmatch(pins, pin)
-            if bus is None:
-                continue
-            base, index = bus["bus"], int(bus["index"] or 0)
-            if way == "output":
-                bit = self._out(cell, pin)
-                buses.setdefault(base, {})[index] = self._net(bit) if bit is not None else ""
+            if re.fullmatch(unconnected, pin):
+                if way == "input" and cell["connections"].get(pin):
+                    raise NetlistError(f"no model for pin {pin} of a {cell['type']}")
+            elif way == "input":
+                pins.append(f".{pin}({self._pin(cell, pin)})")
             else:
-                buses.setdefault(base, {})[index] = self._pin(cell, pin)
-        connections = []
-        for base, bits in buses.items():
-            parts = [bits[index] for index in sorted(bits, reverse=True)]
-            if "" in parts:  # an output that is not used needs a wire of its own
-                parts = [part or self._spare() for part in parts]
-            connections.append(f".{base}({{{', '.join(parts)}}})")
-        self.lines.append(
-            f"  {cell['type']} #({parameters}) i{len(self.lines)} ({', '.join(connections)});"
-        )
-
-    def _spare(self) -> str:
-        name = f"s{len(self.lines)}"
-        self.lines.append(f"  wire {name};")
-        return name
+                bit = self._out(cell, pin)
+                pins.append(f".{pin}({self._net(bit) if bit is not None else ''})")
+        self.lines.append(f"  {cell['type']} #({values}) i{len(self.lines)} ({', '.join(pins)});")
 
     @staticmethod
     def _parameter(value: str | int) -> str:
@@ -314,28 +304,16 @@ class _Writer:
         return f'"{value.strip()}"'
 
     def _block_ram(self, name: str, cell: Cell) -> None:
-        def keep(key: str) -> bool:
-            return key.startswith(("INITVAL_", "DATA_WIDTH", "REGMODE", "WRITEMODE"))
-
-        for reset in ("RSTA", "RSTB"):
-            if self._pin(cell, reset) != "1'b0":
-                raise NetlistError(f"no model for the reset of block RAM {name}")
-        for select in ("CSA", "CSB"):
-            for index in range(3):
-                if cell["connections"].get(f"{select}{index}"):
-                    raise NetlistError(f"no model for the chip select of block RAM {name}")
-        self._instance(cell, keep, r"(?P<bus>(AD|DI|DO|CLK|CE|OCE|WE)[AB])(?P<index>\d*)")
-
-    def _multiplier(self, name: str, cell: Cell) -> None:
-        def keep(key: str) -> bool:
-            return key.startswith("REG_")
-
-        for pin in ("SOURCEA", "SOURCEB"):
-            if self._pin(cell, pin) != "1'b0":
-                raise NetlistError(f"no model for the cascade of multiplier {name}")
-        self._instance(
-            cell, keep, r"(?P<bus>[ABP](?=\d)|SIGNED[AB]|(CLK|CE|RST)[0-3])(?P<index>\d*)"
+        used = str(cell["parameters"].get("RESETMODE", "SYNC")).strip() != "SYNC" and any(
+            self._pin(cell, reset) != "1'b0" for reset in ("RSTA", "RSTB")
         )
+        if used:
+            raise NetlistError(f"no model for the asynchronous reset of block RAM {name}")
+        self._instance(cell, "INITVAL_.*|DATA_WIDTH_.|REGMODE_.|WRITEMODE_.|CSDECODE_.")
+
+    def _multiplier(self, _: str, cell: Cell) -> None:
+        # Its cascades to neighbours are left out.
+        self._instance(cell, "REG_.*", r"SR[IO][AB]\d+|RO[ABC]\d+")
 
     def _pad(self, name: str, cell: Cell) -> None:
         way = str(cell["parameters"].get("DIR", "INPUT")).strip()

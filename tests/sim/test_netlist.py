@@ -77,7 +77,11 @@ def cell(kind, connections=None, **parameters):
             "no model for the asynchronous reset of x",
         ),
         (cell("DCCA", {"CE": [2], "CLKI": [3], "CLKO": [4]}), "no model for the gate of clock x"),
-        (cell("DP16KD", {"RSTA": [2]}), "no model for the reset of block RAM x"),
+        (
+            cell("DP16KD", {"RSTA": [2]}, RESETMODE="ASYNC"),
+            "no model for the asynchronous reset of block RAM x",
+        ),
+        (cell("MULT18X18D", {"SRIA3": [2]}), "no model for pin SRIA3 of a MULT18X18D"),
     ],
 )
 def test_refusals(broken, message):

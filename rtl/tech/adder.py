@@ -1,0 +1,93 @@
+"""A segment of an accumulator."""
+
+from amaranth.hdl import Const, Instance, Module, Mux, Signal
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from . import ECP5, technology
+
+__all__ = ["SegmentAdder"]
+
+_INTO_CARRY = 0x000E
+"""Half a CCU2C without a sum, whose carry out is A | B."""
+
+_ADD_UNLESS_C = 0xA6AA
+"""Half a CCU2C that adds A and the carry to B, or to 0 if C."""
+
+_CARRY = 0x0000
+"""Half a CCU2C whose sum is its carry in."""
+
+
+class SegmentAdder(wiring.Component):
+    """Adds to a segment, or starts it anew, combinationally.
+
+    On ECP5 what is not to be added, and both carries, are in the cells of the carry chain itself:
+    there is no logic before it.
+
+    Parameters
+    ----------
+    width : int
+        Even.
+
+    Members
+    -------
+    total, addend : ``In(width)``
+    first : ``In(1)``
+        Add to 0 instead of ``total``.
+    carry_in : ``In(2)``
+        One is added if any of the two is high.
+    sum : ``Out(width + 1)``
+        With the carry on top.
+    """
+
+    def __init__(self, width: int) -> None:
+        if width < 2 or width % 2:
+            raise ValueError(f"width must be even, not {width!r}")
+        super().__init__(
+            {
+                "total": In(width),
+                "addend": In(width),
+                "first": In(1),
+                "carry_in": In(2),
+                "sum": Out(width + 1),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        if technology(platform) == ECP5:
+            self._ecp5(m)
+            return m
+        m.d.comb += self.sum.eq(
+            Mux(self.first, 0, self.total) + self.addend + (self.carry_in[0] | self.carry_in[1])
+        )
+        return m
+
+    def _ecp5(self, m: Module) -> None:
+        """Half cells in a chain: the carry in, the bits, and the carry out."""
+        unused = Signal()
+        halves = [(_INTO_CARRY, self.carry_in[0], self.carry_in[1], 0, unused)]
+        halves += [
+            (_ADD_UNLESS_C, self.addend[i], self.total[i], self.first, self.sum[i])
+            for i in range(len(self.addend))
+        ]
+        halves.append((_CARRY, 0, 0, 0, self.sum[-1]))
+        carry: Signal | None = None
+        for cell in range(len(halves) // 2):
+            ports: dict[str, object] = {}
+            for half, (init, a, b, c, out) in enumerate(halves[2 * cell : 2 * cell + 2]):
+                ports |= {
+                    f"p_INIT{half}": Const(init, 16),
+                    f"p_INJECT1_{half}": "NO",
+                    f"i_A{half}": a,
+                    f"i_B{half}": b,
+                    f"i_C{half}": c,
+                    f"i_D{half}": 1,
+                }
+                if out is not unused:
+                    ports[f"o_S{half}"] = out
+            following = Signal(name=f"carry{cell}")
+            if carry is not None:
+                ports["i_CIN"] = carry
+            m.submodules[f"cell{cell}"] = Instance("CCU2C", **ports, o_COUT=following)
+            carry = following

