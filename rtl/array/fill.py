@@ -1,22 +1,56 @@
 """The fill path: reads windows of the resident operand and turns them into operand words."""
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed, unsigned
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import In, Out
 
 from ..config import GRANULE, RELEASE_WORDS, CardConfig
-from ..core.ports import ReadPort
+from ..core.ports import READ_LATENCY, ReadPort
 from ..hierarchy import Repeated
 from ..isa import LANES, Format, MatmulBody, Mode, Status
 from ..numerics.widen import mode_of
+from ..tech.choose import Choose4
 from .ports import fill_layout
 from .serializer import SETS, Serializer
 
 __all__ = ["Fill"]
 
-_SPOT = data.StructLayout({"offset": signed(32), "outer": signed(32), "inner": unsigned(16)})
-"""Where a column is: its byte offset, that of its outer loop's start, and its place from there."""
+_SPOT = data.StructLayout({"offset": 32, "outer": 32, "inner": 16})
+"""Where a column is: its byte offset, that of its outer loop's start, and how many more columns
+there are from there on, this one included."""
+
+_KEPT = (
+    *("n_inner", "run_bytes", "runs_inner", "in_format"),
+    *("x_run_stride", "x_run_outer_stride", "x_inner_stride", "x_outer_stride"),
+)
+"""What of a command is used after its start."""
+
+
+def _command_layout(config: CardConfig) -> data.StructLayout:
+    """Layout of what is kept of a command; with K in bytes, and the columns of a block."""
+    body = MatmulBody.as_shape()
+    return data.StructLayout(
+        {
+            **{name: body[name].shape for name in _KEPT},
+            "k_bytes": unsigned(17),
+            "block_columns": range(4 * config.cols + 1),
+        }
+    )
+
+
+def _row_layout(config: CardConfig) -> data.StructLayout:
+    """Layout of a row of chunks: where the block's column 0 would have its own, how long they are,
+    how many, whether the block ends with them, and whether it is the iteration's last one."""
+    return data.StructLayout(
+        {
+            "base": 32,
+            "bytes": range(config.fill_bytes + 1),
+            "columns": range(4 * config.cols + 1),
+            "block_end": 1,
+            "last_block": 1,
+        }
+    )
 
 
 class Fill(wiring.Component):
@@ -30,7 +64,7 @@ class Fill(wiring.Component):
     not released. Iterations follow each other, of one command or of several with the same mode.
 
     A chunk is read of each block column before its words are written: where no read waits, the
-    first word leaves ``min(n, cols * LANES) + 4`` cycles after ``start``. A chunk is asked for in
+    first word leaves ``min(n, cols * LANES) + 5`` cycles after ``start``. A chunk is asked for in
     every cycle, up to `SETS` chunks of each column ahead, with no bubble between chunks, runs,
     blocks or iterations; nor is there one between words whose chunks are here.
 
@@ -93,279 +127,364 @@ class Fill(wiring.Component):
             }
         )
         m.submodules.chunks = chunks = SyncFIFO(width=chunk.size, depth=SETS)
-        # Sets that are free to be asked for, and sets that all block columns have arrived in.
+        # Sets that are free to be asked for, and those that wait and all of which has arrived.
         free, full = Signal(range(SETS + 1), init=SETS), Signal(range(SETS + 1))
         claimed, asked = self._ask(m, mode, free.any(), chunks, chunk)
         arrived = self._load(m, mode, asked, columns)
-        done = self._write(m, full.any(), data.View(chunk, chunks.r_data), columns)
-        m.d.comb += chunks.r_en.eq(done)
-        m.d.sync += [free.eq(free - claimed + done), full.eq(full + arrived - done)]
+        taken, done = self._write(m, full.any(), data.View(chunk, chunks.r_data), columns)
+        m.d.comb += chunks.r_en.eq(taken)
+        m.d.sync += [free.eq(free - claimed + done), full.eq(full + arrived - taken)]
         return m
 
-    def _ask(self, m: Module, mode, free, chunks: SyncFIFO, chunk: data.StructLayout):
-        """Walk blocks, runs, chunks and block columns; ask for one chunk a cycle.
+    def _walk(self, m: Module, mode: Signal, asking: Signal, taken: Signal):
+        """Walk blocks, runs and chunks, one row of chunks after the other: one of each column.
+
+        Returns what is kept of the command, the next row, and whether it is there. It goes when
+        ``taken``. A row takes three cycles: first it is found out how long its chunks are and what
+        ends with them, then where the walk is next. Nothing starts while the last row is
+        ``asking``.
+        """
+        config, body = self._config, self.body
+        size = config.fill_bytes
+        command = Signal(_command_layout(config), reset_less=True)
+        new_mode, _ = mode_of(m, body.stream_format, body.in_format)
+        k_bytes, block_columns = Signal(17), Signal(range(4 * config.cols + 1))
+        m.d.comb += k_bytes.eq(body.k)
+        with m.Switch(body.in_format):
+            with m.Case(Format.INT4):
+                m.d.comb += k_bytes.eq(body.k >> 1)
+            with m.Case(Format.FP16, Format.BF16):
+                m.d.comb += k_bytes.eq(body.k << 1)
+        with m.Switch(new_mode):
+            for each, lanes in LANES.items():
+                with m.Case(each):
+                    m.d.comb += block_columns.eq(config.cols * lanes)
+
+        base, chunk_base, run_base, outer_base = (
+            Signal(32, name=name, reset_less=True)
+            for name in ("base", "chunk_base", "run_base", "outer_base")
+        )
+        runs_left, run_left = Signal(16, reset_less=True), Signal(16, reset_less=True)
+        k_left, columns = Signal(17, reset_less=True), Signal(16, reset_less=True)
+
+        # What follows from where the walk is, after one cycle or two.
+        row = Signal(_row_layout(config), reset_less=True)
+        run_ends, last_run = (
+            Signal(name=name, reset_less=True) for name in ("run_ends", "last_run")
+        )
+        next_run, next_chunk = Signal(32, reset_less=True), Signal(32, reset_less=True)
+        k_after, columns_after = Signal(17, reset_less=True), Signal(16, reset_less=True)
+        run_after, runs_after = Signal(16, reset_less=True), Signal(16, reset_less=True)
+        in_block = Signal()
+        m.d.comb += in_block.eq(columns <= command.block_columns)
+        m.d.sync += [
+            row.base.eq(chunk_base),
+            row.bytes.eq(Mux(run_left < size, run_left, size)),
+            row.columns.eq(Mux(in_block, columns, command.block_columns)),
+            row.block_end.eq(k_left <= row.bytes),
+            row.last_block.eq(in_block),
+            run_ends.eq(run_left <= size),
+            last_run.eq(runs_left == 1),
+            next_chunk.eq(chunk_base + size),
+            run_after.eq(run_left - size),
+            runs_after.eq(runs_left - 1),
+            next_run.eq(
+                Mux(last_run, outer_base, run_base)
+                + Mux(last_run, command.x_run_outer_stride, command.x_run_stride)
+            ),
+            k_after.eq(k_left - row.bytes),
+            columns_after.eq(columns - row.columns),
+        ]
+
+        walking, steps = Signal(), Signal(2)  # steps that are done
+        known = Signal()
+        m.d.comb += [
+            known.eq(steps[-1]),
+            self.start.ready.eq(~walking & ~asking),
+        ]
+        with m.If(walking & ~known):
+            m.d.sync += steps.eq(steps + 1)
+        with m.If(taken):
+            m.d.sync += [
+                steps.eq(0),
+                k_left.eq(k_after),
+                run_left.eq(run_after),
+                chunk_base.eq(next_chunk),
+            ]
+            with m.If(run_ends):
+                m.d.sync += [
+                    run_left.eq(command.run_bytes),
+                    runs_left.eq(runs_after),
+                    run_base.eq(next_run),
+                    chunk_base.eq(next_run),
+                ]
+                with m.If(last_run):
+                    m.d.sync += [runs_left.eq(command.runs_inner), outer_base.eq(next_run)]
+            with m.If(row.block_end):
+                m.d.sync += [
+                    k_left.eq(command.k_bytes),
+                    run_left.eq(command.run_bytes),
+                    runs_left.eq(command.runs_inner),
+                    *(place.eq(base) for place in (chunk_base, run_base, outer_base)),
+                    columns.eq(columns_after),
+                    walking.eq(~row.last_block),
+                ]
+        with m.If(self.start.valid & self.start.ready):
+            start = self.start.payload
+            m.d.sync += [
+                *(command[name].eq(body[name]) for name in _KEPT),
+                command.k_bytes.eq(k_bytes),
+                command.block_columns.eq(block_columns),
+                mode.eq(new_mode),
+                *(place.eq(start) for place in (base, chunk_base, run_base, outer_base)),
+                runs_left.eq(body.runs_inner),
+                run_left.eq(body.run_bytes),
+                k_left.eq(k_bytes),
+                columns.eq(body.n),
+                walking.eq(1),
+                steps.eq(0),
+            ]
+        return command, row, known & walking
+
+    def _ask(self, m: Module, mode: Signal, free, chunks: SyncFIFO, chunk: data.StructLayout):
+        """Ask for one chunk a cycle: for each row, of one block column after the other.
 
         Returns whether a set was claimed, and for the request on the port its place in a granule
         and whether it is its chunk's last.
         """
         config = self._config
-        size = config.fill_bytes
-        first_mode, _ = mode_of(m, self.body.stream_format, self.body.in_format)
-        first_k_bytes, first_columns = Signal(17), Signal(range(4 * config.cols + 1))
-        m.d.comb += first_k_bytes.eq(self.body.k)
-        with m.Switch(self.body.in_format):
-            with m.Case(Format.INT4):
-                m.d.comb += first_k_bytes.eq(self.body.k >> 1)
-            with m.Case(Format.FP16, Format.BF16):
-                m.d.comb += first_k_bytes.eq(self.body.k << 1)
-        with m.Switch(first_mode):
-            for each, lanes in LANES.items():
-                with m.Case(each):
-                    m.d.comb += first_columns.eq(config.cols * lanes)
+        row, asking, taken = Signal(_row_layout(config), reset_less=True), Signal(), Signal()
+        command, next_row, known = self._walk(m, mode, asking, taken)
+        turn = Signal()  # of the iteration that is asked for, or is next
 
-        # Where the walk is. An iteration's first chunk is asked for in the cycle of its start, so
-        # that what would be loaded then is used at once.
-        active, going = Signal(), Signal()
-        turn = Signal()  # of the iteration that is walked, or is next
-        m.d.comb += [self.start.ready.eq(~active), going.eq(active | self.start.valid)]
-        with m.If(self.start.valid & ~active):
-            m.d.sync += mode.eq(first_mode)
-
-        def kept(shape, first: Value, name: str) -> Signal:
-            """Return what ``first`` is, and was in the cycle of the start."""
-            register = Signal(shape, name=f"{name}_kept", reset_less=True)
-            now = Signal(shape, name=name)
-            m.d.comb += now.eq(Mux(active, register, first))
-            with m.If(~active):
-                m.d.sync += register.eq(first)
-            return now
-
-        k_bytes = kept(17, first_k_bytes, "k_bytes")
-        block_columns = kept(first_columns.shape(), first_columns, "block_columns")
-        body = {
-            name: kept(MatmulBody.as_shape()[name].shape, self.body[name], name)
-            for name in (
-                *("n_inner", "run_bytes", "runs_inner", "in_format"),
-                *(f"x_{name}_stride" for name in ("run", "run_outer", "inner", "outer")),
-            )
-        }
-
-        def walk(width: int, first: Value, name: str) -> tuple[Signal, Signal]:
-            """Return a register that starts as ``first``, and what it is now."""
-            register = Signal(width, name=name, reset_less=True)
-            now = Signal(width, name=f"{name}_now")
-            m.d.comb += now.eq(Mux(active, register, first))
-            m.d.sync += register.eq(now)
-            return register, now
-
-        _, base_now = walk(32, self.start.payload, "base")
-        chunk_base, chunk_base_now = walk(32, self.start.payload, "chunk_base")
-        run_base, run_base_now = walk(32, self.start.payload, "run_base")
-        outer_base, outer_base_now = walk(32, self.start.payload, "outer_base")
-        runs_left, runs_left_now = walk(16, self.body.runs_inner, "runs_left")
-        run_left, run_left_now = walk(16, self.body.run_bytes, "run_left")
-        k_left, k_left_now = walk(17, first_k_bytes, "k_left")
-        columns, columns_now = walk(16, self.body.n, "columns")
-
-        # The block column's offset from where column 0 would be. Zero between iterations.
-        block_spot, here = Signal(_SPOT), Signal(_SPOT)
-        next_spot = self._next_spot(m, here, body)
-        index = Signal(range(4 * config.cols))
-        limit, chunk_bytes = Signal(range(4 * config.cols + 1)), Signal(range(size + 1))
-        last_block = columns_now <= block_columns
-        last_run = runs_left_now == 1
-        next_run = (
-            Mux(last_run, outer_base_now, run_base_now)
-            + Mux(last_run, body["x_run_outer_stride"], body["x_run_stride"])
-        )[:32]
+        # The block column's offset from where column 0 would be, that of its outer loop's start,
+        # and its place from there, counted down. The block's first one is kept.
+        here, block_spot = Signal(_SPOT, reset_less=True), Signal(_SPOT, reset_less=True)
+        following, inner_last = Signal(_SPOT), Signal(reset_less=True)
+        offset = Signal(32)
         m.d.comb += [
-            limit.eq(Mux(last_block, columns_now, block_columns)),
-            chunk_bytes.eq(Mux(run_left_now < size, run_left_now, size)),
+            offset.eq(
+                Mux(
+                    inner_last,
+                    (here.outer + command.x_outer_stride)[:32],
+                    (here.offset + command.x_inner_stride)[:32],
+                )
+            ),
+            following.offset.eq(offset),
+            following.outer.eq(Mux(inner_last, offset, here.outer)),
+            following.inner.eq(Mux(inner_last, command.n_inner, here.inner - 1)),
         ]
 
-        asked, asked_address = Signal(), Signal(32)
-        asked_last, asked_end, asked_turn = Signal(range(size)), Signal(), Signal()
-        accepted = self.read.valid & self.read.ready
-        step, end_chunk, end_run, end_block = Signal(), Signal(), Signal(), Signal()
+        # A request is worked out in one cycle, checked in the next, and waits in a register.
+        placed, checked = Signal(), Signal()
+        address, last = Signal(32, reset_less=True), Signal(range(config.fill_bytes))
+        first, end, placed_turn = Signal(init=1), Signal(), Signal()
+        step, end_row, accepted, go = Signal(), Signal(), Signal(), Signal()
+        left = Signal.like(row.columns, reset_less=True)
         m.d.comb += [
-            step.eq(going & (~asked | accepted) & (index.any() | free)),
-            end_chunk.eq(index + 1 == limit),
-            end_run.eq(run_left_now <= size),
-            end_block.eq(k_left_now <= chunk_bytes),
+            accepted.eq(self.read.valid & self.read.ready),
+            go.eq(~checked | accepted),
+            step.eq(asking & (~placed | go) & (~first | free)),
+            end_row.eq(left == 1),
+            taken.eq(known & (~asking | (step & end_row))),
         ]
-        m.d.sync += active.eq(going)
-        with m.If(accepted):
-            m.d.sync += asked.eq(0)
+        with m.If(go):
+            m.d.sync += placed.eq(0)
         with m.If(step):
             m.d.sync += [
-                asked.eq(1),
-                asked_address.eq(chunk_base_now + here.offset),
-                asked_last.eq(chunk_bytes - 1),
-                asked_end.eq(end_chunk),
-                asked_turn.eq(turn),
-                here.eq(next_spot),
-                index.eq(index + 1),
+                placed.eq(1),
+                address.eq(row.base + here.offset),
+                last.eq(row.bytes - 1),
+                end.eq(end_row),
+                placed_turn.eq(turn),
+                first.eq(end_row),
+                left.eq(left - 1),
+                here.eq(following),
+                inner_last.eq(Mux(inner_last, command.n_inner == 1, here.inner == 2)),
             ]
-            with m.If(end_chunk):
-                m.d.sync += [
-                    index.eq(0),
-                    here.eq(block_spot),
-                    k_left.eq(k_left_now - chunk_bytes),
-                    run_left.eq(run_left_now - size),
-                    chunk_base.eq(chunk_base_now + size),
-                ]
-                with m.If(end_run):
-                    m.d.sync += [
-                        run_left.eq(body["run_bytes"]),
-                        run_base.eq(next_run),
-                        chunk_base.eq(next_run),
-                        runs_left.eq(runs_left_now - 1),
-                    ]
-                    with m.If(last_run):
-                        m.d.sync += [runs_left.eq(body["runs_inner"]), outer_base.eq(next_run)]
-                with m.If(end_block):
-                    m.d.sync += [
-                        k_left.eq(k_bytes),
-                        run_left.eq(body["run_bytes"]),
-                        runs_left.eq(body["runs_inner"]),
-                        chunk_base.eq(base_now),
-                        run_base.eq(base_now),
-                        outer_base.eq(base_now),
-                        columns.eq(columns_now - limit),
-                        block_spot.eq(next_spot),
-                        here.eq(next_spot),
-                    ]
-                    with m.If(last_block):
-                        m.d.sync += [active.eq(0), turn.eq(~turn), block_spot.eq(0), here.eq(0)]
-
+            with m.If(end_row):
+                m.d.sync += asking.eq(0)
+                with m.If(row.block_end):
+                    m.d.sync += [block_spot.eq(following), turn.eq(turn ^ row.last_block)]
+                with m.Else():
+                    m.d.sync += [here.eq(block_spot), inner_last.eq(block_spot.inner == 1)]
+        with m.If(taken):
+            m.d.sync += [asking.eq(1), row.eq(next_row), left.eq(next_row.columns)]
+        with m.If(self.start.valid & self.start.ready):
+            inner = self.body.n_inner
+            m.d.sync += [
+                *(spot.eq(Cat(Const(0, 64), inner)) for spot in (here, block_spot)),
+                inner_last.eq(inner == 1),
+            ]
         info = data.View(chunk, chunks.w_data)
         m.d.comb += [
-            chunks.w_en.eq(step & end_chunk),
-            info.bytes.eq(chunk_bytes),
-            info.in_format.eq(body["in_format"]),
-            info.block_end.eq(end_block),
-            info.iteration_end.eq(end_block & last_block),
+            chunks.w_en.eq(step & end_row),
+            info.bytes.eq(row.bytes),
+            info.in_format.eq(command.in_format),
+            info.block_end.eq(row.block_end),
+            info.iteration_end.eq(row.block_end & row.last_block),
         ]
-        self._request(m, asked, asked_address, asked_last, asked_turn)
-        return step & ~index.any(), Cat(asked_address[:4], asked_end)
+        place = self._request(m, go, placed, checked, address, last, end, placed_turn)
+        return step & first, place
 
-    def _next_spot(self, m: Module, here, body) -> Signal:
-        """Return the spot of the block column behind ``here``."""
-        result = Signal(_SPOT, name="next_spot")
-        inner_end = here.inner + 1 == body["n_inner"]
-        offset = (
-            Mux(inner_end, here.outer, here.offset)
-            + Mux(inner_end, body["x_outer_stride"], body["x_inner_stride"])
-        )[:32]
-        m.d.comb += [
-            result.offset.eq(offset),
-            result.outer.eq(Mux(inner_end, offset, here.outer)),
-            result.inner.eq(Mux(inner_end, 0, here.inner + 1)),
-        ]
-        return result
-
-    def _request(
-        self, m: Module, asked: Signal, address: Signal, last: Signal, turn: Signal
-    ) -> None:
+    def _request(self, m: Module, go, placed, checked, address, last, end, turn) -> Value:
         """Ask for the chunk from ``address`` to ``last`` bytes on, if it is in the scratchpad."""
-        outside = Signal()
         spad_bits = (self._config.scratchpad_bytes - 1).bit_length()
-        end = Signal(range(2 * self._config.fill_bytes))
+        request = Signal(spad_bits, reset_less=True)
+        outside, needed = Signal(), Signal(len(self.read.needed), reset_less=True)
+        request_end, request_turn = Signal(reset_less=True), Signal(reset_less=True)
+        final = Signal(33)
+        in_granule = Signal(range(2 * self._config.fill_bytes))
+        m.d.comb += [final.eq(address + last), in_granule.eq(address[:4] + last)]
+        with m.If(go):
+            m.d.sync += [
+                checked.eq(placed),
+                request.eq(address),
+                outside.eq(final[spad_bits:].any()),
+                *(part.eq(in_granule[4:] >= i) for i, part in enumerate(needed)),
+                request_end.eq(end),
+                request_turn.eq(turn),
+            ]
         m.d.comb += [
-            end.eq(address[:4] + last),
-            *(needed.eq(end[4:] >= i) for i, needed in enumerate(self.read.needed)),
-            outside.eq((address + last)[spad_bits:].any()),
-            self.read.valid.eq(asked & ~outside),
-            self.read.address.eq(address[4:]),
-            self.error.eq(Mux(asked & outside, Mux(turn, 2, 1), 0)),
+            self.read.needed.eq(needed),
+            self.read.valid.eq(checked & ~outside),
+            self.read.address.eq(request[4:]),
+            self.error.eq(Mux(checked & outside, Mux(request_turn, 2, 1), 0)),
             self.status.eq(Status.BAD_ADDRESS),
         ]
+        return Cat(request[:4], request_end)
 
     def _load(self, m: Module, mode, asked, columns: list[Serializer]) -> Value:
-        """Two cycles after a request its granules are here: store the chunk that they hold.
+        """`READ_LATENCY` cycles after a request its granules are here: store the chunk they hold.
 
-        Returns whether it completes its set.
+        A chunk for an odd lane is turned by half its length. Returns whether one completes its set.
         """
-        asked1, asked2 = Signal(5), Signal(5)
-        m.d.sync += [asked1.eq(asked), asked2.eq(asked1)]
-        shift, last = asked2[:4], asked2[4]
+        size = self._config.fill_bytes
+        steps = [Signal(5, name=f"asked{step}") for step in range(READ_LATENCY)]
+        m.d.sync += Cat(steps).eq(Cat(asked, steps))
+        shift, last = steps[-1][:4], steps[-1][4]
         loaded_set = Signal(range(SETS))
         # Counts lanes by fours: what is not used of an index (1 of 2 lanes, 3 of 1) is passed over.
         place, lanes = Signal(range(4 * self._config.cols)), Signal(3)
-        arrived = self.read.data_valid & last
+        arrived = Signal()
         with m.Switch(mode):
             for each, count in LANES.items():
                 with m.Case(each):
                     m.d.comb += lanes.eq(4 // count)
         with m.If(self.read.data_valid):
             m.d.sync += place.eq(Mux(last, 0, place + lanes))
-        m.d.sync += loaded_set.eq(loaded_set + arrived)
 
-        half = 4 * self._config.fill_bytes
-        halves = [Signal(half, name=f"half{i}") for i in range(2)]
-        with m.If(self.read.data_valid):
-            chunk = self.read.data >> (shift << 3)
-            m.d.comb += Cat(halves).eq(chunk)
+        # Byte lanes keep their places until the chunk is turned, in two steps.
+        taken = Cat(
+            Mux(
+                i < shift, self.read.data.word_select(i + size, 8), self.read.data.word_select(i, 8)
+            )
+            for i in range(size)
+        )
+        by = Signal(range(size))
+        m.d.comb += by.eq(shift ^ Cat(Const(0, len(by) - 1), place[0]))
+        m.submodules.coarse = coarse = Choose4(8 * size)
+        m.submodules.fine = fine = Choose4(8 * size)
+        bytes_, half = Signal(8 * size), Signal(8 * size)
+        turned, rest = Signal(8 * size, reset_less=True), Signal(2, reset_less=True)
+        stored, stored_place, stored_last = Signal(), Signal.like(place), Signal()
+        m.d.comb += [
+            bytes_.eq(taken),
+            half.eq(Mux(by[4], bytes_.rotate_right(128), bytes_) if len(by) > 4 else bytes_),
+            coarse.index.eq(by[2:4]),
+            *(word.eq(half.rotate_right(32 * i)) for i, word in enumerate(coarse.words)),
+            fine.index.eq(rest),
+            *(word.eq(turned.rotate_right(8 * i)) for i, word in enumerate(fine.words)),
+            arrived.eq(stored & stored_last),
+        ]
+        m.d.sync += [
+            turned.eq(coarse.chosen),
+            rest.eq(by[:2]),
+            stored.eq(self.read.data_valid),
+            stored_place.eq(place),
+            stored_last.eq(last),
+            loaded_set.eq(loaded_set + arrived),
+        ]
         for c, column in enumerate(columns):
             for pair in range(2):
-                at = place[1:] == 2 * c + pair
-                m.d.comb += column.load[pair].eq(self.read.data_valid & at)
+                at = stored_place[1:] == 2 * c + pair
+                m.d.comb += column.load[pair].eq(stored & at)
             m.d.comb += [
-                column.load_odd.eq(place[0]),
+                column.load_odd.eq(stored_place[0]),
                 column.load_set.eq(loaded_set),
-                column.chunk[0].eq(Mux(place[0], halves[1], halves[0])),
-                column.chunk[1].eq(Mux(place[0], halves[0], halves[1])),
+                *(column.chunk[i].eq(fine.chosen.word_select(i, 4 * size)) for i in range(2)),
             ]
         return arrived
 
-    def _write(self, m: Module, full, chunk, columns: list[Serializer]) -> Value:
-        """Write words of full sets to all columns; return whether one is the last of its set."""
+    def _write(self, m: Module, full, chunk, columns: list[Serializer]) -> tuple[Signal, Signal]:
+        """Write words of full sets to all columns; return whether the next set is taken, and
+        whether a word is the last one of its set."""
         config = self._config
         low = (RELEASE_WORDS - 1).bit_length()
         units = config.operand_depth // RELEASE_WORDS
         space = Signal(range(units + 1), init=units)
         address = Signal(range(config.operand_depth))
         picked_set = Signal(range(SETS))
-        position, nibbles = Signal(range(2 * config.fill_bytes)), Signal(3)
-        next_position = Signal(range(2 * config.fill_bytes + 1))
+        # The set that is written, and how many of its words come behind this one.
+        having, load = Signal(), Signal()
+        now = Signal(chunk.shape(), reset_less=True)
+        nibbles, words = Signal(3, reset_less=True), Signal(range(2 * config.fill_bytes))
+        left, last = Signal(range(2 * config.fill_bytes), reset_less=True), Signal(reset_less=True)
+        position = Signal(range(2 * config.fill_bytes))
         write, claim, done = Signal(), Signal(), Signal()
-        m.d.comb += nibbles.eq(2)
+        step = Signal(3)
+        m.d.comb += [
+            step.eq(2),
+            words.eq(chunk.bytes - 1),
+            load.eq(full & (~having | done)),
+        ]
         with m.Switch(chunk.in_format):
             with m.Case(Format.INT4):
-                m.d.comb += nibbles.eq(1)
+                m.d.comb += [step.eq(1), words.eq((chunk.bytes << 1) - 1)]
             with m.Case(Format.FP16, Format.BF16):
-                m.d.comb += nibbles.eq(4)
+                m.d.comb += [step.eq(4), words.eq((chunk.bytes >> 1) - 1)]
         m.d.comb += [
             # The ring is claimed in the units that it is released in.
             claim.eq(~address[:low].any()),
-            write.eq(full & (~claim | space.any())),
-            next_position.eq(position + nibbles),
-            done.eq(write & (next_position == chunk.bytes << 1)),
+            write.eq(having & (~claim | space.any())),
+            done.eq(write & last),
         ]
         m.d.sync += space.eq(space - (write & claim) + self.release)
         with m.If(write):
-            m.d.sync += [position.eq(next_position), address.eq(address + 1)]
+            m.d.sync += [
+                position.eq(position + nibbles),
+                address.eq(address + 1),
+                left.eq(left - 1),
+                last.eq(left == 1),
+            ]
         with m.If(done):
-            m.d.sync += [position.eq(0), picked_set.eq(picked_set + 1)]
-            with m.If(chunk.block_end):
+            m.d.sync += [having.eq(0), position.eq(0), picked_set.eq(picked_set + 1)]
+            with m.If(now.block_end):
                 m.d.sync += address.eq(Cat(Const(0, low), address[low:] + 1))
+        with m.If(load):
+            m.d.sync += [
+                having.eq(1),
+                now.eq(chunk),
+                nibbles.eq(step),
+                left.eq(words),
+                last.eq(words == 0),
+            ]
 
-        # The word leaves the serializers a cycle after it was picked.
-        fill_address, fill_valid = Signal.like(address, reset_less=True), Signal()
-        fill_format = Signal(8, reset_less=True)
-        m.d.sync += [
-            fill_address.eq(address),
-            fill_format.eq(chunk.in_format),
-            fill_valid.eq(write),
-            self.done.eq(done & chunk.iteration_end),
-        ]
+        # The word leaves the serializers some cycles after it was picked.
+        layout = data.StructLayout({"address": address.shape(), "valid": 1, "last": 1})
+        picked = Cat(address, write, done & now.iteration_end)
+        steps = [Signal(layout, name=f"picked{i}") for i in range(Serializer.LATENCY)]
+        for step in steps:
+            m.d.sync += step.eq(picked)
+            picked = step
+        m.d.comb += self.done.eq(picked.last)
         for port, column in zip(self.fill, columns, strict=True):
             m.d.comb += [
                 column.pick_set.eq(picked_set),
                 column.position.eq(position),
-                column.in_format.eq(fill_format),
+                column.in_format.eq(now.in_format),
                 port.value.eq(column.word),
-                port.address.eq(fill_address),
-                port.valid.eq(fill_valid),
+                port.address.eq(picked.address),
+                port.valid.eq(picked.valid),
             ]
-        return done
+        return load, done

@@ -1,6 +1,6 @@
 """The systolic array: rows by columns of PEs, and the hops between them."""
 
-from amaranth.hdl import Module, signed
+from amaranth.hdl import Cat, Module, Signal, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -8,13 +8,79 @@ from ..config import CardConfig
 from ..hierarchy import Repeated
 from ..isa import Mode
 from .pe import PE
-from .ports import drain_layout, fill_layout, stream_layout
+from .ports import (
+    drain_layout,
+    factor_layout,
+    fill_layout,
+    operand_layout,
+    pick_layout,
+    stream_layout,
+)
+from .prepare import PrepareOperand, PrepareWeight
 
-__all__ = ["Grid"]
+__all__ = ["Grid", "Mesh"]
+
+
+class Mesh(wiring.Component):
+    """PEs and the wires between them, nothing else.
+
+    Parameters
+    ----------
+    config : CardConfig
+
+    Members
+    -------
+    mode : ``In(Mode)``
+    pick, factor : ``In(pick_layout).array(rows)``, ``In(factor_layout).array(rows)``
+        Into column 0.
+    fill : ``In(operand_layout).array(cols)``
+        Into row 0.
+    filled, release, drain : ``Out``
+        As those of `Grid`.
+    """
+
+    def __init__(self, config: CardConfig) -> None:
+        self._config = config
+        super().__init__(
+            {
+                "mode": In(Mode),
+                "pick": In(pick_layout(config)).array(config.rows),
+                "factor": In(factor_layout()).array(config.rows),
+                "fill": In(operand_layout(config)).array(config.cols),
+                "filled": Out(1).array(config.rows),
+                "release": Out(1).array(config.rows),
+                "drain": Out(drain_layout()).array(config.rows),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        rows, cols = self._config.rows, self._config.cols
+        pes = [[PE(self._config) for _ in range(cols)] for _ in range(rows)]
+        for r, row in enumerate(pes):
+            for c, pe in enumerate(row):
+                m.submodules[f"pe_{r}_{c}"] = Repeated(pe, "pe")
+                m.d.comb += [
+                    pe.mode.eq(self.mode),
+                    pe.pick_i.eq(row[c - 1].pick_o if c else self.pick[r]),
+                    pe.factor_i.eq(row[c - 1].factor_o if c else self.factor[r]),
+                    pe.fill_i.eq(pes[r - 1][c].fill_o if r else self.fill[c]),
+                ]
+                if c + 1 < cols:
+                    m.d.comb += pe.drain_i.eq(row[c + 1].drain_o)
+            m.d.comb += [
+                self.filled[r].eq(row[0].fill_o.valid),
+                self.release[r].eq(row[-1].pick_o.release),
+                self.drain[r].eq(row[0].drain_o),
+            ]
+        return m
 
 
 class Grid(wiring.Component):
     """PEs that pass weights to the right, operands down and sums to the left, a hop a cycle.
+
+    Weights and operands are prepared before they enter the array (`prepare`): a weight while the
+    PEs read its operand.
 
     Parameters
     ----------
@@ -36,7 +102,7 @@ class Grid(wiring.Component):
         Pulses when a hop marked ``release``, with or without a weight, has left the last column:
         every PE of the row has read the weights that came before it, and its own.
     drain : ``Out(drain_layout).array(rows)``
-        Sums, out of column 0: the first beat 9 cycles after the visit's last weight entered, then
+        Sums, out of column 0: the first beat 11 cycles after the visit's last weight entered, then
         one a cycle, column 0 first.
     """
 
@@ -56,22 +122,43 @@ class Grid(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        rows, cols = self._config.rows, self._config.cols
-        pes = [[PE(self._config) for _ in range(cols)] for _ in range(rows)]
-        for r, row in enumerate(pes):
-            for c, pe in enumerate(row):
-                m.submodules[f"pe_{r}_{c}"] = Repeated(pe, "pe")
-                m.d.comb += [
-                    pe.mode.eq(self.mode),
-                    pe.offset.eq(self.offset),
-                    pe.stream_i.eq(row[c - 1].stream_o if c else self.stream[r]),
-                    pe.fill_i.eq(pes[r - 1][c].fill_o if r else self.fill[c]),
-                ]
-                if c + 1 < cols:
-                    m.d.comb += pe.drain_i.eq(row[c + 1].drain_o)
+        config = self._config
+        mesh = Mesh(config)
+        m.submodules.mesh = Repeated(mesh, "mesh")
+        m.d.comb += mesh.mode.eq(self.mode)
+        for r, (weight, pick, factor) in enumerate(
+            zip(self.stream, mesh.pick, mesh.factor, strict=True)
+        ):
+            m.submodules[f"weight_{r}"] = prepare = PrepareWeight()
+            marks = Cat(weight.valid, weight.first, weight.last)
+            for i in range(PrepareWeight.LATENCY):
+                delayed = Signal(3, name=f"marks_{r}_{i}")
+                m.d.sync += delayed.eq(marks)
+                marks = delayed
             m.d.comb += [
-                self.filled[r].eq(row[0].fill_o.valid),
-                self.release[r].eq(row[-1].stream_o.release),
-                self.drain[r].eq(row[0].drain_o),
+                prepare.mode.eq(self.mode),
+                prepare.offset.eq(self.offset),
+                prepare.value.eq(weight.value),
+                pick.address.eq(weight.address),
+                pick.valid.eq(weight.valid),
+                pick.release.eq(weight.release),
+                factor.weight.eq(prepare.weight),
+                Cat(factor.valid, factor.first, factor.last).eq(marks),
+                self.filled[r].eq(mesh.filled[r]),
+                self.release[r].eq(mesh.release[r]),
+                self.drain[r].eq(mesh.drain[r]),
+            ]
+        for c, (raw, fill) in enumerate(zip(self.fill, mesh.fill, strict=True)):
+            m.submodules[f"operand_{c}"] = operand = PrepareOperand()
+            place = Cat(raw.address, raw.valid)
+            for i in range(PrepareOperand.LATENCY):
+                delayed = Signal(len(place), name=f"place_{c}_{i}")
+                m.d.sync += delayed.eq(place)
+                place = delayed
+            m.d.comb += [
+                operand.mode.eq(self.mode),
+                operand.value.eq(raw.value),
+                fill.value.eq(operand.word),
+                Cat(fill.address, fill.valid).eq(place),
             ]
         return m

@@ -1,19 +1,18 @@
 """The processing element: operand memory, multipliers, exact accumulator, drain."""
 
-from amaranth.hdl import Cat, Module, Mux, Signal, Value, signed, unsigned
+from amaranth.hdl import Cat, Module, Mux, Signal, Value
 from amaranth.lib import wiring
-from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from ..config import CardConfig
 from ..isa import Mode
-from .ports import SEGMENT, drain_layout, fill_layout, stream_layout
+from ..tech.adder import SegmentAdder
+from ..tech.ram import RegisteredRam
+from .ports import SEGMENT, drain_layout, factor_layout, operand_layout, pick_layout
+from .prepare import OPERAND
 from .product import SEGMENTS, Product
 
 __all__ = ["PE"]
-
-_OPERAND = 2
-"""Cycles from a weight to its operand: block RAM takes one to read and one for its output."""
 
 
 class PE(wiring.Component):
@@ -24,9 +23,9 @@ class PE(wiring.Component):
     four segments of 24 bits, each with the carry out of its last addition saved, so that the loop
     is one short addition. What a product is, and what it adds, is told by `Product`.
 
-    A visit's sums are on ``drain_o`` in the two cycles that come 9 and 10 cycles after that of its
-    last weight on ``stream_i``; behind them passes, a cycle later, what comes in on ``drain_i``.
-    Visits therefore end at least `CardConfig.min_visit` cycles apart.
+    A visit's sums are on ``drain_o`` in the two cycles that come 8 and 9 cycles after that of its
+    last weight on ``factor_i``; in between them, and behind, passes what comes in on ``drain_i``,
+    a cycle later. Nothing may come in that leaves in the same cycle.
 
     Parameters
     ----------
@@ -35,10 +34,9 @@ class PE(wiring.Component):
     Members
     -------
     mode : ``In(Mode)``
-        Still from the first weight of a command to its last sums, as ``offset``.
-    offset : ``In(signed(10))``
-        `offset_of` the mode.
-    stream_i, stream_o : weights, one PE to the right each cycle
+        Still from the first weight of a command to its last sums.
+    pick_i, pick_o : addresses of weights, one PE to the right each cycle
+    factor_i, factor_o : the weights, `PrepareWeight.LATENCY` cycles later, one PE to the right
     fill_i, fill_o : operands, one PE down each cycle
     drain_i, drain_o : sums, one PE to the left each cycle
     """
@@ -48,11 +46,12 @@ class PE(wiring.Component):
         super().__init__(
             {
                 "mode": In(Mode),
-                "offset": In(signed(10)),
-                "stream_i": In(stream_layout(config)),
-                "stream_o": Out(stream_layout(config)),
-                "fill_i": In(fill_layout(config)),
-                "fill_o": Out(fill_layout(config)),
+                "pick_i": In(pick_layout(config)),
+                "pick_o": Out(pick_layout(config)),
+                "factor_i": In(factor_layout()),
+                "factor_o": Out(factor_layout()),
+                "fill_i": In(operand_layout(config)),
+                "fill_o": Out(operand_layout(config)),
                 "drain_i": In(drain_layout()),
                 "drain_o": Out(drain_layout()),
             }
@@ -62,45 +61,37 @@ class PE(wiring.Component):
         m = Module()
         config = self._config
 
-        m.submodules.operands = operands = Memory(
-            shape=unsigned(16), depth=config.operand_depth, init=[]
-        )
-        write, read = operands.write_port(), operands.read_port()
-        fill = Signal(fill_layout(config))
-        weight = Signal(stream_layout(config))
-        m.d.sync += [fill.eq(self.fill_i), weight.eq(self.stream_i)]
+        m.submodules.operands = operands = RegisteredRam(OPERAND, config.operand_depth)
+        fill = Signal(operand_layout(config))
+        pick = Signal(pick_layout(config))
+        factor = Signal(factor_layout())
+        m.d.sync += [fill.eq(self.fill_i), pick.eq(self.pick_i), factor.eq(self.factor_i)]
         m.d.comb += [
             self.fill_o.eq(fill),
-            self.stream_o.eq(weight),
-            write.en.eq(fill.valid),
-            write.addr.eq(fill.address),
-            write.data.eq(fill.value),
-            read.en.eq(weight.valid),
-            read.addr.eq(weight.address),
+            self.pick_o.eq(pick),
+            self.factor_o.eq(factor),
+            operands.write.eq(fill.valid),
+            operands.write_address.eq(fill.address),
+            operands.write_data.eq(fill.value),
+            operands.read.eq(pick.valid),
+            operands.read_address.eq(pick.address),
         ]
 
         m.submodules.product = product = Product()
-        w1, w2, x2 = (Signal(16, reset_less=True, name=name) for name in ("w1", "w2", "x2"))
-        valid = Signal(_OPERAND)
-        first = Signal(_OPERAND + Product.LATENCY, reset_less=True)
-        last = Signal(_OPERAND + Product.LATENCY + 2)
+        first = Signal(Product.LATENCY, reset_less=True)
+        last = Signal(Product.LATENCY + 1)
         m.d.sync += [
-            w1.eq(weight.value),
-            w2.eq(w1),
-            x2.eq(read.data),
-            valid.eq(Cat(weight.valid, valid)),
-            first.eq(Cat(weight.first, first)),
-            last.eq(Cat(weight.valid & weight.last, last)),
+            first.eq(Cat(factor.first, first)),
+            last.eq(Cat(factor.valid & factor.last, last)),
         ]
         m.d.comb += [
             product.mode.eq(self.mode),
-            product.offset.eq(self.offset),
-            product.valid_i.eq(valid[-1]),
-            product.w.eq(w2),
-            product.x.eq(x2),
+            product.valid_i.eq(factor.valid),
+            product.w.eq(factor.weight),
+            product.x.eq(operands.data),
         ]
         segments, flags = self._accumulate(m, product, first[-1])
-        self._drain(m, last[-2], last[-1], segments, flags)
+        self._drain(m, last[-1], segments, flags)
         return m
 
     def _accumulate(self, m: Module, product: Product, first: Value) -> tuple[list[Signal], Signal]:
@@ -115,36 +106,44 @@ class PE(wiring.Component):
             inner.eq(self.mode != Mode.INT4),
             middle.eq((self.mode == Mode.FP16) | (self.mode == Mode.BF16)),
         ]
+        adders = [SegmentAdder(SEGMENT) for _ in segments]
+        for i, adder in enumerate(adders):
+            m.submodules[f"adder{i}"] = adder
+            below = segments[i - 1][-1] & (0, inner, middle, inner)[i]
+            m.d.comb += [
+                adder.total.eq(segments[i][:SEGMENT]),
+                adder.addend.eq(product.addend[i]),
+                adder.first.eq(first),
+                adder.carry_in.eq(Cat(product.carry_in[i], below & ~first)),
+            ]
         with m.If(product.valid_o):
-            for i, (segment, chained) in enumerate(
-                zip(segments, (0, inner, middle, inner), strict=True)
-            ):
-                carry = segments[i - 1][-1] & chained & ~first
-                total = Mux(first, 0, segment[:SEGMENT]) + product.addend[i]
-                m.d.sync += segment.eq(total + (product.carry_in[i] | carry))
+            for adder, segment in zip(adders, segments, strict=True):
+                m.d.sync += segment.eq(adder.sum)
             marks = Cat(product.nan, product.inf_pos, product.inf_neg, product.below, product.above)
             m.d.sync += flags.eq(Mux(first, 0, flags) | marks)
         return segments, flags
 
-    def _drain(
-        self, m: Module, last: Value, pending: Value, segments: list[Signal], flags: Signal
-    ) -> None:
-        """Send the two beats, then whatever comes from the right."""
+    def _drain(self, m: Module, last: Value, segments: list[Signal], flags: Signal) -> None:
+        """Send the two beats, and pass on what comes from the right."""
         layout = drain_layout()
         beats = []
-        for half in (segments[:2], segments[2:]):
-            beat = Signal(layout, name=f"beat{len(beats)}")
-            m.d.comb += [beat.segment[i].eq(half[i][:SEGMENT]) for i in range(2)]
-            m.d.comb += [beat.carry[i].eq(half[i][SEGMENT]) for i in range(2)]
+        for low in (0, 2):
+            beat = Signal(layout, name=f"beat{low // 2}")
+            for i in range(2):
+                m.d.comb += [
+                    beat.segment[i].eq(segments[low + i][:SEGMENT]),
+                    beat.carry[i].eq(segments[low + i][SEGMENT]),
+                ]
             m.d.comb += [
                 Cat(beat.nan, beat.inf_pos, beat.inf_neg, beat.below, beat.above).eq(flags),
                 beat.valid.eq(1),
             ]
             beats.append(beat.as_value())
-        # Only `valid` needs the reset, but a register of its own is slower to simulate.
-        drain = Signal(layout.size)
-        high = Signal(layout.size, reset_less=True)
+        # Only `valid` needs the reset, but a register of its own is slower to simulate. What is
+        # not sent is 0, so that the second beat needs no choice.
+        drain, high = Signal(layout.size), Signal(layout.size)
         m.d.comb += self.drain_o.eq(drain)
-        with m.If(last):
-            m.d.sync += high.eq(beats[1])
-        m.d.sync += drain.eq(Mux(last, beats[0], Mux(pending, high, self.drain_i)))
+        m.d.sync += [
+            high.eq(Mux(last, beats[1], 0)),
+            drain.eq(Mux(last, beats[0], high | self.drain_i.as_value())),
+        ]

@@ -4,8 +4,18 @@ from amaranth.hdl import unsigned
 from amaranth.lib import data
 
 from ..config import CardConfig
+from .prepare import OPERAND, weight_layout
 
-__all__ = ["SEGMENT", "drain_layout", "fill_layout", "stream_layout", "visit_layout"]
+__all__ = [
+    "SEGMENT",
+    "drain_layout",
+    "factor_layout",
+    "fill_layout",
+    "operand_layout",
+    "pick_layout",
+    "stream_layout",
+    "visit_layout",
+]
 
 SEGMENT = 24
 """Bits of one of the accumulator's four segments."""
@@ -43,6 +53,32 @@ def fill_layout(config: CardConfig) -> data.StructLayout:
     )
 
 
+def pick_layout(config: CardConfig) -> data.StructLayout:
+    """Layout of what a PE needs of a weight first: where its operand is. As in `stream_layout`."""
+    return data.StructLayout(
+        {"address": range(config.operand_depth), "valid": unsigned(1), "release": unsigned(1)}
+    )
+
+
+def factor_layout() -> data.StructLayout:
+    """Layout of what a PE needs of a weight when its operand is there; void if not ``valid``."""
+    return data.StructLayout(
+        {
+            "weight": weight_layout(),
+            "valid": unsigned(1),
+            "first": unsigned(1),
+            "last": unsigned(1),
+        }
+    )
+
+
+def operand_layout(config: CardConfig) -> data.StructLayout:
+    """Layout of a prepared operand word (`PrepareOperand`) on its way down a column."""
+    return data.StructLayout(
+        {"value": unsigned(OPERAND), "address": range(config.operand_depth), "valid": unsigned(1)}
+    )
+
+
 def drain_layout() -> data.StructLayout:
     """Layout of one beat of a drain: half an accumulator.
 
@@ -52,7 +88,7 @@ def drain_layout() -> data.StructLayout:
     are void). FP16 and BF16: the two beats make one 96-bit signed sum in units of 2^-48, or of
     2^anchor. The flags are those of the whole sum in both beats. ``nan``, ``inf_pos``, ``inf_neg``:
     a product was so; a sum with both infinities is NaN. ``below``, ``above``: a product left the
-    window; those above set an infinity, too.
+    window; those above set an infinity, too. Where not ``valid`` all is 0.
     """
     return data.StructLayout(
         {

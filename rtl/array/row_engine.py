@@ -1,14 +1,14 @@
 """The row engine: walks the directory, decodes its streams, and issues one weight a cycle."""
 
-from amaranth.hdl import Cat, Module, Mux, Signal, signed
+from amaranth.hdl import Cat, Module, Mux, Signal, Value, signed
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from ..config import RELEASE_WORDS, CardConfig
 from ..isa import Mode, Status
-from ..numerics.widen import widen
+from ..numerics.widen import finish_widening
 from .command import stream_command_layout
-from .decoder import Decoder
+from .decoder import Decoder, head_layout
 from .ports import stream_layout, visit_layout
 from .stream_port import EngineFetch
 from .walk import Walk, engine_start_layout
@@ -97,6 +97,7 @@ class RowEngine(wiring.Component):
         m.d.comb += [
             walk.index.eq(self.index),
             walk.mode.eq(self.mode),
+            decoder.mode.eq(self.mode),
             self.error.eq(walk.error | decoder.error),
         ]
         for turn in range(2):
@@ -108,85 +109,110 @@ class RowEngine(wiring.Component):
         self._issue(m, decoder, walk.busy | decoder.busy)
         return m
 
-    def _issue(self, m: Module, decoder: Decoder, busy) -> None:
-        """Issue the head when its operand is there, a last one also when the drain is free."""
+    def _issue(self, m: Module, decoder: Decoder, busy: Value) -> None:
+        """Issue the head when its operand is there, a last one also when the drain is free.
+
+        All that this depends on is a register, made in the cycle before.
+        """
         config = self._config
-        head, head_valid = decoder.head.payload, decoder.head.valid
+        given, given_valid = decoder.head.payload, decoder.head.valid
+        head, head_valid = Signal(head_layout(), reset_less=True), Signal()
         # Words of the head's slice that have arrived, later ones counted on; negative where the
         # engine is done with a slice that is still being filled.
         available = Signal(signed(17))
         spacing = Signal(range(config.min_visit))
         credits = Signal(range(_CREDITS + 1), init=_CREDITS)
-        operand_ready, drain_ready, issue, ends = Signal(), Signal(), Signal(), Signal()
+        operand_ready, drain_ready, issue, ends = Signal(), Signal(init=1), Signal(), Signal()
+        last = Signal()
+        next_credits, next_spacing = Signal.like(credits), Signal.like(spacing)
         m.d.comb += [
-            operand_ready.eq(head.k < available),
-            drain_ready.eq(~head.last | (~spacing.any() & credits.any())),
-            issue.eq(head_valid & operand_ready & drain_ready),
+            issue.eq(head_valid & operand_ready & (drain_ready | ~head.last)),
+            last.eq(issue & head.last),
             ends.eq(issue & head.final & (head.last | ~head.valid)),
-            decoder.head.ready.eq(operand_ready & drain_ready),
+            decoder.head.ready.eq(~head_valid | issue),
+            next_credits.eq(credits + self.credit - last),
+            next_spacing.eq(Mux(last, config.min_visit - 1, spacing - spacing.any())),
         ]
+        with m.If(decoder.head.ready):
+            m.d.sync += [head_valid.eq(given_valid), head.eq(given)]
         m.d.sync += [
+            # Words that arrive are counted a cycle late; where a slice ends the count is wrong.
+            operand_ready.eq(
+                Mux(decoder.head.ready, given.k < available, head.k < available) & ~ends
+            ),
+            drain_ready.eq(next_credits.any() & ~next_spacing.any()),
             available.eq(available + self.filled - Mux(ends, head.length, 0)),
-            credits.eq(credits + self.credit - (issue & head.last)),
+            credits.eq(next_credits),
+            spacing.eq(next_spacing),
         ]
-        with m.If(issue & head.last):
-            m.d.sync += spacing.eq(config.min_visit - 1)
-        with m.Elif(spacing.any()):
-            m.d.sync += spacing.eq(spacing - 1)
 
         work, lane_full = head_valid & head.valid, Signal()
         m.d.comb += [
             lane_full.eq(self.visit.valid & ~self.visit.ready & ~self.visit.payload.empty),
             self.active.eq(issue & head.valid),
             self.stall_fill.eq(work & ~operand_ready),
-            self.stall_drain.eq((work & operand_ready & ~drain_ready) | (~head_valid & lane_full)),
+            self.stall_drain.eq((work & operand_ready & ~issue) | (~head_valid & lane_full)),
             self.stall_stream.eq(~head_valid & busy & ~lane_full),
         ]
-        unit = self._release(m, decoder.head, operand_ready, ends, available)
+        unit = self._release(m, head, head_valid, operand_ready, ends, available)
         depth_bits = (config.operand_depth - 1).bit_length()
         in_unit = (RELEASE_WORDS - 1).bit_length()
         m.d.sync += [
-            self.stream.value.eq(widen(m, head.value, head.format, self.mode, name="weight")),
+            self.stream.value.eq(finish_widening(m, head.value, self.mode, name="weight")),
             self.stream.address.eq(Cat(head.k[:in_unit], unit[: depth_bits - in_unit])),
             self.stream.valid.eq(issue & head.valid),
             self.stream.first.eq(head.first),
             self.stream.last.eq(head.last),
         ]
 
-    def _release(self, m: Module, heads, operand_ready, ends, available) -> Signal:
+    def _release(self, m: Module, head, head_valid, operand_ready, ends, available) -> Signal:
         """Hand units of words back; return the unit of the head's operand.
 
         Units are counted from reset, modulo twice the ring: there are never more than a ring of
         them between those that have arrived and those that have been handed back.
         """
-        head, head_valid = heads.payload, heads.valid
         units = 2 * self._config.operand_depth // RELEASE_WORDS
         shift = (RELEASE_WORDS - 1).bit_length()
         base, unit = Signal(range(units)), Signal(range(units))  # of the head's slice, of the head
         target, released = Signal(range(units)), Signal(range(units))
-        # After the end of a slice: some of its words may still be on their way.
-        closing, padding = Signal(), Signal(shift)
-        missing = Signal(range(units << shift))
+        # After the end of a slice: some of its words may still be on their way. They are counted
+        # in two steps; ``counted`` says that what is missing is of the slice that ended last.
+        closing, counted, padding = Signal(), Signal(), Signal(range(2 * RELEASE_WORDS))
+        missing = Signal(range(units))
+        # What the head was found to wait for, or not.
+        seen, compared = Signal.like(available, reset_less=True), Signal()
         due = Signal()
         m.d.comb += [
             unit.eq(base + (head.k >> shift)),
-            missing.eq(padding - available),
             due.eq(released != target),
         ]
-        m.d.sync += [self.stream.release.eq(due), released.eq(released + due)]
+        # No weight of the next slice is issued in the cycle after the end, so that this can wait.
+        ended, whole = Signal(), Signal(range(units), reset_less=True)
+        rest = Signal(shift, reset_less=True)
+        m.d.sync += [
+            ended.eq(ends),
+            whole.eq((head.length + RELEASE_WORDS - 1) >> shift),
+            rest.eq(-head.length),
+            self.stream.release.eq(due),
+            released.eq(released + due),
+            missing.eq((padding - available) >> shift),
+            counted.eq(closing & ~ended),
+            seen.eq(available),
+            compared.eq(~ends),
+        ]
         with m.If(available >= 0):
             m.d.sync += closing.eq(0)
             with m.If(closing):
                 m.d.sync += target.eq(base)
             # A weight that waits needs nothing before its own unit either.
-            with m.If(head_valid & head.valid & head.final):
-                m.d.sync += target.eq(Mux(operand_ready, unit, base + (available >> shift)))
-        with m.Elif(closing):
-            m.d.sync += target.eq(base - ((missing + RELEASE_WORDS - 1) >> shift))
-        with m.If(ends):
+            with m.If(head_valid & head.valid & head.final & compared & (seen >= 0)):
+                m.d.sync += target.eq(Mux(operand_ready, unit, base + (seen >> shift)))
+        with m.Elif(closing & counted):
+            m.d.sync += target.eq(base - missing)
+        with m.If(ended):
             m.d.sync += [
                 closing.eq(1),
-                padding.eq(-head.length),
-                base.eq(base + ((head.length + RELEASE_WORDS - 1) >> shift)),
+                padding.eq(rest + RELEASE_WORDS - 1),
+                base.eq(base + whole),
             ]
         return unit

@@ -7,7 +7,8 @@ from amaranth.lib.wiring import In, Out
 
 from ..config import CardConfig
 from ..isa import Format, Mode
-from ..numerics.widen import widen
+from ..numerics.widen import begin_widening, finish_widening, halfway_layout
+from ..tech.choose import Choose4
 
 __all__ = ["SETS", "Serializer"]
 
@@ -42,11 +43,13 @@ class Serializer(wiring.Component):
     pick_set, position : ``In``
         Set and nibble of the numbers to read.
     in_format : ``In(8)``
-        One cycle later: the `Format` of these numbers.
+        The `Format` of these numbers.
     word : ``Out(16)``
-        In that cycle: the numbers, widened, as `fill_layout` has them. Mode INT8 is in lanes 0 and
-        2, one number in lane 0.
+        `LATENCY` cycles later: the numbers, widened, as `fill_layout` has them. Mode INT8 is in
+        lanes 0 and 2, one number in lane 0.
     """
+
+    LATENCY = 2
 
     def __init__(self, config: CardConfig) -> None:
         self._parts = 4 * config.fill_bytes // _PART
@@ -72,6 +75,8 @@ class Serializer(wiring.Component):
             first, other = (self._memory(m, pair, i) for i in range(2))
             lanes += [Mux(second_half, other, first), Mux(second_half, first, other)]
         numbers = []
+        in_format = Signal(8, reset_less=True)
+        m.d.sync += in_format.eq(self.in_format)
         for i, lane in enumerate(lanes):
             byte = Mux(self.position[1], lane[8:], lane[:8])
             nibble = Mux(self.position[0], byte[4:], byte[:4])
@@ -80,17 +85,25 @@ class Serializer(wiring.Component):
             m.d.sync += number.eq(Cat(nibble, byte[4:], lane[8:]))
             numbers.append(number)
 
-        wide = widen(m, numbers[0], self.in_format, self.mode, name="lane0")
-        second = numbers[2]
-        with m.Switch(self.mode):
-            with m.Case(Mode.INT4):
-                m.d.comb += self.word.eq(Cat(number[:4] for number in numbers))
-            with m.Case(Mode.INT8):
-                extended = Cat(second[:4], second[3].replicate(4))
-                byte = Mux(self.in_format == Format.INT4.value, extended, second)
-                m.d.comb += self.word.eq(Cat(wide[:8], byte))
-            with m.Default():
-                m.d.comb += self.word.eq(wide)
+        # Half of the widening in the next cycle, the other half in the one after it.
+        begun = begin_widening(m, numbers[0], in_format, self.mode, name="lane0")
+        halfway, packed = Signal(halfway_layout(), reset_less=True), Signal(16, reset_less=True)
+        low, second = begun.number[:8], numbers[2]
+        is_int4 = in_format == Format.INT4.value
+        extended = Mux(is_int4, Cat(second[:4], second[3].replicate(4)), second)
+        m.d.sync += [
+            halfway.eq(begun),
+            packed.eq(
+                Mux(
+                    self.mode == Mode.INT4,
+                    Cat(number[:4] for number in numbers),
+                    Cat(low, extended),
+                )
+            ),
+        ]
+        wide = finish_widening(m, halfway, self.mode, name="lane0")
+        integers = (self.mode == Mode.INT4) | (self.mode == Mode.INT8)
+        m.d.comb += self.word.eq(Mux(integers, packed, wide))
         return m
 
     def _memory(self, m: Module, pair: int, i: int) -> Signal:
@@ -106,7 +119,11 @@ class Serializer(wiring.Component):
                 write.data.eq(self.chunk[i].word_select(part, _PART)),
                 read.addr.eq(Cat(self.position[-1], self.pick_set)),
             ]
-            words.append(read.data.word_select(self.position[2:4], 16))
+            m.submodules[f"part{pair}{i}_{part}"] = choose = Choose4(16)
+            m.d.comb += choose.index.eq(self.position[2:4])
+            for j, word in enumerate(choose.words):
+                m.d.comb += word.eq(read.data.word_select(j, 16))
+            words.append(choose.chosen)
         around = Signal(16, name=f"around{pair}{i}")
         m.d.comb += around.eq(Mux(self.position[4], words[1], words[0]) if words[1:] else words[0])
         return around

@@ -1,11 +1,13 @@
 """A scratchpad read port shared by the row engines that it feeds."""
 
+import itertools
+
 from amaranth.hdl import Array, Module, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..config import GRANULE, CardConfig
-from ..core.ports import ReadPort
+from ..core.ports import READ_LATENCY, ReadPort
 
 __all__ = ["EngineFetch", "StreamPort"]
 
@@ -66,7 +68,9 @@ class StreamPort(wiring.Component):
         tag = data.StructLayout({"engine": range(max(engines, 2)), "entry": 1, "valid": 1})
 
         # A request waits in a register for its bank, so that the arbitration is a cycle of its own.
-        held, accepted, answered = Signal(tag), Signal(tag), Signal(tag)
+        held = Signal(tag)
+        asked = [Signal(tag, name=f"asked{step}") for step in range(READ_LATENCY)]
+        answered = asked[-1]
         address = Signal(self._config.granule_addr_width)
         last = Signal(range(max(engines, 2)))
         free = ~held.valid | self.read.ready
@@ -93,9 +97,9 @@ class StreamPort(wiring.Component):
                 m.d.sync += last.eq(chosen)
 
         m.d.sync += [
-            accepted.eq(held),
-            accepted.valid.eq(held.valid & self.read.ready),
-            answered.eq(accepted),
+            asked[0].eq(held),
+            asked[0].valid.eq(held.valid & self.read.ready),
+            *(later.eq(earlier) for earlier, later in itertools.pairwise(asked)),
         ]
         for i, engine in enumerate(self.engine):
             mine = answered.valid & (answered.engine == i)

@@ -15,7 +15,7 @@ __all__ = ["Walk", "engine_start_layout", "step_layout"]
 _VISITS_AHEAD = 4
 """Directory entries that an engine holds or has asked for, beside the one it works on."""
 
-_GRANULES_AHEAD = 5
+_GRANULES_AHEAD = 7
 """Granules that an engine holds or has asked for."""
 
 
@@ -109,35 +109,54 @@ class Walk(wiring.Component):
             {name: field.shape for name, field in step_layout() if name != "entry"}
         )
         self._known = SyncFIFO(width=self._known_layout.size, depth=_VISITS_AHEAD)
-        self._flying = Signal(2)  # entries asked for that have not arrived
+        self._flying = Signal(range(_VISITS_AHEAD + 1))  # entries asked for that have not arrived
         self._arriving = Signal()  # the turn of their iteration
         self._blob = Signal(self._address, reset_less=True)
         self._asked_entry = Signal()  # a directory entry is asked for in this cycle
+        self._asked_granule = Signal()
         self._streaming = Signal()  # granules of a stream are still to be asked for
         self._begun = Signal()  # a stream begins, or an empty entry is done with
         want_granule, granule_address, room = self._streams(m)
-        want_entry, entry_address = self._visits(m, want_granule)
+        want_entry, entry_address = self._visits(m)
 
-        # Entries go first, as few as they are, but not before a stream that has just begun.
+        # Entries go first, as few as they are, but not before a stream that has just begun. What
+        # is asked for waits in a register: what the port does is not seen in the same cycle.
         hurry = want_granule & (room >= _GRANULES_AHEAD - 1)
+        asking, is_entry, free = Signal(), Signal(reset_less=True), Signal()
+        address = Signal(self._config.granule_addr_width, reset_less=True)
         m.d.comb += [
-            self.fetch.valid.eq(want_entry | want_granule),
-            self.fetch.entry.eq(want_entry & ~hurry),
-            self.fetch.address.eq(Mux(self.fetch.entry, entry_address, granule_address)),
-            self._asked_entry.eq(self.fetch.entry & self.fetch.ready),
+            free.eq(~asking),
+            self._asked_entry.eq(free & want_entry & ~hurry),
+            self._asked_granule.eq(free & want_granule & (~want_entry | hurry)),
+            self.fetch.valid.eq(asking),
+            self.fetch.entry.eq(is_entry),
+            self.fetch.address.eq(address),
         ]
+        with m.If(free):
+            m.d.sync += [
+                asking.eq(self._asked_entry | self._asked_granule),
+                is_entry.eq(self._asked_entry),
+                address.eq(Mux(self._asked_entry, entry_address, granule_address)),
+            ]
+        with m.Elif(self.fetch.ready):
+            m.d.sync += asking.eq(0)
         return m
 
     def _outside(self, address):
         return address[self._config.granule_addr_width :].any()
 
-    def _visits(self, m: Module, want_granule):
-        """Step from visit to visit. Returns the request for the next entry, and its address."""
+    def _visits(self, m: Module) -> tuple[Signal, Signal]:
+        """Step from visit to visit. Returns the request for the next entry, and its address.
+
+        A visit takes two cycles or more. In the first one its place is worked out, and what would
+        be left after it; then it is known whether the row, the slice and the block end with it. A
+        block takes one more, before its first visit.
+        """
         config = self._config
         rows = config.rows
 
         # Where the walk is: iteration, column block, slice of K, and the engine's row in it.
-        walking = Signal()
+        walking, entering, settled = Signal(), Signal(), Signal()
         turn = Signal()  # of the iteration that is walked, or is next
         requested = Signal()  # the row's entry has been asked for
         output = Signal(32, reset_less=True)
@@ -147,115 +166,109 @@ class Walk(wiring.Component):
         columns = Signal(16, reset_less=True)
         k_left = Signal(16, reset_less=True)
         left = Signal(signed(17), reset_less=True)  # rows from this one on
-        entry = Signal(self._address, reset_less=True)
+        block_left = Signal(signed(17), reset_less=True)  # from the engine's first in the block on
+        slice_end = Signal(self._address, reset_less=True)  # behind the slice's entries
         slot = Signal(8, reset_less=True)
         block_first, block_new, slice_first = (
             Signal(name=name, reset_less=True)
             for name in ("block_first", "block_new", "slice_first")
         )
-        # The engine's first row in the block, and its entry in the slice.
-        block_left = Signal(signed(17), reset_less=True)
-        slice_entry = Signal(self._address, reset_less=True)
-
         block_columns = Signal(range(max(LANES.values()) * config.cols + 1))
         with m.Switch(self.mode):
             for mode, lanes in LANES.items():
                 with m.Case(mode):
                     m.d.comb += block_columns.eq(lanes * config.cols)
-        absent, row_last, slice_last = Signal(), Signal(), Signal()
-        block_ends, block_last = Signal(), Signal()
-        step = Signal()
-        m.d.comb += [
+
+        # What is left after this row, slice and block; zero or less where it is the last.
+        rows_after = Signal(signed(17), reset_less=True)
+        k_after = Signal(signed(17), reset_less=True)
+        columns_after = Signal(signed(17), reset_less=True)
+        entry, absent = Signal(self._address, reset_less=True), Signal(reset_less=True)
+        m.d.sync += [
+            rows_after.eq(left - rows),
+            k_after.eq(k_left - length),
+            columns_after.eq(columns - block_columns),
+            entry.eq(slice_end - left),
             absent.eq(left <= 0),
-            row_last.eq(left <= rows),
-            slice_last.eq(k_left <= length),
-            block_ends.eq(absent | (row_last & slice_last)),
-            block_last.eq(columns <= block_columns),
+            settled.eq(walking & ~entering),
         ]
-
-        # Rows are dealt anew, or on from where the iteration before ended.
-        dealt, next_row = Signal(), Signal(range(rows), reset_less=True)
-        first_row = Signal(range(rows))
-        m.d.comb += first_row.eq(Mux(deal_on & dealt, next_row, self.index))
-
-        # The first entry is asked for in the cycle of the start.
-        blob, first_entry = Signal(self._address), Signal(self._address)
-        first_left = Signal(signed(17))
-        addr_width = config.granule_addr_width
+        row_last, slice_last, block_last, block_ends = (
+            Signal(name=name) for name in ("row_last", "slice_last", "block_last", "block_ends")
+        )
         m.d.comb += [
-            self.start.ready.eq(~walking & ~self._flying.any()),
-            blob.eq(self.start.payload.blob[:addr_width]),
-            blob[-1].eq(self.start.payload.blob[addr_width:].any()),
-            first_entry.eq(blob + first_row),
-            first_left.eq(entries - first_row),
+            row_last.eq(rows_after <= 0),
+            slice_last.eq(k_after <= 0),
+            block_last.eq(columns_after <= 0),
+            block_ends.eq(absent | (row_last & slice_last)),
         ]
-        starts = self.start.valid & self.start.ready
-        with m.If(starts):
+
+        # Rows are dealt anew, or on from where the block or the iteration before ended.
+        dealt, next_row = Signal(), Signal(range(rows), reset_less=True)
+        addr_width = config.granule_addr_width
+        m.d.comb += self.start.ready.eq(~walking & ~self._flying.any())
+        step = Signal()
+        with m.If(self.start.valid & self.start.ready):
             m.d.sync += [
                 walking.eq(1),
-                requested.eq(self._asked_entry),
+                entering.eq(1),
+                requested.eq(0),
                 output.eq(self.start.payload.output),
-                self._blob.eq(blob),
+                self._blob.eq(self.start.payload.blob[:addr_width]),
+                self._blob[-1].eq(self.start.payload.blob[addr_width:].any()),
                 columns.eq(n),
+                block_first.eq(1),
+            ]
+            with m.If(~(deal_on & dealt)):
+                m.d.sync += next_row.eq(self.index)
+        with m.If(self._asked_entry):
+            m.d.sync += requested.eq(1)
+        with m.If(entering):
+            first_left = entries - next_row
+            m.d.sync += [
+                entering.eq(0),
                 k_left.eq(k),
                 left.eq(first_left),
                 block_left.eq(first_left),
-                entry.eq(first_entry),
-                slice_entry.eq(first_entry),
+                slice_end.eq(self._blob + entries),
                 slot.eq(0),
-                block_first.eq(1),
                 block_new.eq(1),
                 slice_first.eq(1),
             ]
-        with m.Elif(self._asked_entry):
-            m.d.sync += requested.eq(1)
-
-        # To the next row, slice or block. Rows go on where the last block's rows ended.
-        offset = Signal(range(rows))
-        next_left, next_entry = Signal(signed(17)), Signal(self._address)
-        m.d.comb += [
-            offset.eq(Mux(absent, 0, rows) - left),
-            next_left.eq(entries - offset),
-            next_entry.eq(self._blob + offset),
-        ]
         with m.If(step):
-            m.d.sync += [requested.eq(0), slot.eq(slot + 1), block_new.eq(0)]
-            with m.If(block_ends):
+            m.d.sync += [
+                settled.eq(0),
+                requested.eq(0),
+                slot.eq(slot + 1),
+                block_new.eq(0),
+                left.eq(rows_after),
+            ]
+            with m.If(row_last):
                 m.d.sync += [
-                    walking.eq(~block_last),
-                    dealt.eq(1),
-                    next_row.eq(offset),
-                    turn.eq(turn ^ block_last),
-                    columns.eq(columns - block_columns),
-                    k_left.eq(k),
-                    left.eq(next_left),
-                    block_left.eq(next_left),
-                    entry.eq(next_entry),
-                    slice_entry.eq(next_entry),
-                    slot.eq(0),
-                    block_first.eq(0),
-                    block_new.eq(1),
-                    slice_first.eq(1),
-                ]
-            with m.Elif(row_last):
-                m.d.sync += [
-                    k_left.eq(k_left - length),
+                    k_left.eq(k_after),
                     left.eq(block_left),
-                    entry.eq(slice_entry + entries),
-                    slice_entry.eq(slice_entry + entries),
+                    slice_end.eq(slice_end + entries),
                     slot.eq(0),
                     slice_first.eq(0),
                 ]
-            with m.Else():
-                m.d.sync += [left.eq(left - rows), entry.eq(entry + rows)]
+            with m.If(block_ends):
+                m.d.sync += [
+                    walking.eq(~block_last),
+                    entering.eq(~block_last),
+                    dealt.eq(1),
+                    next_row.eq(Mux(absent, -left, -rows_after)),
+                    turn.eq(turn ^ block_last),
+                    columns.eq(columns_after),
+                    block_first.eq(0),
+                ]
         filler = Signal()
         held = self._join(m, step, filler)
         steps = data.View(self._known_layout, self._known.w_data)
         m.d.comb += [
-            filler.eq(walking & absent & ~self._flying.any() & (held != _VISITS_AHEAD)),
-            step.eq(walking & (filler | requested | self._asked_entry) & self._known.w_rdy),
+            filler.eq(settled & absent & ~self._flying.any() & (held != _VISITS_AHEAD)),
+            step.eq(settled & (filler | requested) & self._known.w_rdy),
             steps.output.eq(output),
-            steps.length.eq(Mux(absent, k, Mux(slice_last, k_left, length))),
+            # K is still whole where an engine is absent.
+            steps.length.eq(Mux(absent | slice_last, k_left, length)),
             steps.slot.eq(slot),
             steps.slice_first.eq(slice_first | absent),
             steps.slice_last.eq(slice_last | absent),
@@ -270,15 +283,17 @@ class Walk(wiring.Component):
         ]
 
         # At first only one entry is asked for: a second one would hold up the first one's stream.
-        unread = Signal(2)
-        m.d.sync += unread.eq(unread + self._asked_entry - self._begun)
-        may_ask = (held != _VISITS_AHEAD) & (~unread.any() | ((unread == 1) & self._streaming))
-        this = walking & ~absent & ~requested
-        first = starts & (first_left > 0) & ~want_granule
-        with m.If(this & self._outside(entry)):
+        unread, begun, outside = Signal(range(_VISITS_AHEAD + 1)), Signal(), Signal()
+        m.d.sync += [
+            unread.eq(unread + self._asked_entry - self._begun),
+            begun.eq(~self.start.ready & (begun | self._begun)),
+        ]
+        may_ask = (held != _VISITS_AHEAD) & (~unread.any() | (begun & (unread != _VISITS_AHEAD)))
+        wanted = settled & ~absent & ~requested
+        m.d.comb += outside.eq(self._outside(entry))
+        with m.If(wanted & outside):
             m.d.sync += self.error.bit_select(turn, 1).eq(1)
-        want = may_ask & ((this & ~self._outside(entry)) | (first & ~self._outside(first_entry)))
-        return want, Mux(walking, entry, first_entry)
+        return may_ask & wanted & ~outside, entry
 
     def _join(self, m: Module, step, filler) -> Signal:
         """Put entries next to what the walk knows of their visits; an absent visit has one, too,
@@ -313,33 +328,29 @@ class Walk(wiring.Component):
         turn = Signal(reset_less=True)
 
         layout = data.StructLayout({"address": self._address, "count": 16, "turn": 1})
-        m.submodules.streams = streams = SyncFIFO(width=layout.size, depth=2)
+        m.submodules.streams = streams = SyncFIFO(width=layout.size, depth=_VISITS_AHEAD)
         arriving = data.View(DirectoryEntry, self.fetch.data)
         found, queued = Signal(layout), data.View(layout, streams.r_data)
-        idle = left <= 0
+        idle, outside = Signal(), Signal()
         m.d.comb += [
+            idle.eq(left <= 0),
             self._streaming.eq(~idle),
             found.address.eq(self._blob + arriving.stream),
             found.count.eq(arriving.count),
             found.turn.eq(self._arriving),
             streams.w_data.eq(found),
+            streams.w_en.eq(self.fetch.entry_valid),
             streams.r_en.eq(idle),
-            self._begun.eq(idle & (streams.r_rdy | self.fetch.entry_valid)),
-            streams.w_en.eq(self.fetch.entry_valid & (~idle | streams.r_rdy)),
+            self._begun.eq(idle & streams.r_rdy),
         ]
         with m.If(self._begun):
-            m.d.sync += [
-                address.eq(Mux(streams.r_rdy, queued.address, found.address)),
-                left.eq(Mux(streams.r_rdy, queued.count, found.count)),
-                turn.eq(Mux(streams.r_rdy, queued.turn, found.turn)),
-            ]
+            m.d.sync += [address.eq(queued.address), left.eq(queued.count), turn.eq(queued.turn)]
         (per_granule,) = chosen(m, self.commands, turn, "per_granule")
 
         m.submodules.granules = granules = SyncFIFO(width=8 * GRANULE, depth=_GRANULES_AHEAD)
         room = Signal(range(_GRANULES_AHEAD + 1), init=_GRANULES_AHEAD)
-        outside = self._outside(address)
-        asked = self.fetch.valid & self.fetch.ready & ~self.fetch.entry
-        with m.If(asked):
+        m.d.comb += outside.eq(self._outside(address))
+        with m.If(self._asked_granule):
             m.d.sync += [address.eq(address + 1), left.eq(left - per_granule)]
         with m.If(~idle & outside):
             m.d.sync += self.error.bit_select(turn, 1).eq(1)
@@ -350,5 +361,9 @@ class Walk(wiring.Component):
             self.granule.valid.eq(granules.r_rdy),
             granules.r_en.eq(self.granule.ready),
         ]
-        m.d.sync += room.eq(room - asked + (granules.r_en & granules.r_rdy))
+        taken = Signal()
+        m.d.sync += [
+            taken.eq(granules.r_en & granules.r_rdy),
+            room.eq(room - self._asked_granule + taken),
+        ]
         return ~idle & room.any() & ~outside, address, room

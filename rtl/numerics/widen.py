@@ -8,7 +8,9 @@ from amaranth.lib import data
 
 from ..isa import Format, Mode, array_mode
 
-__all__ = ["mode_of", "widen"]
+__all__ = ["begin_widening", "finish_widening", "halfway_layout", "mode_of", "widen"]
+
+_FORMAT_BITS = max(format.value for format in Format).bit_length()
 
 _E4M3 = data.StructLayout({"fraction": 3, "exponent": 4, "sign": 1})
 _E5M2 = data.StructLayout({"fraction": 2, "exponent": 5, "sign": 1})
@@ -36,6 +38,19 @@ def mode_of(m: Module, stream_format, in_format) -> tuple[Signal, Signal]:
     return mode, known
 
 
+def halfway_layout() -> data.StructLayout:
+    """Layout of a number between `begin_widening` and `finish_widening`.
+
+    ``convert``: it is ``sign``, and in the bits of ``number`` a magnitude of 8 bits and, less 1,
+    the exponent of its lowest bit; or an infinity or, with ``nan``, a NaN.
+    Else it is ``number`` as it is.
+    """
+    return data.StructLayout({"number": 16, "sign": 1, "convert": 1})
+
+
+_PARTS = data.StructLayout({"magnitude": 8, "weight": signed(6), "special": 1, "nan": 1})
+
+
 def widen(m: Module, raw, source, mode, *, name: str) -> Signal:
     """Return a number widened to the array's mode: 16 bits, combinationally.
 
@@ -45,6 +60,7 @@ def widen(m: Module, raw, source, mode, *, name: str) -> Signal:
     raw : Value
         The number in its low bits; what lies above does not matter. At least 16 bits.
     source : ``Format``, or its 8 bits
+        Of an input that `array_mode` pairs in this mode.
     mode : ``Mode``
     name : str
         Prefix of the signals, unique in the module.
@@ -54,70 +70,94 @@ def widen(m: Module, raw, source, mode, *, name: str) -> Signal:
     Signal
         FP16 or BF16; in `Mode.INT8` and `Mode.INT4` the integer is in the low 8 or 4 bits.
     """
-    source = Value.cast(source)
-    wide = Signal(16, name=f"{name}_wide")
+    return finish_widening(m, begin_widening(m, raw, source, mode, name=name), mode, name=name)
+
+
+def begin_widening(m: Module, raw, source, mode, *, name: str) -> data.View:
+    """Return the first half of what `widen` does (`halfway_layout`), for a register behind it."""
+    source = Value.cast(source)[:_FORMAT_BITS]
+    halfway = Signal(halfway_layout(), name=f"{name}_halfway")
     byte = Signal(8, name=f"{name}_byte")
-    to_float = Signal(name=f"{name}_to_float")
+    is_int4, is_e4m3, is_e5m2, is_float = (
+        Signal(name=f"{name}_is_{kind}") for kind in ("int4", "e4m3", "e5m2", "float")
+    )
     m.d.comb += [
-        byte.eq(Mux(source == Format.INT4.value, Cat(raw[:4], raw[3].replicate(4)), raw[:8])),
-        to_float.eq((mode == Mode.FP16) | (mode == Mode.BF16)),
-        wide.eq(Cat(byte, raw[8:16])),
+        is_int4.eq(source == Format.INT4.value),
+        is_e4m3.eq(source == Format.E4M3.value),
+        is_e5m2.eq(source == Format.E5M2.value),
+        is_float.eq((source == Format.FP16.value) | (source == Format.BF16.value)),
+        byte.eq(Mux(is_int4, Cat(raw[:4], raw[3].replicate(4)), raw[:8])),
+        halfway.sign.eq(byte[7]),
     ]
-    with m.If(to_float & (source != Format.FP16.value) & (source != Format.BF16.value)):
-        with m.If((source == Format.E5M2.value) & (mode == Mode.FP16)):
-            m.d.comb += wide.eq(Cat(Const(0, 8), byte))
-        with m.Else():
-            m.d.comb += wide.eq(_to_float(m, byte, source, mode, name))
-    return wide
+    parts = Signal(_PARTS, name=f"{name}_parts")
+    m.d.comb += [
+        parts.magnitude.eq((byte ^ byte[7].replicate(8)) + byte[7]),
+        parts.weight.eq(-1),
+    ]
+    for used, layout, bias in ((is_e4m3, _E4M3, 11), (is_e5m2, _E5M2, 18)):
+        fields = data.View(layout, byte)
+        hidden = fields.exponent.any()
+        with m.If(used):
+            m.d.comb += [
+                parts.magnitude.eq(Cat(fields.fraction, hidden)),
+                parts.weight.eq(Cat(fields.exponent[0] | ~hidden, fields.exponent[1:]) - bias),
+            ]
+    with m.If(is_e4m3):
+        m.d.comb += [parts.special.eq(byte[:7].all()), parts.nan.eq(1)]
+    with m.Elif(is_e5m2):
+        m.d.comb += [parts.special.eq(byte[2:7].all()), parts.nan.eq(byte[:2].any())]
+
+    integers = (mode == Mode.INT8) | (mode == Mode.INT4)
+    with m.If(is_e5m2 & (mode == Mode.FP16)):
+        m.d.comb += halfway.number.eq(Cat(Const(0, 8), byte))
+    with m.Elif(integers | is_float):
+        m.d.comb += halfway.number.eq(Cat(byte, raw[8:16]))
+    with m.Else():
+        m.d.comb += [halfway.number.eq(parts), halfway.convert.eq(1)]
+    return halfway
 
 
-def _to_float(m: Module, byte: Signal, source, mode, name: str) -> Value:
-    """Return an integer or FP8 as FP16 or BF16: none is subnormal there (but E5M2 in FP16)."""
-    sign = byte[7]
-    special = Signal(name=f"{name}_special")  # an infinity or NaN
-    nan = Signal(name=f"{name}_nan")
-    # The number is magnitude * 2^weight.
-    magnitude = Signal(8, name=f"{name}_magnitude")
-    weight = Signal(signed(6), name=f"{name}_weight")
-    m.d.comb += magnitude.eq((byte ^ sign.replicate(8)) + sign)
-    with m.Switch(source):
-        with m.Case(Format.E4M3.value):
-            fields = data.View(_E4M3, byte)
-            hidden = fields.exponent.any()
-            m.d.comb += [
-                magnitude.eq(Cat(fields.fraction, hidden)),
-                weight.eq(Mux(hidden, fields.exponent, 1) - 10),
-                special.eq(byte[:7].all()),
-                nan.eq(1),
-            ]
-        with m.Case(Format.E5M2.value):
-            fields = data.View(_E5M2, byte)
-            hidden = fields.exponent.any()
-            m.d.comb += [
-                magnitude.eq(Cat(fields.fraction, hidden)),
-                weight.eq(Mux(hidden, fields.exponent, 1) - 17),
-                special.eq(fields.exponent.all()),
-                nan.eq(fields.fraction.any()),
-            ]
+def finish_widening(m: Module, halfway, mode, *, name: str) -> Signal:
+    """Return the second half of what `widen` does: the number.
+
+    An integer or FP8 number becomes FP16 or BF16; none is subnormal there (but E5M2 in FP16, which
+    only gets more bits).
+    """
+    wide = Signal(16, name=f"{name}_wide")
+    parts = data.View(_PARTS, halfway.number)
+    bf16 = Signal(name=f"{name}_bf16")
     lead = Signal(3, name=f"{name}_lead")
     aligned = Signal(8, name=f"{name}_aligned")
-    exponent = Signal(8, name=f"{name}_exponent")
+    exponent = Signal(signed(8), name=f"{name}_exponent")
     m.d.comb += [
-        aligned.eq(magnitude << ~lead),  # 7 - lead
-        exponent.eq(weight + lead + Mux(mode == Mode.BF16, 127, 15)),
+        bf16.eq(mode == Mode.BF16),
+        aligned.eq(parts.magnitude << ~lead),  # 7 - lead
+        exponent.eq(parts.weight + lead),
     ]
     for bit in range(8):  # the last one that is set wins
-        with m.If(magnitude[bit]):
+        with m.If(parts.magnitude[bit]):
             m.d.comb += lead.eq(bit)
-    number, fraction = Signal(16, name=f"{name}_number"), aligned[:7]
-    with m.If(mode == Mode.BF16):
-        m.d.comb += number.eq(Cat(fraction, exponent, sign))
-        with m.If(special):
-            m.d.comb += number.eq(Cat(Const(0, 6), nan, Const(0xFF, 8), sign))
+    fraction, sign = aligned[:7], halfway.sign
+    with m.If(~halfway.convert):
+        m.d.comb += wide.eq(halfway.number)
+    with m.Elif(parts.special):
+        nan = parts.nan
+        m.d.comb += wide.eq(
+            Mux(
+                bf16,
+                Cat(Const(0, 6), nan, Const(0xFF, 8), sign),
+                Cat(Const(0, 9), nan, Const(0x1F, 5), sign),
+            )
+        )
+    with m.Elif(~parts.magnitude.any()):
+        m.d.comb += wide.eq(Cat(Const(0, 15), sign))
     with m.Else():
-        m.d.comb += number.eq(Cat(Const(0, 3), fraction, exponent[:5], sign))
-        with m.If(special):
-            m.d.comb += number.eq(Cat(Const(0, 9), nan, Const(0x1F, 5), sign))
-    with m.If(~magnitude.any() & ~special):
-        m.d.comb += number.eq(Cat(Const(0, 15), sign))
-    return number
+        m.d.comb += wide.eq(
+            Mux(
+                bf16,
+                # The bias less 1 is a power of two: it turns one bit round.
+                Cat(fraction, exponent[:7], ~exponent[7], sign),
+                Cat(Const(0, 3), fraction, exponent[:4], ~exponent[4], sign),
+            )
+        )
+    return wide

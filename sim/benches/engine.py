@@ -6,6 +6,7 @@ from cocotb.triggers import FallingEdge, RisingEdge
 from ...rtl.array.ports import stream_layout, visit_layout
 from ...rtl.array.row_engine import engine_start_layout
 from ...rtl.config import RELEASE_WORDS
+from ...rtl.core.ports import READ_LATENCY
 from ...rtl.isa import BITS, INPUT_FORMATS, Format, MatmulBody, MatmulFlag, array_mode
 from .lib import StreamSink, StreamSource, bench_config, pack, rng, start, tick, unpack, within
 from .streams import Blob
@@ -18,7 +19,7 @@ STATES = ("active", "stall_stream", "stall_fill", "stall_drain")
 
 
 class FetchModel:
-    """Answers fetches three cycles later or more, in order, as ports and banks allow."""
+    """Answers fetches, in order, no sooner than ports and banks do."""
 
     def __init__(self, dut, r, stall):
         self.dut, self.r, self.stall = dut, r, stall
@@ -45,7 +46,7 @@ class FetchModel:
                 assert self.open or address in self.memory, f"granule {address} is not its own"
                 last = waiting[-1][0] if waiting else 0
                 late = int(r.integers(7)) if r.random() < self.stall else 0
-                when = max(now + 3, last + 1) + late
+                when = max(now + 1 + READ_LATENCY, last + 1) + late
                 waiting.append((when, int(dut.fetch__entry.value), self.memory.get(address, 0)))
             await RisingEdge(dut.clk)
             now += 1

@@ -4,7 +4,8 @@ import cocotb
 import numpy as np
 from cocotb.utils import get_sim_time
 
-from ...rtl.array.ports import drain_layout, fill_layout, stream_layout
+from ...rtl.array.ports import drain_layout, fill_layout, operand_layout, stream_layout
+from ...rtl.array.prepare import PrepareOperand
 from ...rtl.array.product import offset_of
 from ...rtl.isa import LANES, MAX_ANCHOR, MIN_ANCHOR, Mode
 from .lib import CLOCK_NS, bench_config, pack, rng, sample, start, tick, unpack
@@ -12,8 +13,8 @@ from .sums import assert_sums, corners, operands, words
 
 
 async def _start(dut):
-    dut.stream_i.value = 0
-    dut.fill_i.value = 0
+    dut.stream.value = 0
+    dut.fill.value = 0
     dut.drain_i.value = 0
     _set_mode(dut, Mode.INT8)
     await start(dut)
@@ -28,11 +29,17 @@ async def _fill(dut, config, column, addresses):
     """Write operand words, and check that each hops on a cycle later."""
     for word, address in zip(column, addresses, strict=True):
         value = pack(fill_layout(config), value=int(word), address=int(address), valid=1)
-        dut.fill_i.value = value
+        dut.fill.value = value
         await tick(dut)
-        dut.fill_i.value = 0
+        dut.fill.value = 0
+        await tick(dut, PrepareOperand.LATENCY - 1)
         await sample(dut)
-        assert int(dut.fill_o.value) == value, "a fill word does not hop"
+        prepared = int(dut.prepared.value)
+        seen = unpack(operand_layout(config), prepared)
+        assert (seen["address"], seen["valid"]) == (int(address), 1)
+        await tick(dut)
+        await sample(dut)
+        assert int(dut.fill_o.value) == prepared, "a fill word does not hop"
         await tick(dut)
 
 
@@ -59,16 +66,16 @@ async def _visits(dut, config, mode, visits, addresses, r, bubbles):
         while True:
             await sample(dut)
             beat = unpack(drain_layout(), int(dut.drain_o.value))
-            assert beat["valid"] == any(_cycle() - cycle in (9, 10) for cycle in due)
+            assert beat["valid"] == any(_cycle() - cycle in (11, 12) for cycle in due)
             if beat["valid"]:
                 beats.append(beat)
             await tick(dut)
 
     async def send(**fields):
-        dut.stream_i.value = pack(stream_layout(config), **fields)
+        dut.stream.value = pack(stream_layout(config), **fields)
         await tick(dut)
         # What comes without `valid` is noise; much of it is NaN in both formats of floats.
-        dut.stream_i.value = pack(
+        dut.stream.value = pack(
             stream_layout(config),
             value=0xFFFF if r.random() < 0.5 else int(r.integers(1 << 16)),
             first=int(r.integers(2)),

@@ -13,7 +13,7 @@ from cocotb.triggers import FallingEdge, RisingEdge
 from ...rtl.array.row_engine import RowEngine, engine_start_layout
 from ...rtl.array.stream_port import StreamPort
 from ...rtl.config import CardConfig
-from ...rtl.core.ports import ReadPort
+from ...rtl.core.ports import READ_LATENCY, ReadPort
 from ...rtl.hierarchy import Repeated
 from ...rtl.isa import DirectoryEntry, Encoding, Format, MatmulBody
 from .described import drive_commands
@@ -90,8 +90,8 @@ class EngineGroup(wiring.Component):
 
 
 async def _scratchpad(dut, memory, r, conflicts):
-    """Answer reads after two cycles; another port has the bank now and then."""
-    waiting = [None, None]
+    """Answer reads; another port has the bank now and then."""
+    waiting = [None] * READ_LATENCY
     while True:
         ready = int(r.random() >= conflicts)
         dut.read__ready.value = ready
@@ -185,7 +185,7 @@ async def utilisation(dut, form, conflicts):
     source, encoding, per_visit, least = FORMS[form]
     visits = 1200 // per_visit
     cycles, waited = await _run(dut, source, encoding, per_visit, visits, conflicts)
-    part = visits * per_visit / (cycles - 12)
+    part = visits * per_visit / (cycles - 16 - 2 * READ_LATENCY)
     dut._log.info(
         "%s %s, %d a visit, conflicts %.1f: %.3f active, %.0f cycles without stream",
         source.name, encoding.name, per_visit, conflicts, part, waited,

@@ -205,7 +205,7 @@ class Element:
                         raise Unsuitable("a memory of which parts of words are written")
                     width = 0
                 case _nir.Memory():
-                    if cell.width > 16 or any(cell.init):
+                    if cell.width > 32 or any(cell.init):
                         raise Unsuitable("a memory of wide words, or with contents")
                     continue
                 case _:
@@ -412,7 +412,8 @@ class Element:
         for name, width in own.items():
             yield f"alignas(64) {declared(f'{name}[{count}]', width)};"
         for index, memory in self._memories.items():
-            yield f"uint16_t m{index}[{count}][{memory.depth}];"
+            kind = 16 if memory.width <= 16 else 32
+            yield f"uint{kind}_t m{index}[{count}][{memory.depth}];"
 
     def step(self) -> Iterator[str]:
         """Yield what a vector of elements, from ``at`` on, does in a cycle.

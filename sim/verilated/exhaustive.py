@@ -22,10 +22,11 @@ import time
 from collections.abc import Sequence
 from typing import Self
 
-from amaranth.hdl import Module, Mux
+from amaranth.hdl import Cat, Module, Mux, Signal, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In
 
+from ...rtl.array.prepare import PrepareOperand, PrepareWeight
 from ...rtl.array.product import SEGMENTS, Product, offset_of
 from ...rtl.isa import BITS, Format, Mode
 from ...rtl.numerics.widen import widen
@@ -41,12 +42,14 @@ CHUNK = 1 << 21
 
 
 class Multiplier(wiring.Component):
-    """`Product` behind the widening of both inputs.
+    """`Product` behind the widening and the preparation of both inputs.
 
     Members
     -------
     stream_format, in_format : ``In(Format)``
-    mode, offset, valid_i, ... :
+    offset : ``In(signed(10))``
+        As that of `PrepareWeight`.
+    mode, valid_i, ... :
         As those of `Product`; ``w`` and ``x`` in their formats. In the modes of integers ``x`` is
         an operand word.
     """
@@ -56,6 +59,9 @@ class Multiplier(wiring.Component):
         super().__init__(
             {
                 **product.signature.members,
+                "w": In(16),
+                "x": In(16),
+                "offset": In(signed(10)),
                 "stream_format": In(Format),
                 "in_format": In(Format),
             }
@@ -64,9 +70,11 @@ class Multiplier(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         m.submodules.product = product = self._product
+        m.submodules.weight = weight = PrepareWeight()
+        m.submodules.operand = operand = PrepareOperand()
         for name, member in product.signature.members.items():
             inner, outer = getattr(product, name), getattr(self, name)
-            if name in ("w", "x"):
+            if name in ("w", "x", "valid_i"):
                 continue
             if name == "addend":
                 m.d.comb += [o.eq(i) for o, i in zip(outer, inner, strict=True)]
@@ -75,11 +83,18 @@ class Multiplier(wiring.Component):
             else:
                 m.d.comb += outer.eq(inner)
         floats = (self.mode == Mode.FP16) | (self.mode == Mode.BF16)
+        valid = Signal(PrepareWeight.LATENCY)
+        m.d.sync += valid.eq(Cat(self.valid_i, valid))
         m.d.comb += [
-            product.w.eq(widen(m, self.w, self.stream_format, self.mode, name="w")),
-            product.x.eq(
+            *(prepare.mode.eq(self.mode) for prepare in (weight, operand)),
+            weight.offset.eq(self.offset),
+            weight.value.eq(widen(m, self.w, self.stream_format, self.mode, name="w")),
+            operand.value.eq(
                 Mux(floats, widen(m, self.x, self.in_format, self.mode, name="x"), self.x)
             ),
+            product.valid_i.eq(valid[-1]),
+            product.w.eq(weight.weight),
+            product.x.eq(operand.word),
         ]
         return m
 

@@ -21,7 +21,7 @@ enum Format { INT8 = 0, FP16 = 1, INT4 = 4, BF16 = 5, E4M3 = 6, E5M2 = 7 };
 enum Mode { MODE_INT8 = 0, MODE_FP16 = 1, MODE_INT4 = 2, MODE_BF16 = 3 };
 enum Flag { NAN_ = 1, INF_POS = 2, INF_NEG = 4, BELOW = 8, ABOVE = 16 };
 
-constexpr unsigned LATENCY = 4;
+constexpr unsigned LATENCY = 8;  // PrepareWeight's and Product's
 constexpr Wide MASK96 = (Wide{1} << 96) - 1;
 constexpr uint64_t MASK48 = (uint64_t{1} << 48) - 1;
 constexpr uint64_t MASK24 = (uint64_t{1} << 24) - 1;

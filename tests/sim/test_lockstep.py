@@ -137,12 +137,12 @@ def top_of(component, name):
     return Top()
 
 
-def models(make, name):
-    """Return a design as Verilog, and as Verilog with an array in lockstep."""
+def models(make, name, array=None):
+    """Return a design as Verilog, and as Verilog with an array (in it, or all) in lockstep."""
     plain = to_design(top_of(make(), name), "top")
     arrays = to_design(top_of(make(), name), "top", arrays=True)
     assert plain.sources == ()
-    assert [file for file, _ in arrays.sources] == [f"lockstep_{name}.cpp"]
+    assert [file for file, _ in arrays.sources] == [f"lockstep_{array or name}.cpp"]
     assert plain.ports == arrays.ports
     return Model(plain), Model(arrays)
 
@@ -232,7 +232,7 @@ def test_the_array_of_pes_does_what_its_verilog_does():
                 inputs |= {"mode": draw.choice(list(Mode)).value, "offset": draw.randint(-30, 40)}
             yield inputs
 
-    pair = models(lambda: Grid(config), "grid")
+    pair = models(lambda: Grid(config), "grid", "mesh")
     with pair[0], pair[1]:
         seen = compare(pair, stimuli())
     assert min(len(seen[f"drain__{r}"]) for r in range(config.rows)) > 300
