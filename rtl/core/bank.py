@@ -1,19 +1,24 @@
 """The five queues and the semaphores between them."""
 
-from amaranth.hdl import Cat, Module
-from amaranth.lib import data, wiring
+from amaranth.hdl import Cat, Module, Signal, unsigned
+from amaranth.lib import data, memory, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from ..config import CardConfig
-from ..isa import SEMAPHORES, Queue
+from ..isa import SEMAPHORES, Queue, TransferBody
 from .ports import UnitPort
-from .queue import CommandQueue, QueueState, QueueWrite
+from .queue import SERIALS, CommandQueue, QueueState, QueueWrite
+from .select import select
 from .semaphore import SemaphoreFile
 
 __all__ = ["UNITS", "QueueBank"]
 
 UNITS = tuple(queue.name.lower() for queue in Queue)
 """Names of the unit ports, by `Queue`."""
+
+_TRANSFER = {"operands": 2, "body_bits": TransferBody.as_shape()["reserved"].offset}
+_USED = {"load0": _TRANSFER, "load1": _TRANSFER, "store": _TRANSFER}
+"""What units use of a command, if not all of it."""
 
 
 class QueueBank(wiring.Component):
@@ -33,8 +38,14 @@ class QueueBank(wiring.Component):
         Adds 0 to 255 to a semaphore.
     clear : ``In(1)``
         Clears the semaphores. Only while no queue is busy.
+    adding, moving : ``Out(1)``
+        What ``add`` asked for is not done; credits are being added. ``add`` waits for the former.
     state : ``Out(ArrayLayout(QueueState))``
         By `Queue`.
+    named : ``In``, command : ``Out(32)``
+        A queue, and the index within the job of the command that its ``serial`` tells of.
+    ask, lacks, lacks_index : ``In(1)``, ``Out(1)``, ``Out``
+        As in `SemaphoreFile`, of the queue that is ``named``.
     moved : ``Out(1)``
         Some queue started or ended an iteration, or took or gave a credit.
     """
@@ -50,6 +61,13 @@ class QueueBank(wiring.Component):
                 "add_index": In(range(SEMAPHORES)),
                 "add_value": In(8),
                 "clear": In(1),
+                "adding": Out(1),
+                "moving": Out(1),
+                "named": In(range(len(Queue))),
+                "command": Out(32),
+                "ask": In(1),
+                "lacks": Out(1),
+                "lacks_index": Out(range(SEMAPHORES)),
                 "state": Out(data.ArrayLayout(QueueState, len(Queue))),
                 "moved": Out(1),
             }
@@ -63,10 +81,16 @@ class QueueBank(wiring.Component):
             semaphores.add_index.eq(self.add_index),
             semaphores.add_value.eq(self.add_value),
             semaphores.clear.eq(self.clear),
+            self.adding.eq(semaphores.adding),
+            self.moving.eq(semaphores.moving),
+            semaphores.ask.eq(self.ask),
+            semaphores.ask_queue.eq(self.named),
+            self.lacks.eq(semaphores.lacks),
+            self.lacks_index.eq(semaphores.lacks_index),
         ]
         moved = []
         for index, name in enumerate(UNITS):
-            queue = CommandQueue(self.config, overlap=index == Queue.COMPUTE)
+            queue = CommandQueue(self.config, overlap=index == Queue.COMPUTE, **_USED.get(name, {}))
             m.submodules[name] = queue
             unit = getattr(self, name)
             port = getattr(semaphores, f"queue_{index}")
@@ -83,6 +107,29 @@ class QueueBank(wiring.Component):
             ]
             with m.If(chosen):
                 m.d.comb += self.write.room.eq(queue.write.room)
-            moved += [unit.done, unit.start.valid & unit.start.ready, port.grant, port.add]
-        m.d.comb += self.moved.eq(Cat(moved).any())
+            moved += [unit.done, unit.start.valid & unit.start.ready, port.grant]
+        m.d.comb += self.moved.eq(Cat(moved).any() | self.moving)
+        self._elaborate_indices(m)
         return m
+
+    def _elaborate_indices(self, m: Module) -> None:
+        """Keep the index of each command that is alive, by queue and serial number."""
+        m.submodules.indices = indices = memory.Memory(
+            shape=unsigned(32),
+            depth=SERIALS << len(self.named),
+            init=[],
+            attrs={"ram_style": "distributed"},
+        )
+        write, read = indices.write_port(), indices.read_port(domain="comb")
+        serials = [Signal(range(SERIALS), name=f"{name}_serial") for name in UNITS]
+        oldest = [self.state[n].serial for n in range(len(UNITS))]
+        m.d.comb += [
+            write.addr.eq(Cat(select(self.select, serials), self.select)),
+            write.data.eq(self.write.index),
+            write.en.eq(self.write.commit),
+            read.addr.eq(Cat(select(self.named, oldest), self.named)),
+            self.command.eq(read.data),
+        ]
+        for n, serial in enumerate(serials):
+            with m.If(self.write.commit & (self.select == n)):
+                m.d.sync += serial.eq(serial + 1)

@@ -24,6 +24,7 @@ from ..isa import (
 )
 from ..memory.bus import request_layout, write_layout
 from .queue import QueueWrite, command_beats
+from .select import select
 
 __all__ = ["BODIES", "QUEUES", "Dispatcher", "reserved_mask"]
 
@@ -50,7 +51,9 @@ QUEUES: dict[Opcode, tuple[Queue, ...]] = {
 }
 """Queues that each command may name. The others are run by the dispatcher and name 0."""
 
-_COMPLETION_BITS = 128
+_COMPLETION_BITS = Completion.as_shape().size
+_TAKEN_BIT = Completion.as_shape()["command"].offset
+"""The first bit of a completion that goes on changing while its record is written."""
 _BODY_BIT = 512
 
 
@@ -122,6 +125,8 @@ class Dispatcher(wiring.Component):
     select : ``Out(3)``
     add, add_index, add_value, clear : ``Out``
         To the semaphores.
+    adding : ``In(1)``
+        They are not ready for another ``add``.
     took : ``Out(1)``
         A command has been taken; for END, when its record is made.
     closing : ``Out(1)``
@@ -155,6 +160,7 @@ class Dispatcher(wiring.Component):
                 "add_index": Out(range(SEMAPHORES)),
                 "add_value": Out(8),
                 "clear": Out(1),
+                "adding": In(1),
                 "took": Out(1),
                 "closing": Out(1),
                 "ended": Out(1),
@@ -282,8 +288,9 @@ class Dispatcher(wiring.Component):
                     m.d.comb += [self.write.commit.eq(1), self.took.eq(1)]
                     m.next = "HEAD"
                 with m.Elif(opcode == Opcode.SEMAPHORE.value):
-                    m.d.comb += [self.add.eq(1), self.took.eq(1)]
-                    m.next = "HEAD"
+                    m.d.comb += [self.add.eq(~self.adding), self.took.eq(~self.adding)]
+                    with m.If(~self.adding):
+                        m.next = "HEAD"
                 with m.Elif(self.idle):
                     m.d.comb += [self.clear.eq(1), self.took.eq(1)]
                     m.next = "HEAD"
@@ -329,7 +336,9 @@ class _Closer(wiring.Component):
     Members
     -------
     start : ``In(1)``
-        Takes ``completion`` and ``address`` (inside card memory) and begins.
+        Begins, and takes ``command`` and ``cycles`` of ``completion``.
+    completion, address : ``In(Completion)``, ``In``
+        The rest of it, and its place inside card memory: both stay until it is ``idle``.
     idle : ``Out(1)``
         Nothing is on its way.
     """
@@ -356,23 +365,24 @@ class _Closer(wiring.Component):
         beats = max(1, record_bytes // bus_bytes)
         copies = max(1, bus_bytes // record_bytes)
 
-        completion = Signal(_COMPLETION_BITS, reset_less=True)
-        address = Signal(self.config.memory_addr_width, reset_less=True)
+        taken = Signal(_COMPLETION_BITS - _TAKEN_BIT, reset_less=True)
+        record = Cat(self.completion.as_value()[:_TAKEN_BIT], taken)
         asking, sending, waiting = Signal(), Signal(), Signal()
-        left = Signal(range(beats + 1))
+        beat = Signal(range(beats))
         align = (bus_bytes - 1).bit_length()
+        pieces = [record.word_select(n, _COMPLETION_BITS // beats) for n in range(beats)]
         m.d.comb += [
             self.idle.eq(~asking & ~sending & ~waiting),
             self.request.valid.eq(asking & ~self.hold),
-            self.request.payload.address.eq(address[align:] << align),
+            self.request.payload.address.eq(self.address[align:] << align),
             self.request.payload.last_beat.eq(beats - 1),
             self.request.payload.write.eq(1),
             # Data that were promised are sent, so that the memory system can come to rest.
             self.record.valid.eq(sending & ~(self.hold & asking)),
-            self.record.payload.data.eq(completion.replicate(copies)),
+            self.record.payload.data.eq(select(beat, pieces).replicate(copies)),
         ]
         if copies > 1:  # the record is a part of one beat
-            lane = address[(record_bytes - 1).bit_length() : align]
+            lane = self.address[(record_bytes - 1).bit_length() : align]
             m.d.comb += self.record.payload.mask.eq(
                 ((1 << record_bytes) - 1) << (lane * record_bytes)
             )
@@ -381,21 +391,16 @@ class _Closer(wiring.Component):
 
         with m.If(self.start):
             m.d.sync += [
-                completion.eq(self.completion),
-                address.eq(self.address),
+                taken.eq(self.completion.as_value()[_TAKEN_BIT:]),
                 asking.eq(1),
                 sending.eq(1),
                 waiting.eq(1),
-                left.eq(beats - 1),
+                beat.eq(0),
             ]
         with m.If(self.request.valid & self.request.ready):
             m.d.sync += asking.eq(0)
         with m.If(self.record.valid & self.record.ready):
-            m.d.sync += [
-                completion.eq(completion >> (8 * bus_bytes if beats > 1 else 0)),
-                left.eq(left - 1),
-                sending.eq(left != 0),
-            ]
+            m.d.sync += [beat.eq(beat + 1), sending.eq(beat != beats - 1)]
         with m.If(self.written):
             m.d.sync += waiting.eq(0)
         return m

@@ -27,7 +27,8 @@ class RingFetch(wiring.Component):
     Members
     -------
     base, size : ``In(32)``
-        Ring address in bytes, and its size in commands (a power of two).
+        Ring address in bytes, of which the low 7 bits are 0, and its size in commands (a power of
+        two).
     tail, taken : ``In(32)``
         Commands written, and taken by the dispatcher, so far.
     took : ``In(1)``
@@ -95,22 +96,29 @@ class RingFetch(wiring.Component):
             flying.eq(flying + asked - landed),
         ]
 
-        index = Signal(32)
-        address = Signal(32 + _COMMAND_BITS + 1)
-        outside = address[self.config.memory_addr_width :].any()
-        following = Signal(32)
+        # Both in commands; what lies beyond these bits is outside card memory.
+        bits = self.config.memory_addr_width - _COMMAND_BITS
+        index, place = Signal(bits), Signal(bits)
+        far, outside = Signal(), Signal()
+        following, wrapped = Signal(32), Signal(32)
         m.d.comb += [
             following.eq(self.taken + ahead),
-            self.request.payload.address.eq(address),
+            wrapped.eq(following & (self.size - 1)),
+            self.request.payload.address.eq(place << _COMMAND_BITS),
             self.request.payload.last_beat.eq(beats - 1),
         ]
+        base = self.base[_COMMAND_BITS:]
         with m.FSM(name="state"):
             with m.State("INDEX"):
-                m.d.sync += index.eq(following & (self.size - 1))
+                m.d.sync += [index.eq(wrapped), far.eq(wrapped[bits:].any())]
                 with m.If((following != self.tail) & (ahead != _AHEAD)):
                     m.next = "ADDRESS"
             with m.State("ADDRESS"):
-                m.d.sync += address.eq(self.base + (index << _COMMAND_BITS))
+                total = base[:bits] + index
+                m.d.sync += [
+                    place.eq(total),
+                    outside.eq(far | base[bits:].any() | total[bits]),
+                ]
                 m.next = "REQUEST"
             with m.State("REQUEST"):
                 m.d.comb += self.request.valid.eq(~outside & ~self.hold)

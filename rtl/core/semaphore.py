@@ -1,17 +1,20 @@
 """The semaphores that order the queues, and a queue's port to them."""
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal
-from amaranth.lib import wiring
+from itertools import pairwise
+
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, unsigned
+from amaranth.lib import data, memory, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..isa import SEMAPHORES, Queue
+from .select import select
 
-__all__ = ["MAX_WAITS", "SemaphoreFile", "SemaphorePort"]
+__all__ = ["WAITS", "SemaphoreFile", "SemaphorePort"]
 
-MAX_WAITS = 4
-"""Most credits that one iteration takes from one semaphore: a command has four waits."""
+WAITS = 4
+"""Waits of a command, and so the most credits that an iteration takes from one semaphore."""
 
-_LIMIT = 255
+_INDEX_BITS = (SEMAPHORES - 1).bit_length()
 
 
 class SemaphorePort(wiring.Signature):
@@ -19,26 +22,31 @@ class SemaphorePort(wiring.Signature):
 
     Members
     -------
-    need : ``Out(SEMAPHORES * MAX_WAITS)``
-        Credits wanted, as a thermometer: bit ``level * SEMAPHORES + s`` asks for at least
-        ``level + 1`` credits of semaphore ``s``.
+    index, want : ``Out(4 * WAITS)``, ``Out(WAITS)``
+        Semaphores of the waits, and which of them take a credit each. Neither changes from 2
+        cycles before a request until the cycle behind its grant, ``index`` until ``taking`` falls.
     request, grant : ``Out(1)``, ``In(1)``
-        In a cycle with both high the whole of ``need`` is taken. ``grant`` depends on ``request``.
-    missing : ``In(SEMAPHORES)``
-        Semaphores that hold too little for ``need``, whether or not it is requested.
-    add, add_index : ``Out``
-        Adds 1 to a semaphore, every cycle that it is high.
+        In a cycle with both high all credits are taken. ``grant`` depends on ``request``.
+    taking : ``In(1)``
+        The semaphores are being brought up to date after a grant.
+    short : ``In(WAITS)``
+        Waits for which credits are missing, whether or not they are requested.
+    add, add_index, added : ``Out``, ``Out``, ``In(1)``
+        Adds 1 to a semaphore, in every cycle with ``add`` and ``added`` high.
     """
 
     def __init__(self) -> None:
         super().__init__(
             {
-                "need": Out(SEMAPHORES * MAX_WAITS),
+                "index": Out(_INDEX_BITS * WAITS),
+                "want": Out(WAITS),
                 "request": Out(1),
                 "grant": In(1),
-                "missing": In(SEMAPHORES),
+                "taking": In(1),
+                "short": In(WAITS),
                 "add": Out(1),
                 "add_index": Out(range(SEMAPHORES)),
+                "added": In(1),
             }
         )
 
@@ -46,21 +54,39 @@ class SemaphorePort(wiring.Signature):
         return isinstance(other, SemaphorePort)
 
 
-class SemaphoreFile(wiring.Component):
-    """Counters of 8 bits that stay at 255; every queue may take and add in the same cycle.
+class _Count(data.Struct):
+    """A semaphore. Bit n of ``least`` says that ``credits`` is above n."""
 
-    Of several queues that ask for credits of the same semaphore in one cycle only the first (in
-    the order of `Queue`) is served; the next is served in the next cycle if credits are left. An
-    addition shows in the cycle after it.
+    credits: unsigned(8)
+    least: unsigned(WAITS)
+
+
+class SemaphoreFile(wiring.Component):
+    """Counters of 8 bits that stay at 255, in a memory: one of them changes in a cycle.
+
+    The waits of all queues are looked at in every cycle, and one queue (the first one in the order
+    of `Queue`) is granted all of its credits at once. They are then taken, one wait a cycle, which
+    shows 4 to 7 cycles after the grant; until then nothing else is granted. Additions give way to
+    that, those of the queues come first; one shows 2 cycles after it was ``added``.
 
     Members
     -------
     queue_0 ... queue_4 : ``In(SemaphorePort)``
         By `Queue`.
     add, add_index, add_value : ``In``
-        Adds 0 to 255 to a semaphore.
+        Adds 0 to 255 to a semaphore, one a cycle while nothing else is under way. Only while
+        ``adding`` is low.
+    adding : ``Out(1)``
+        Some of it has not been added yet.
+    moving : ``Out(1)``
+        Credits are being added: what needs them does not see them yet.
     clear : ``In(1)``
-        Sets all semaphores to 0, whatever else happens in the cycle.
+        Sets all semaphores to 0 in the next 16 cycles, in which nothing is granted or added.
+    ask, ask_queue : ``In``
+        Look at the waits of a queue. Only while nothing is granted.
+    lacks, lacks_index : ``Out(1)``, ``Out``
+        Two cycles later, and in the three cycles behind: its waits one after the other, whether
+        it is requested and its credit missing, and its semaphore.
     """
 
     def __init__(self) -> None:
@@ -70,54 +96,142 @@ class SemaphoreFile(wiring.Component):
                 "add": In(1),
                 "add_index": In(range(SEMAPHORES)),
                 "add_value": In(8),
+                "adding": Out(1),
+                "moving": Out(1),
                 "clear": In(1),
+                "ask": In(1),
+                "ask_queue": In(range(len(Queue))),
+                "lacks": Out(1),
+                "lacks_index": Out(range(SEMAPHORES)),
             }
         )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
         ports = [getattr(self, f"queue_{queue.value}") for queue in Queue]
-
-        counts = [Signal(8, name=f"count_{s}") for s in range(SEMAPHORES)]
-        levels = Signal(SEMAPHORES * MAX_WAITS)  # of the counts, in the order of `need`
-
-        claimed, taken = Const(0, SEMAPHORES), Const(0, SEMAPHORES * MAX_WAITS)
-        for index, port in enumerate(ports):
-            short = Signal(SEMAPHORES * MAX_WAITS, name=f"short_{index}")
-            wanted = port.need[:SEMAPHORES]
-            m.d.comb += [
-                short.eq(port.need & ~levels),
-                port.missing.eq(
-                    short[:SEMAPHORES]
-                    | short[SEMAPHORES : 2 * SEMAPHORES]
-                    | short[2 * SEMAPHORES : 3 * SEMAPHORES]
-                    | short[3 * SEMAPHORES :]
-                ),
-                port.grant.eq(port.request & ~short.any() & ~(wanted & claimed).any()),
-            ]
-            claimed = claimed | Mux(port.grant, wanted, 0)
-            taken = taken | Mux(port.grant, port.need, 0)
-        claims = Signal(SEMAPHORES)
-        takes = Signal(SEMAPHORES * MAX_WAITS)
-        adds = Cat(port.add for port in ports)
-        m.d.comb += [claims.eq(claimed), takes.eq(taken)]
-
-        # Nothing below is evaluated in most cycles, which is worth a lot in simulation.
+        m.submodules.counts = counts = memory.Memory(
+            shape=_Count, depth=SEMAPHORES, init=[], attrs={"ram_style": "distributed"}
+        )
+        clearing, sweep = Signal(init=1), Signal(range(SEMAPHORES))  # a reset clears them, too
+        with m.If(clearing):
+            m.d.sync += sweep.eq(sweep + 1)
+            with m.If(sweep == SEMAPHORES - 1):
+                m.d.sync += clearing.eq(0)
         with m.If(self.clear):
-            m.d.sync += [levels.eq(0), *(count.eq(0) for count in counts)]
-        with m.Elif(claims.any() | adds.any() | self.add):
-            for s, count in enumerate(counts):
-                left = count - sum(takes[level * SEMAPHORES + s] for level in range(MAX_WAITS))
-                added = sum(port.add & (port.add_index == s) for port in ports)
-                value = Mux(self.add & (self.add_index == s), self.add_value, 0)
-                total = Signal(10, name=f"total_{s}")
-                clamped = Signal(8, name=f"clamped_{s}")
-                m.d.comb += [
-                    total.eq(left + added + value),
-                    clamped.eq(Mux(total > _LIMIT, _LIMIT, total)),
-                ]
-                m.d.sync += count.eq(clamped)
-                m.d.sync += [
-                    levels[level * SEMAPHORES + s].eq(clamped > level) for level in range(MAX_WAITS)
-                ]
+            m.d.sync += [clearing.eq(1), sweep.eq(0)]
+
+        for n, port in enumerate(ports):
+            self._elaborate_waits(m, port, counts, name=f"queue_{n}")
+        # The change that is made in this cycle was chosen in the one before.
+        changing, taking, index = Signal(), Signal(), Signal(range(SEMAPHORES))
+        take = self._elaborate_grants(m, ports, taking | clearing)
+        add, add_index = self._elaborate_adds(m, ports, take | clearing)
+        m.d.comb += self.moving.eq(self.adding | changing)
+        m.d.sync += [
+            changing.eq(take | add),
+            taking.eq(take),
+            index.eq(Mux(take, self.lacks_index, add_index)),
+        ]
+
+        write, old = counts.write_port(), counts.read_port(domain="comb")
+        credits, least = old.data.credits, old.data.least
+        many = Signal()  # more than `least` tells
+        result = Signal(8)
+        m.d.comb += [
+            old.addr.eq(index),
+            write.addr.eq(Mux(clearing, sweep, index)),
+            many.eq(credits[3:].any() | (credits[2] & credits[:2].any())),
+            result.eq(credits + Cat(Const(1, 1), taking.replicate(7))),
+            write.en.eq(clearing | (changing & (taking | ~credits.all()))),
+        ]
+        with m.If(~clearing):
+            m.d.comb += write.data.credits.eq(result)
+            with m.If(~taking):
+                m.d.comb += write.data.least.eq(Cat(Const(1, 1), least))
+            with m.Elif(many):
+                m.d.comb += write.data.least.eq(least)
+            with m.Else():
+                m.d.comb += write.data.least.eq(least[1:])
         return m
+
+    def _elaborate_waits(
+        self, m: Module, port: data.View, counts: memory.Memory, *, name: str
+    ) -> None:
+        """Tell which waits find no credit. A semaphore that is named twice must hold two."""
+        index = [port.index[n * _INDEX_BITS : (n + 1) * _INDEX_BITS] for n in range(WAITS)]
+        for n in range(WAITS):
+            read = counts.read_port(domain="comb")
+            same = Signal(n, name=f"{name}_same_{n}")  # earlier waits for the same semaphore
+            m.d.comb += read.addr.eq(index[n])
+            m.d.sync += same.eq(Cat(index[other] == index[n] for other in range(n)))
+            twice = same & port.want[:n]
+            least = [read.data.least[k] for k in range(n + 1)]
+            for k in range(n):
+                least = [Mux(twice[k], more, less) for less, more in pairwise(least)]
+            m.d.comb += port.short[n].eq(~least[0])
+
+    def _elaborate_grants(self, m: Module, ports: list[data.View], busy: Value) -> Value:
+        """Choose a queue whose credits are all there, and take them.
+
+        Returns whether a credit is taken; ``lacks_index`` is its semaphore.
+        """
+        granted = Signal()
+        number = Signal(range(len(Queue)))
+        indices = Signal(_INDEX_BITS * WAITS, reset_less=True)
+        left, lacking = Signal(WAITS), Signal(WAITS)  # of the waits that ``indices`` are of
+        free, ready = Signal(), Signal(len(Queue))
+        m.d.comb += free.eq(~granted & ~left.any() & ~busy)
+        m.d.sync += granted.eq(free & ready.any())
+        with m.If(self.ask):
+            m.d.sync += number.eq(self.ask_queue)
+        for n in reversed(range(len(ports))):
+            with m.If(free & ready[n]):
+                m.d.sync += number.eq(n)
+        for n, port in enumerate(ports):
+            m.d.comb += [
+                ready[n].eq(port.request & ~(port.short & port.want).any()),
+                port.grant.eq(ready[n] & free & ~ready[:n].any()),
+                port.taking.eq(granted | left.any()),
+            ]
+
+        asked = Signal()
+        m.d.sync += asked.eq(self.ask)
+        lacks = [port.short & port.want & port.request.replicate(WAITS) for port in ports]
+        with m.If(granted | asked):
+            m.d.sync += [
+                indices.eq(select(number, [port.index for port in ports])),
+                lacking.eq(select(number, lacks)),
+            ]
+        with m.Else():
+            m.d.sync += [indices.eq(indices >> _INDEX_BITS), lacking.eq(lacking >> 1)]
+        m.d.sync += left.eq(left >> 1)
+        with m.If(granted):
+            m.d.sync += left.eq(select(number, [port.want for port in ports]))
+        m.d.comb += [
+            self.lacks.eq(lacking[0]),
+            self.lacks_index.eq(indices[:_INDEX_BITS]),
+        ]
+        return left[0]
+
+    def _elaborate_adds(
+        self, m: Module, ports: list[data.View], busy: Value
+    ) -> tuple[Value, Value]:
+        """Choose what is added; return whether there is something, and its semaphore."""
+        index, left = Signal(range(SEMAPHORES)), Signal(8)  # of the host's addition
+        adds, chosen = Signal(len(Queue)), Signal(range(SEMAPHORES))
+        m.d.comb += [
+            self.adding.eq(left.any()),
+            adds.eq(Cat(port.add for port in ports)),
+            chosen.eq(index),
+        ]
+        for n, port in reversed(list(enumerate(ports))):
+            m.d.comb += port.added.eq(~busy & ~adds[:n].any())
+            with m.If(port.add):
+                m.d.comb += chosen.eq(port.add_index)
+        with m.If(self.adding & ~adds.any() & ~busy):
+            m.d.sync += left.eq(left - 1)
+        with m.If(self.add):
+            m.d.sync += [index.eq(self.add_index), left.eq(self.add_value)]
+        with m.If(self.clear):
+            m.d.sync += left.eq(0)
+        return ~busy & (adds.any() | self.adding), chosen

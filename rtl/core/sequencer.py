@@ -52,6 +52,8 @@ class Sequencer(wiring.Component):
         ``halt`` falls with it.
     ideal : ``Out(1)``
         `Csr.MEMORY_MODE`.
+    running, failed : ``Out(1)``
+        A job runs; one has failed since the last reset (`Csr.ERROR`).
     """
 
     def __init__(self, config: CardConfig, build_hash: int = 0) -> None:
@@ -72,6 +74,8 @@ class Sequencer(wiring.Component):
                 "memory_illegal": In(1),
                 "core_reset": Out(1),
                 "ideal": Out(1),
+                "running": Out(1),
+                "failed": Out(1),
             }
         )
 
@@ -108,6 +112,8 @@ class Sequencer(wiring.Component):
             self.irq.eq(csr.irq),
             self.ideal.eq(csr.ideal),
             csr.running.eq(supervisor.running),
+            self.running.eq(supervisor.running),
+            self.failed.eq(supervisor.error.status.as_value().any()),
             csr.start.eq(supervisor.start),
             csr.transferring.eq(Cat(bank.state[q].stall == STALL_UNIT for q in transfers).any()),
             self.count_engine.eq(csr.count_engine),
@@ -134,7 +140,8 @@ class Sequencer(wiring.Component):
             dispatcher.skip.eq(supervisor.failed),
             dispatcher.index.eq(supervisor.index),
             dispatcher.idle.eq(~busy.any()),
-            dispatcher.stuck.eq(~can_move.any()),
+            dispatcher.stuck.eq(~can_move.any() & ~bank.moving),
+            dispatcher.adding.eq(bank.adding),
             dispatcher.written.eq(self.bus.written),
             dispatcher.result.flags.eq(supervisor.flags),
             dispatcher.result.command.eq(
@@ -158,6 +165,11 @@ class Sequencer(wiring.Component):
             supervisor.fault_ring.eq(dispatcher.fault_ring),
             supervisor.fault_status.eq(dispatcher.fault_status),
             supervisor.queue.eq(bank.state),
+            bank.named.eq(supervisor.named),
+            supervisor.command.eq(bank.command),
+            bank.ask.eq(supervisor.ask),
+            supervisor.lacks.eq(bank.lacks),
+            supervisor.lacks_index.eq(bank.lacks_index),
             supervisor.unit_error.eq(Cat(unit.error for unit in units)),
             supervisor.result_flags.eq(self.flags),
             supervisor.memory_idle.eq(self.memory_idle),

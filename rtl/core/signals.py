@@ -5,6 +5,7 @@ from amaranth.lib import data, memory, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..isa import SEMAPHORES
+from .select import select
 
 __all__ = ["SIGNALS", "SignalQueue", "signals_layout"]
 
@@ -23,10 +24,10 @@ def signals_layout() -> data.StructLayout:
 
 
 class SignalQueue(wiring.Component):
-    """Gives the signals of iterations that have ended, in order, one a cycle.
+    """Gives the signals of iterations that have ended, in order, at most one a cycle.
 
-    Those of an iteration begin in the cycle after its end, if all before it have been given. An
-    iteration without any takes a cycle, too.
+    The first one is offered in the cycle of its iteration's end, if all before it have been given.
+    An iteration without any takes a cycle, too.
 
     Members
     -------
@@ -34,10 +35,10 @@ class SignalQueue(wiring.Component):
         An iteration starts that has these signals. Only with ``room``.
     room : ``Out(1)``
     done : ``In(1)``
-        The oldest iteration that has not ended ends.
+        The oldest iteration that has not ended ends; not in the cycle of its ``accept``.
     busy : ``Out(1)``
-        Iterations that have ended have signals to give.
-    add, add_index : ``Out``
+        Iterations that had ended before this cycle have signals to give.
+    add, add_index, added : ``Out``, ``Out``, ``In(1)``
         As in `SemaphorePort`.
     """
 
@@ -51,41 +52,48 @@ class SignalQueue(wiring.Component):
                 "busy": Out(1),
                 "add": Out(1),
                 "add_index": Out(range(SEMAPHORES)),
+                "added": In(1),
             }
         )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        m.submodules.store = store = memory.Memory(shape=signals_layout(), depth=_DEPTH, init=[])
+        m.submodules.store = store = memory.Memory(
+            shape=signals_layout(), depth=_DEPTH, init=[], attrs={"ram_style": "distributed"}
+        )
         write, read = store.write_port(), store.read_port(domain="comb")
         written, used = Signal(range(_DEPTH)), Signal(range(_DEPTH))
         level = Signal(range(_DEPTH + 1))  # iterations in the store
         owed = Signal(range(_DEPTH + 1))  # of these, those that have ended
-        index = Signal(signals_layout()["index"].shape, reset_less=True)
-        pending = Signal(SIGNALS)  # signals of the current iteration still to be given
-        left = Signal(SIGNALS)
-        begin = Signal()
+        given = Signal(SIGNALS)  # of the first one
+        pending, left = Signal(SIGNALS), Signal(SIGNALS)
+        turn = Signal(range(SIGNALS))
+        due, end = Signal(), Signal()
         m.d.comb += [
             write.addr.eq(written),
             write.data.eq(self.signals),
             write.en.eq(self.accept),
             read.addr.eq(used),
+            pending.eq(read.data.pending & ~given),
             left.eq(pending & (pending - 1)),
-            begin.eq(((owed != 0) | self.done) & ~left.any()),
+            due.eq((owed != 0) | self.done),
+            end.eq(due & ~left.any() & (self.added | ~pending.any())),
             self.room.eq(level != _DEPTH),
-            self.busy.eq((owed != 0) | pending.any()),
-            self.add.eq(pending.any()),
+            self.busy.eq(owed != 0),
+            self.add.eq(due & pending.any()),
+            self.add_index.eq(select(turn, [read.data.index[n] for n in range(SIGNALS)])),
         ]
-        m.d.sync += [
-            written.eq(written + self.accept),
-            used.eq(used + begin),
-            level.eq(level + self.accept - begin),
-            owed.eq(owed + self.done - begin),
-            pending.eq(left),
-        ]
-        with m.If(begin):
-            m.d.sync += [pending.eq(read.data.pending), index.eq(read.data.index)]
         for n in reversed(range(SIGNALS)):
             with m.If(pending[n]):
-                m.d.comb += self.add_index.eq(index[n])
+                m.d.comb += turn.eq(n)
+        m.d.sync += [
+            written.eq(written + self.accept),
+            used.eq(used + end),
+            level.eq(level + self.accept - end),
+            owed.eq(owed + self.done - end),
+        ]
+        with m.If(end):
+            m.d.sync += given.eq(0)
+        with m.Elif(self.add & self.added):
+            m.d.sync += given.eq(~left)
         return m

@@ -1,17 +1,22 @@
 """The running job: where it stands, what ends it early, and how the card is cleaned up then."""
 
-from amaranth.hdl import Cat, Module, Signal
+from amaranth.hdl import Cat, Module, Mux, Signal, Value
 from amaranth.lib import data, enum, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..isa import SEMAPHORES, Flag, Queue, Status, Unit
 from .queue import STALL_SEMAPHORE, STALL_UNIT, QueueState
+from .semaphore import WAITS
 
 __all__ = ["ErrorReport", "Supervisor"]
 
 _DRAIN_LIMIT = 4096
 _RESET_CYCLES = 4
 _SETTLE_CYCLES = 3
+_NAME_BITS = 3
+"""Of the cycles in which a queue is asked what it lacks; `_ASK` and `_ANSWER` are among them."""
+_ASK = 1
+_ANSWER = 3
 
 
 class _State(enum.Enum):
@@ -48,6 +53,10 @@ class Supervisor(wiring.Component):
     took, closing, ended, fault, fault_ring, fault_status : ``In``
         From the dispatcher.
     queue : ``In(ArrayLayout(QueueState))``
+    named, command : ``Out``, ``In(32)``
+        A unit, and the index of the command that its queue's state tells of.
+    ask, lacks, lacks_index : ``Out(1)``, ``In(1)``, ``In``
+        As in `SemaphoreFile`, of the unit that is ``named``.
     unit_error, unit_status : ``In``
         Each unit's ``error`` and ``status``.
     result_flags : ``In(4)``
@@ -88,6 +97,11 @@ class Supervisor(wiring.Component):
                 "fault_ring": In(1),
                 "fault_status": In(Status),
                 "queue": In(data.ArrayLayout(QueueState, queues)),
+                "named": Out(Unit),
+                "command": In(32),
+                "ask": Out(1),
+                "lacks": In(1),
+                "lacks_index": In(range(SEMAPHORES)),
                 "unit_error": In(queues),
                 "unit_status": In(data.ArrayLayout(Status, queues)),
                 "result_flags": In(len(Flag)),
@@ -116,10 +130,11 @@ class Supervisor(wiring.Component):
         m = Module()
         self._abort_early = Signal()  # the abort came as the job began
         expired = self._elaborate_watchdog(m)
-        cause, found = self._elaborate_cause(m, expired)
+        status, unit, found = self._elaborate_cause(m, expired)
 
         state = Signal(_State)
         watched = Signal()  # the error is the watchdog's
+        first = Signal()  # it is the job's first one
         closed = Signal()  # the job's END has been taken
         lost = Signal()  # the job ends without a record
         wait = Signal(range(_DRAIN_LIMIT + 1))
@@ -129,7 +144,16 @@ class Supervisor(wiring.Component):
             self.core_reset.eq(state == _State.RESET),
             self.start.eq((state == _State.RUN) & ~self.running & (self.taken != self.tail)),
         ]
-        m.d.sync += [wait.eq(wait + 1), self._abort_early.eq(self.abort & self.start)]
+        m.d.sync += self._abort_early.eq(self.abort & self.start)
+        entered, advance = Signal(), Signal()
+        m.d.comb += advance.eq((state == _State.RUN) & self.took & ~(self.running & found))
+        m.d.sync += wait.eq(wait + 1)
+        with m.If(entered):
+            m.d.sync += wait.eq(0)
+        with m.If(advance):
+            m.d.sync += [self.taken.eq(self.taken + 1), self.index.eq(self.index + 1)]
+        with m.If(self.start):
+            m.d.sync += self.index.eq(0)
 
         def end_job() -> None:
             m.d.sync += [
@@ -139,42 +163,46 @@ class Supervisor(wiring.Component):
             ]
 
         def enter(following: _State) -> None:
-            m.d.sync += [state.eq(following), wait.eq(0)]
+            m.d.sync += state.eq(following)
+            m.d.comb += entered.eq(1)
 
         m.d.sync += self.flags.eq(self.flags | self.result_flags)
-        with m.If(~self.flags.any()):
-            m.d.sync += self.flagged.eq(self.queue[Queue.COMPUTE].command)
+        with m.If(~self.flags.any() & ~self.hold):
+            m.d.sync += self.flagged.eq(self.command)
         with m.Switch(state):
             with m.Case(_State.RUN):
+                m.d.comb += self.named.eq(Unit.COMPUTE)
                 with m.If(self.start):
-                    m.d.sync += [self.running.eq(1), self.index.eq(0), self.flags.eq(0)]
+                    m.d.sync += [self.running.eq(1), self.flags.eq(0)]
                 with m.If(self.running & found):
                     m.d.sync += [
                         watched.eq(expired),
                         closed.eq(self.closing),
                         lost.eq(self.failed | self.closing | (self.fault & self.fault_ring)),
                         self.failed.eq(1),
+                        first.eq(~self.failed),
                     ]
                     with m.If(~self.failed):
-                        m.d.sync += self.error.eq(cause)
+                        m.d.sync += [self.error.status.eq(status), self.error.unit.eq(unit)]
                     with m.If(expired):
                         m.d.sync += [
                             self.stall[4 * n : 4 * n + 4].eq(self.queue[n].stall)
                             for n in range(len(Queue))
                         ]
                     enter(_State.NAME)
-                with m.Else():
-                    with m.If(self.took):
-                        m.d.sync += [
-                            self.taken.eq(self.taken + 1),
-                            self.index.eq(self.index + 1),
-                        ]
-                    with m.If(self.ended):
-                        end_job()
+                with m.Elif(self.ended):
+                    end_job()
             with m.Case(_State.NAME):
-                with m.If(watched):
-                    self._name_semaphore(m, wait)
-                with m.If(wait == len(Queue) - 1):
+                queue, step = wait[_NAME_BITS:], wait[:_NAME_BITS]
+                of_unit = self.error.unit < len(Queue)
+                self._name_semaphore(m, queue, step, watched)
+                with m.If(step == _ASK):
+                    m.d.comb += self.named.eq(queue)
+                with m.Else():
+                    m.d.comb += self.named.eq(self.error.unit)
+                with m.If(first & (wait == 0)):  # before the unit can end another iteration
+                    m.d.sync += self.error.command.eq(Mux(of_unit, self.command, self.index))
+                with m.If(wait == Mux(watched, (len(Queue) << _NAME_BITS) - 1, 0)):
                     enter(_State.DRAIN)
             with m.Case(_State.DRAIN):
                 # A few cycles for the memory system to see what it was asked for last.
@@ -220,48 +248,45 @@ class Supervisor(wiring.Component):
             m.d.sync += [timer.eq(0), expired.eq(0)]
         return expired
 
-    def _elaborate_cause(self, m: Module, expired: Signal) -> tuple[data.View, Signal]:
-        """Return the error of this cycle, and whether there is one."""
-        cause = Signal(ErrorReport)
+    def _elaborate_cause(self, m: Module, expired: Signal) -> tuple[Value, Value, Signal]:
+        """Return status and unit of the error of this cycle, and whether there is one."""
+        status, unit = Signal(Status), Signal(Unit)
         found = Signal()
 
-        def blame(status: object, unit: Unit, command: object) -> None:
-            m.d.comb += [
-                found.eq(1),
-                cause.status.eq(status),
-                cause.unit.eq(unit),
-                cause.command.eq(command),
-            ]
+        def blame(what: object, whom: Unit) -> None:
+            m.d.comb += [found.eq(1), status.eq(what), unit.eq(whom)]
 
         stuck, starved = (
             [queue.stall == kind for queue in self.queue] for kind in (STALL_UNIT, STALL_SEMAPHORE)
         )
-        for n, queue in enumerate(self.queue):
+        for n in range(len(Queue)):
             with m.If(self.unit_error[n]) if n == 0 else m.Elif(self.unit_error[n]):
-                blame(self.unit_status[n], Unit(n), queue.command)
+                blame(self.unit_status[n], Unit(n))
         with m.Elif(self.memory_illegal & ~self.ended):
-            blame(Status.MEMORY_FAULT, Unit.MEMORY, self.index)
+            blame(Status.MEMORY_FAULT, Unit.MEMORY)
         with m.Elif(self.fault):
-            blame(self.fault_status, Unit.SEQUENCER, self.index)
+            blame(self.fault_status, Unit.SEQUENCER)
         with m.Elif(expired & ~self.ended):
-            blame(Status.WATCHDOG, Unit.MEMORY, self.index)
+            blame(Status.WATCHDOG, Unit.MEMORY)
             for kind in (starved, stuck):  # the later assignment wins
-                for n, queue in reversed(list(enumerate(self.queue))):
+                for n in reversed(range(len(Queue))):
                     with m.If(kind[n]):
-                        m.d.comb += [cause.unit.eq(Unit(n)), cause.command.eq(queue.command)]
+                        m.d.comb += unit.eq(Unit(n))
         with m.Elif((self.abort | self._abort_early) & ~self.closing):
-            blame(Status.ABORTED, Unit.SEQUENCER, self.index)
-        return cause, found
+            blame(Status.ABORTED, Unit.SEQUENCER)
+        return status, unit, found
 
-    def _name_semaphore(self, m: Module, turn: Signal) -> None:
-        """Latch the first semaphore that a queue lacks: one queue a cycle, for one encoder."""
-        missing = Signal(SEMAPHORES)
-        first = Signal(range(SEMAPHORES))
-        with m.Switch(turn):
-            for n, queue in enumerate(self.queue):
+    def _name_semaphore(self, m: Module, queue: Value, step: Value, watched: Signal) -> None:
+        """Latch the first semaphore that each queue lacks; its waits come one a cycle."""
+        known = Signal()
+        lowest = Signal(range(SEMAPHORES))
+        m.d.comb += self.ask.eq(step == _ASK)
+        with m.If(self.ask):
+            m.d.sync += [known.eq(0), lowest.eq(0)]
+        with m.Elif((step >= _ANSWER) & (step < _ANSWER + WAITS) & self.lacks):
+            with m.If(~known | (self.lacks_index < lowest)):
+                m.d.sync += [known.eq(1), lowest.eq(self.lacks_index)]
+        with m.If(watched & (step == _ANSWER + WAITS)), m.Switch(queue):
+            for n in range(len(Queue)):
                 with m.Case(n):
-                    m.d.comb += missing.eq(queue.missing)
-                    m.d.sync += self.stall_semaphore[4 * n : 4 * n + 4].eq(first)
-        for s in reversed(range(SEMAPHORES)):
-            with m.If(missing[s]):
-                m.d.comb += first.eq(s)
+                    m.d.sync += self.stall_semaphore[4 * n : 4 * n + 4].eq(lowest)

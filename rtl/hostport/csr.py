@@ -1,13 +1,24 @@
 """The host's registers: one declared list, the bank made from it, and the counters."""
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
-from amaranth.lib import wiring
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, ValueLike, unsigned
+from amaranth.lib import memory, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..config import CardConfig
+from ..core.select import select
 from ..isa import ABI_VERSION, Csr, Queue
+from ..tech.select import select as tech_select
 
-__all__ = ["ALL_ENGINES", "ID", "WATCHDOG_RESET", "CsrBank", "Events", "HostPort", "geometry"]
+__all__ = [
+    "ALL_ENGINES",
+    "ID",
+    "WATCHDOG_RESET",
+    "CounterBank",
+    "CsrBank",
+    "Events",
+    "HostPort",
+    "geometry",
+]
 
 ID = int.from_bytes(b"DPSK", "little")
 WATCHDOG_RESET = 100_000
@@ -15,6 +26,9 @@ ALL_ENGINES = 0xFF
 """`Csr.COUNT_ENGINE` for all engines."""
 
 _RING_ALIGN_BITS = 7
+_COUNTER_WORD = Csr.CYCLES // 4
+_COPIES = 16
+"""Written registers that follow each other are told apart by as many low bits of their number."""
 
 
 class HostPort(wiring.Signature):
@@ -80,38 +94,98 @@ def geometry(config: CardConfig) -> int:
     return config.rows | config.cols << 8 | config.bus_bytes << 16 | config.hbm_channels << 24
 
 
-class Counter(wiring.Component):
-    """A counter of 64 bits whose high half follows the low one by a cycle.
+class CounterBank(wiring.Component):
+    """Counters of 64 bits: their low bits in registers, the others in a memory.
+
+    A register that overflows leaves a carry, which is added to the memory's word when that
+    counter's turn comes: one counter has it each cycle. Reads add what is waiting, so that they
+    are exact at any time.
+
+    Parameters
+    ----------
+    amounts : tuple of (int, int)
+        For each counter the largest amount of a cycle, and how many zeros follow it.
 
     Members
     -------
     clear, count : ``In(1)``
-        ``clear`` wins.
-    amount : ``In``
-    low, high : ``Out(32)``
+        Clear all counters; count in this cycle. ``clear`` wins.
+    amount_0 ... : ``In``
+    address : ``In(5)``, value : ``Out(32)``
+        Word ``2 * n`` is the low half of counter n, the next one its high half.
     """
 
-    def __init__(self, *, width: int) -> None:
+    _TURNS = 16
+
+    def __init__(self, amounts: tuple[tuple[int, int], ...]) -> None:
+        if len(amounts) > self._TURNS:
+            raise ValueError(f"at most {self._TURNS} counters have a turn, not {len(amounts)!r}")
+        self._shifts = [shift for _, shift in amounts]
+        # What is counted from one turn to the next must not overflow twice.
+        self._low_bits = max((self._TURNS * most - 1).bit_length() + n for most, n in amounts)
+        if self._low_bits > 31:
+            raise ValueError(f"a counter may grow by less than 2^27 a cycle, not by {amounts!r}")
         super().__init__(
-            {
-                "clear": In(1),
-                "count": In(1),
-                "amount": In(width),
-                "low": Out(32),
-                "high": Out(32),
-            }
+            {f"amount_{n}": In(range(most + 1)) for n, (most, _) in enumerate(amounts)}
+            | {"clear": In(1), "count": In(1), "address": In(5), "value": Out(32)}
         )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        carry = Signal()
+        low_bits = self._low_bits
+        upper_bits = 64 - low_bits
+        turn, clearing = Signal(range(self._TURNS)), Signal()
+        carries, lows = [], []
+        for n, shift in enumerate(self._shifts):
+            low = Signal(low_bits - shift, name=f"low_{n}")
+            carry = Signal(name=f"carry_{n}")
+            total = Signal(len(low) + 1, name=f"total_{n}")
+            m.d.comb += total.eq(low + getattr(self, f"amount_{n}"))
+            m.d.sync += carry.eq((self.count & total[-1]) | (carry & (turn != n)))
+            with m.If(self.count):
+                m.d.sync += low.eq(total)
+            with m.If(self.clear):
+                m.d.sync += [low.eq(0), carry.eq(0)]
+            carries.append(carry)
+            lows.append(Cat(Const(0, shift), low))
+
+        m.submodules.upper = upper = memory.Memory(
+            shape=unsigned(upper_bits), depth=self._TURNS, init=[]
+        )
+        write, kept, read = (
+            upper.write_port(),
+            upper.read_port(domain="comb"),
+            upper.read_port(domain="comb"),
+        )
+        turn_carry = Signal()
+        m.d.comb += [
+            turn_carry.eq(select(turn, carries)),
+            kept.addr.eq(turn),
+            write.addr.eq(turn),
+            write.data.eq(Mux(clearing, 0, kept.data + 1)),
+            write.en.eq(clearing | turn_carry),
+        ]
+        m.d.sync += turn.eq(turn + 1)
         with m.If(self.clear):
-            m.d.sync += [self.low.eq(0), self.high.eq(0), carry.eq(0)]
+            m.d.sync += [turn.eq(0), clearing.eq(1)]
+        with m.Elif(turn == self._TURNS - 1):
+            m.d.sync += clearing.eq(0)
+
+        # No counter overflows before all have been cleared: until then the upper bits are 0.
+        number, high = self.address[1:], self.address[0]
+        carry, low, half, more = Signal(), Signal(low_bits), Signal(32), Signal(32)
+        in_low = 32 - low_bits
+        m.d.comb += [
+            read.addr.eq(number),
+            carry.eq(select(number, carries) & ~(high & ~read.data[:in_low].all())),
+            low.eq(select(number, lows)),
+            half.eq(Mux(high, read.data[in_low:], read.data[:in_low])),
+            more.eq(half + carry),
+        ]
+        with m.If(high):
+            m.d.comb += self.value.eq(Mux(clearing, 0, more))
         with m.Else():
-            m.d.sync += [
-                Cat(self.low, carry).eq(self.low + Mux(self.count, self.amount, 0)),
-                self.high.eq(self.high + carry),
-            ]
+            m.d.comb += self.value.eq(Cat(low, Mux(clearing, 0, more[:in_low])))
         return m
 
 
@@ -205,29 +279,32 @@ class CsrBank(wiring.Component):
             Csr.SCRATCHPAD_BYTES: Const(config.scratchpad_bytes, 32),
             Csr.MEMORY_BYTES: Const(config.memory_bytes, 32),
             Csr.OPERAND_DEPTH: Const(config.operand_depth, 32),
+            Csr.PARTS: Const(config.parts_mask, 32),
             Csr.STATE: Cat(self.running, Const(0, 7), self.busy),
-            Csr.RING_HEAD: self.ring_head,
-            Csr.COMPLETED: self.completed,
             Csr.ERROR: self.error,
-            Csr.ERROR_COMMAND: self.error_command,
             Csr.STALL: self.stall,
             Csr.STALL_SEMAPHORE: self.stall_semaphore,
-            **written,
+            Csr.MEMORY_MODE: self.ideal,
+            Csr.COUNT_ENGINE: self.count_engine,
         }
-        counters = self._elaborate_counters(m)
-        registers = {address.value: value for address, value in readable.items()}
-        for address, counter in counters.items():
-            registers[address.value] = counter.low
-            registers[address.value + 4] = counter.high
-        m.d.comb += self.cycles.eq(counters[Csr.CYCLES].low)
-
         word = host.address[2:]
+        wide = Signal(2)
         with m.Switch(word):
-            for address, value in registers.items():
-                with m.Case(address // 4):
-                    m.d.sync += host.read_data.eq(value)
-            with m.Default():
-                m.d.sync += host.read_data.eq(0)
+            for kind, csr in enumerate((Csr.RING_HEAD, Csr.COMPLETED, Csr.ERROR_COMMAND), 1):
+                with m.Case(csr.value // 4):
+                    m.d.comb += wide.eq(kind)
+        wides = [self._elaborate_copies(m, [csr for csr in written if csr not in readable])]
+        wides += [self.ring_head, self.completed, self.error_command]
+        m.submodules.counters = counters = self._elaborate_counters(m)
+        words: list[ValueLike] = [Const(0)] * (_COUNTER_WORD + 32)
+        for address, value in readable.items():
+            words[address.value // 4] = value
+        m.d.comb += counters.address.eq(word)
+        m.d.sync += host.read_data.eq(
+            tech_select(m, platform, wide, wides, name="wide_choice") | select(word, words)
+        )
+        with m.If((word >= _COUNTER_WORD) & (word != Csr.COUNT_ENGINE // 4)):
+            m.d.sync += host.read_data.eq(counters.value)
 
         control = host.write & (word == Csr.CONTROL // 4)
         m.d.comb += [
@@ -249,9 +326,38 @@ class CsrBank(wiring.Component):
         m.d.sync += self.irq.eq(self.completed != ack)
         return m
 
-    def _elaborate_counters(self, m: Module) -> dict[Csr, Counter]:
+    def _elaborate_copies(self, m: Module, csrs: list[Csr]) -> Value:
+        """Keep what the host wrote in a memory, to be read; return what ``csrs`` read, or 0."""
+        host, word = self.host, self.host.address[2:]
+        m.submodules.copies = copies = memory.Memory(
+            shape=unsigned(32), depth=_COPIES, init=[], attrs={"ram_style": "distributed"}
+        )
+        write, read = copies.write_port(), copies.read_port(domain="comb")
+        m.d.comb += [
+            write.addr.eq(word),
+            write.data.eq(host.write_data),
+            read.addr.eq(word),
+        ]
+        known = Signal()
+        value, default = Signal(32), Signal(32)
+        for csr in csrs:
+            written = Signal(name=f"{csr.name.lower()}_written")
+            with m.If(word == csr.value // 4):
+                m.d.comb += [write.en.eq(host.write), known.eq(written)]
+                with m.If(host.write):
+                    m.d.sync += written.eq(1)
+            with m.If(self.reset):
+                m.d.sync += written.eq(0)
+        with m.If(word == Csr.WATCHDOG // 4):
+            m.d.comb += default.eq(WATCHDOG_RESET)
+        m.d.comb += value.eq(Mux(known, read.data, default))
+        void = (word == Csr.RING_BASE // 4).replicate(_RING_ALIGN_BITS)
+        return Cat(value[:_RING_ALIGN_BITS] & ~void, value[_RING_ALIGN_BITS:])
+
+    def _elaborate_counters(self, m: Module) -> CounterBank:
         events = self.events
-        bus_bytes, rows = self.config.bus_bytes, self.config.rows
+        rows = self.config.rows
+        bus_shift = (self.config.bus_bytes - 1).bit_length()
         # All but those that worked were idle, at one cause a cycle: nothing is counted twice.
         engines = Signal(range(rows + 1))  # as many are counted
         engines_next = Signal(range(rows + 1))
@@ -263,29 +369,31 @@ class CsrBank(wiring.Component):
         m.d.sync += engines.eq(engines_next)
         stalled = events.stall_stream + events.stall_fill + events.stall_drain
         m.d.comb += idle.eq(engines - events.mac_active - stalled)
-        amounts: dict[Csr, Value] = {
-            Csr.CYCLES: Const(1, 1),
-            Csr.MAC_ACTIVE: events.mac_active,
-            Csr.STALL_STREAM: events.stall_stream,
-            Csr.STALL_FILL: events.stall_fill,
-            Csr.STALL_DRAIN: events.stall_drain,
-            Csr.IDLE_IMBALANCE: Mux(events.working, idle, 0),
-            Csr.IDLE_MEMORY: Mux(~events.working & self.transferring, idle, 0),
-            Csr.IDLE_OTHER: Mux(~events.working & ~self.transferring, idle, 0),
-            Csr.BYTES_READ: Mux(events.read_beat, bus_bytes, 0),
-            Csr.BYTES_WRITTEN: Mux(events.write_beat, bus_bytes, 0),
-            Csr.HBM_ROW_HITS: events.row_hit,
-            Csr.HBM_ACTIVATES: events.activate,
-            Csr.HBM_REFRESHES: events.refresh,
+        amounts: dict[Csr, tuple[ValueLike, int, int]] = {  # amount, the largest one, zeros behind
+            Csr.CYCLES: (1, 1, 0),
+            Csr.MAC_ACTIVE: (events.mac_active, rows, 0),
+            Csr.STALL_STREAM: (events.stall_stream, rows, 0),
+            Csr.STALL_FILL: (events.stall_fill, rows, 0),
+            Csr.STALL_DRAIN: (events.stall_drain, rows, 0),
+            Csr.IDLE_IMBALANCE: (Mux(events.working, idle, 0), rows, 0),
+            Csr.IDLE_MEMORY: (Mux(~events.working & self.transferring, idle, 0), rows, 0),
+            Csr.IDLE_OTHER: (Mux(~events.working & ~self.transferring, idle, 0), rows, 0),
+            Csr.BYTES_READ: (events.read_beat, 1, bus_shift),
+            Csr.BYTES_WRITTEN: (events.write_beat, 1, bus_shift),
+            Csr.HBM_ROW_HITS: (events.row_hit, 3, 0),
+            Csr.HBM_ACTIVATES: (events.activate, 3, 0),
+            Csr.HBM_REFRESHES: (events.refresh, 3, 0),
         }
-        counters = {}
-        for address, amount in amounts.items():
-            counter = Counter(width=len(amount))
-            m.submodules[address.name.lower()] = counter
-            m.d.comb += [
-                counter.clear.eq(self.start),
-                counter.count.eq(self.running),
-                counter.amount.eq(amount),
-            ]
-            counters[address] = counter
+        order = sorted(amounts)
+        counters = CounterBank(tuple(amounts[csr][1:] for csr in order))
+        m.d.comb += [counters.clear.eq(self.start), counters.count.eq(self.running)]
+        for n, csr in enumerate(order):
+            if csr != Csr.CYCLES + 8 * n:
+                raise ValueError(f"counters must follow each other, not skip to {csr!r}")
+            m.d.comb += getattr(counters, f"amount_{n}").eq(amounts[csr][0])
+        # The completion record takes its cycles while they are counted.
+        with m.If(self.start):
+            m.d.sync += self.cycles.eq(0)
+        with m.Elif(self.running):
+            m.d.sync += self.cycles.eq(self.cycles + 1)
         return counters

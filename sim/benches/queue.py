@@ -16,6 +16,7 @@ import numpy as np
 from ...rtl.core.bank import UNITS
 from ...rtl.core.ports import iteration_layout
 from ...rtl.core.queue import STALL_NONE, STALL_SEMAPHORE, STALL_UNIT, QueueState
+from ...rtl.core.semaphore import WAITS
 from ...rtl.isa import COMMAND_BYTES, SEMAPHORES, Command
 from .lib import bench_config, pack, rng, sample, start, tick, unpack
 
@@ -23,6 +24,8 @@ MASK = 0xFFFFFFFF
 OVERLAP = UNITS.index("compute")
 """The queue whose commands overlap."""
 BODY_BITS = 512
+TRANSFER_BITS = 192
+TRANSFERS = ("load0", "load1", "store")
 
 
 @dataclasses.dataclass
@@ -36,6 +39,13 @@ class Iteration:
     command: int
     first: bool
     last: bool
+
+
+def used(unit: str, operands: list[int], body: int) -> tuple[list[int], int]:
+    """Return what a unit gets of an iteration's operands and its command's body."""
+    if unit in TRANSFERS:
+        return operands[:2], body & ((1 << TRANSFER_BITS) - 1)
+    return operands, body
 
 
 def reference(semaphore: int, *, outer: bool = False) -> dict[str, int]:
@@ -150,12 +160,14 @@ class Bench:
         self.state: list[dict[str, int]] = []
         self.beats: collections.deque[tuple[int, int]] = collections.deque()
         self.writing: tuple[int, dict[str, Any]] | None = None
-        self.abandon = False
+        self.room: tuple[int, int] | None = None  # queue, and whether it had room
+        self.may_add = False
+        self.named = 0
         self.held_back = [False] * len(UNITS)  # queues whose unit takes nothing
         for unit in self.units:
             unit["ready"].value = 0
             unit["done"].value = 0
-        for name in ("write__valid", "write__commit", "add", "clear"):
+        for name in ("write__valid", "write__commit", "add", "clear", "ask"):
             getattr(dut, name).value = 0
 
     def put(self, queue: int, fields: dict[str, Any]) -> None:
@@ -167,7 +179,7 @@ class Bench:
         return not (any(self.to_write) or any(self.expected) or any(self.running) or self.writing)
 
     def _drive_write(self) -> None:
-        """Write one beat a cycle, with pauses; now and then abandon a command and start again."""
+        """Write one beat a cycle, with pauses."""
         dut = self.dut
         dut.write__valid.value = 0
         dut.write__commit.value = 0
@@ -178,26 +190,21 @@ class Bench:
             queue = int(self.rng.choice(waiting))
             fields = self.to_write[queue][0]
             self.writing = queue, fields
-            self.abandon = bool(self.rng.random() < 0.1 and self.stall)
             bits = 8 * self.config.bus_bytes
             image = pack(Command, fields | {"opcode": 1, "version": 1})
             count = 8 * COMMAND_BYTES // bits
-            wrong = int(self.rng.integers(1, count)) if self.abandon else count
-            self.beats.extend((n, image >> (n * bits) & ((1 << bits) - 1)) for n in range(wrong))
+            self.beats.extend((n, image >> (n * bits) & ((1 << bits) - 1)) for n in range(count))
             dut.select.value = queue
-        elif self.writing is not None:
-            queue = self.writing[0]
-            dut.select.value = queue
-        if self.rng.random() < self.stall:
+        assert self.writing is not None
+        queue = self.writing[0]
+        dut.select.value = queue
+        if self.room != (queue, 1) or self.rng.random() < self.stall:
             return
         if self.beats:
             number, value = self.beats[0]
             dut.write__beat.value = number
             dut.write__data.value = value
             dut.write__valid.value = 1
-        elif self.abandon:
-            self.writing = None
-            self.moved_at = self.cycle
         else:
             dut.write__commit.value = 1
             dut.write__index.value = self.commands
@@ -205,16 +212,16 @@ class Bench:
     def _sample_write(self) -> None:
         dut = self.dut
         room = int(dut.write__room.value)
+        self.room = (self.writing[0], room) if self.writing else None
         if int(dut.write__valid.value):
-            if room:
-                self.beats.popleft()
-            # Without room the same beat is written again, and the bank must not be hurt by it.
+            assert room, "room came and went"
+            self.beats.popleft()
         elif int(dut.write__commit.value):
             assert self.writing is not None and room
             queue, fields = self.writing
             self.expected[queue].extend(iterations(fields, self.commands))
             self.to_write[queue].popleft()
-            self.writing = None
+            self.writing = self.room = None
             self.commands += 1
             self.commits.append(self.cycle)
             self.moved_at = self.cycle
@@ -229,10 +236,13 @@ class Bench:
             done = bool(self.running[n]) and self.running[n][0][1] <= self.cycle
             unit["done"].value = int(done)
             ending.append(done)
-        dut.add.value = int(bool(self.credits))
-        if self.credits:
+        adds = bool(self.credits) and self.may_add
+        dut.add.value = int(adds)
+        if adds:
             dut.add_index.value = self.credits[0]
             dut.add_value.value = 1
+        self.named = int(r.integers(len(UNITS)))
+        dut.named.value = self.named
         await sample(dut)
         self._sample_write()
         packed = int(dut.state.value)
@@ -246,7 +256,8 @@ class Bench:
                 for semaphore in iteration.signals:
                     self.counts[semaphore] = min(255, self.counts[semaphore] + 1)
                 self.moved_at = self.cycle
-        if self.credits:
+        self.may_add = not adds and not int(dut.adding.value)
+        if adds:
             semaphore = self.credits.pop(0)
             self.counts[semaphore] = min(255, self.counts[semaphore] + 1)
             self.moved_at = self.cycle
@@ -258,22 +269,24 @@ class Bench:
         running = self.running[n]
         if running:
             assert self.state[n]["busy"], f"{name} runs and is not busy"
-            assert self.state[n]["command"] == running[0][0].command
             assert self.state[n]["stall"] == STALL_UNIT
+            if n == self.named:
+                assert int(self.dut.command.value) == running[0][0].command
         if not int(unit["valid"].value):
             if running and not (n == OVERLAP and running[-1][0].last):
-                body = unpack(iteration_layout(), int(unit["payload"].value))["body"]
-                assert body == running[-1][0].body, f"{name}: body changed under the unit"
+                _, body = used(name, [], running[-1][0].body)
+                got = unpack(iteration_layout(), int(unit["payload"].value))
+                assert used(name, [], got["body"])[1] == body, f"{name}: body changed"
             return
         assert self.expected[n], f"{name} starts an iteration that nobody asked for"
         wanted = self.expected[n][0]
         got = unpack(iteration_layout(), int(unit["payload"].value))
-        assert got["operand"] == wanted.operands, f"{name}: {got['operand']} {wanted.operands}"
-        assert got["body"] == wanted.body, f"{name}: wrong body"
+        operands, body = used(name, got["operand"], got["body"])
+        assert (operands, body) == used(name, wanted.operands, wanted.body), f"{name}: {operands}"
         assert got["first"] == wanted.first, f"{name}: first iteration not marked, or another"
         assert len(running) < 2, f"{name}: third iteration outstanding"
         if not running:
-            assert self.state[n]["command"] == wanted.command
+            assert n != self.named or int(self.dut.command.value) == wanted.command
         elif n != OVERLAP:
             assert not wanted.first, f"{name}: command began before the last one ended"
         if int(unit["ready"].value):
@@ -289,7 +302,20 @@ class Bench:
                 assert self.counts[semaphore] >= 0, f"{name}: took credits that are not there"
             self.moved_at = self.cycle
 
-    def check_rest(self) -> set[int]:
+    async def ask(self, queue: int) -> set[int]:
+        """Return the semaphores that a queue lacks, as the bank names them."""
+        dut = self.dut
+        named: set[int] = set()
+        dut.named.value = queue
+        for step in range(2 + WAITS):
+            dut.ask.value = int(step == 0)
+            await sample(dut)
+            if step >= 2 and int(dut.lacks.value):
+                named.add(int(dut.lacks_index.value))
+            await tick(dut)
+        return named
+
+    async def check_rest(self) -> set[int]:
         """Compare the bank at rest with the model; return the semaphores that are short."""
         short_of = set()
         for n, state in enumerate(self.state):
@@ -302,25 +328,26 @@ class Bench:
             short = {s for s, count in need.items() if self.counts[s] < count}
             assert short, f"{UNITS[n]} rests though {dict(need)} is there: {self.counts}"
             assert state["stall"] == STALL_SEMAPHORE and state["busy"], (UNITS[n], state)
-            missing = {s for s in range(SEMAPHORES) if state["missing"] >> s & 1}
+            missing = await self.ask(n)
             assert missing == short, f"{UNITS[n]} misses {missing}, not {short}"
             short_of |= short
         return short_of
 
     async def run(self, *, limit: int, feed: bool = True) -> None:
         """Step until all is done; where all wait, check that they must, and give one credit."""
+        self.moved_at = self.cycle
         while not self.finished():
             assert self.cycle < limit, "no end"
             await self.step()
             if self.cycle - self.moved_at > 30 + self.latency + self.slow:
-                short_of = self.check_rest()
+                short_of = await self.check_rest()
                 if not feed:
                     return
                 self.credits.append(int(self.rng.choice(sorted(short_of))))
                 self.moved_at = self.cycle
-        for _ in range(12):
+        for _ in range(24):
             await self.step()
-        self.check_rest()
+        await self.check_rest()
 
 
 async def _random(dut: Any, *, stall: float, latency: int, semaphores: int, commands: int) -> None:
@@ -382,8 +409,8 @@ async def latency(dut: Any) -> None:
     first = bench.starts[0][0] - bench.commits[0]
     steps = np.diff(bench.starts[0][:6])
     cocotb.log.info("commit to start %d cycles, steps %s", first, steps.tolist())
-    assert first <= 8
-    assert steps.max() <= 2
+    assert first <= 3
+    assert steps.max() <= 6
 
     bench.put(1, _plain(r, inner=2, outer=1, wait=[reference(3)] + [{}] * 3))
     for _ in range(60):
@@ -397,7 +424,7 @@ async def latency(dut: Any) -> None:
             await bench.step()
         delay = bench.starts[1][-1] - given
         cocotb.log.info("credit to start %d cycles", delay)
-        assert delay <= 3
+        assert delay <= 5
 
 
 @cocotb.test()
@@ -421,10 +448,10 @@ async def next_command(dut: Any) -> None:
         if queue != OVERLAP:
             assert max(gaps) <= 4
         elif latency == 1:
-            assert max(gaps) <= 4 - 2 * wide
+            assert max(gaps) <= 5
         else:
             # The third one's body is loaded when the first one has ended.
-            assert gaps == [3 - wide, latency]
+            assert gaps[0] <= 5 and sum(gaps) == latency + 3 - wide
 
 
 @cocotb.test()
@@ -444,9 +471,14 @@ async def overlapping_commands(dut: Any, semaphores: int) -> None:
             bench.put(OVERLAP, fields)
         await bench.run(limit=60_000)
         assert bench.overlaps > 10 or slow == 1, f"only {bench.overlaps} commands overlapped"
-        dut.clear.value = 1
-        await tick(dut)
-        dut.clear.value = 0
+        await _clear(dut)
+
+
+async def _clear(dut: Any) -> None:
+    """Clear all semaphores."""
+    dut.clear.value = 1
+    await tick(dut)
+    dut.clear.value = 0
 
 
 @cocotb.test()
@@ -479,6 +511,9 @@ async def saturation(dut: Any) -> None:
         dut.add_value.value = value
         await tick(dut)
         dut.add.value = 0
+        for _ in range(value + 20):
+            await tick(dut)
+        assert not int(dut.moving.value)
     bench.counts[9] = 255
     bench.put(3, _plain(r, inner=256, outer=1, wait=[reference(9)] + [{}] * 3))
     await bench.run(limit=5000, feed=False)
@@ -489,9 +524,9 @@ async def saturation(dut: Any) -> None:
     dut.add.value = 1
     await tick(dut)
     dut.add.value = 0
-    dut.clear.value = 1
-    await tick(dut)
-    dut.clear.value = 0
+    for _ in range(20):
+        await tick(dut)
+    await _clear(dut)
     bench.put(3, _plain(r, inner=1, outer=1, wait=[reference(9)] + [{}] * 3))
     await bench.run(limit=bench.cycle + 500, feed=False)
     assert len(bench.starts[3]) == 256

@@ -25,6 +25,7 @@ async def registers(dut: Any) -> None:
     assert await bench.read(Csr.MEMORY_BYTES) == config.memory_bytes
     assert await bench.read(Csr.SCRATCHPAD_BYTES) == config.scratchpad_bytes
     assert await bench.read(Csr.OPERAND_DEPTH) == config.operand_depth
+    assert await bench.read(Csr.PARTS) == config.parts_mask
     assert await bench.read(Csr.BUILD_LOW) == 0x89ABCDEF
     assert await bench.read(Csr.BUILD_HIGH) == 0x01234567
     for register, value, seen in (

@@ -5,7 +5,8 @@ import pytest
 
 from deepseek.rtl.config import preset
 from deepseek.rtl.core.sequencer import Sequencer
-from deepseek.rtl.hostport.csr import CsrBank
+from deepseek.rtl.hostport.csr import CounterBank, CsrBank
+from deepseek.sim.benches.counter_bank import AMOUNTS
 from deepseek.sim.runner import run_bench
 
 BUILD = 0x0123456789ABCDEF
@@ -16,6 +17,17 @@ def test_sequencer(name: str) -> None:
     component = Sequencer(preset(name), build_hash=BUILD)
     for bench in ("sequencer", "counters"):
         run_bench(component, f"deepseek.sim.benches.{bench}", preset=name)
+
+
+def test_counter_bank() -> None:
+    run_bench(CounterBank(AMOUNTS), "deepseek.sim.benches.counter_bank")
+
+
+def test_counter_bank_limits() -> None:
+    with pytest.raises(ValueError, match="at most 16 counters have a turn, not 17"):
+        CounterBank(((1, 0),) * 17)
+    with pytest.raises(ValueError, match="a counter may grow by less than 2\\^27 a cycle"):
+        CounterBank(((1 << 28, 0),))
 
 
 def test_build_hash_is_checked() -> None:
