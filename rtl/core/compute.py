@@ -17,6 +17,7 @@ from .matmul_checks import MatmulChecks
 from .output import OutputMerge
 from .ports import ReadPort, UnitPort, WritePort
 from .running import RunningCommands
+from .share import LaneShare
 
 __all__ = ["ComputeUnit", "engine_events_layout"]
 
@@ -94,7 +95,7 @@ class ComputeUnit(wiring.Component):
         m.submodules.merge = merge = OutputMerge(config)
         m.submodules.checks = checks = MatmulChecks(config)
         engines = [RowEngine(config) for _ in range(rows)]
-        lanes = [EpilogueLane(config) for _ in range(rows)]
+        lanes = [EpilogueLane(config) for _ in range(config.epilogue_lanes)]
         ports = [StreamPort(config) for _ in range(config.stream_ports)]
         connect(m, fill.read, flipped(self.fill_read))
         connect(m, merge.write, flipped(self.write))
@@ -108,31 +109,33 @@ class ComputeUnit(wiring.Component):
             grid.offset.eq(running.offset),
         ]
         m.d.comb += [column.eq(word) for column, word in zip(grid.fill, fill.fill, strict=True)]
-        for r, (engine, lane) in enumerate(zip(engines, lanes, strict=True)):
+        for r, engine in enumerate(engines):
             m.submodules[f"engine_{r}"] = Repeated(engine, "row_engine")
-            m.submodules[f"lane_{r}"] = Repeated(lane, "epilogue_lane")
             # Engines next to each other share different ports: rows in step ask in different ones.
             port = ports[r % config.stream_ports]
             connect(m, engine.fetch, port.engine[r // config.stream_ports])
-            connect(m, engine.visit, lane.visit)
-            connect(m, lane.write, merge.lane[r])
             m.d.comb += [
                 engine.index.eq(r),
                 engine.mode.eq(running.mode),
                 engine.filled.eq(grid.filled[r]),
-                engine.credit.eq(lane.credit),
                 grid.stream[r].eq(engine.stream),
+            ]
+            for turn in range(2):
+                m.d.comb += engine.commands[turn].eq(running.streams[turn])
+        for i, lane in enumerate(lanes):
+            m.submodules[f"lane_{i}"] = Repeated(lane, "epilogue_lane")
+            connect(m, lane.write, merge.lane[i])
+            m.d.comb += [
                 lane.mode.eq(running.mode),
                 lane.weight.eq(running.weight),
                 lane.same.eq(running.same),
-                lane.drain.eq(grid.drain[r]),
             ]
             for turn in range(2):
                 m.d.comb += [
-                    engine.commands[turn].eq(running.streams[turn]),
                     lane.paths[turn].eq(running.paths[turn]),
                     lane.columns[turn].eq(running.columns[turn]),
                 ]
+        self._finish_rows(m, engines, grid, lanes)
         for i, port in enumerate(ports):
             m.submodules[f"stream_port_{i}"] = port
             connect(m, port.read, flipped(self.stream_read[i]))
@@ -143,6 +146,26 @@ class ComputeUnit(wiring.Component):
         self._flag(m, lanes)
         self._count(m, engines)
         return m
+
+    def _finish_rows(self, m: Module, engines, grid: Grid, lanes) -> None:
+        """Connect each engine and its row's drain to a lane, or to its share of one."""
+        count = self._config.engines_per_lane
+        for i, lane in enumerate(lanes):
+            rows = range(i * count, (i + 1) * count)
+            if count == 1:
+                connect(m, engines[i].visit, lane.visit)
+                m.d.comb += [lane.drain.eq(grid.drain[i]), engines[i].credit.eq(lane.credit)]
+                continue
+            share = LaneShare(self._config)
+            m.submodules[f"share_{i}"] = Repeated(share, "lane_share")
+            connect(m, share.lane_visit, lane.visit)
+            m.d.comb += [lane.drain.eq(share.lane_drain), share.lane_credit.eq(lane.credit)]
+            for e, row in enumerate(rows):
+                connect(m, engines[row].visit, share.visit[e])
+                m.d.comb += [
+                    share.drain[e].eq(grid.drain[row]),
+                    engines[row].credit.eq(share.credit[e]),
+                ]
 
     def _release(self, m: Module, grid: Grid, fill: Fill) -> None:
         """Hand words back to the fill path that all engines are done with."""

@@ -2,7 +2,7 @@
 
 from amaranth.hdl import Cat, Module, Mux, Signal, signed, unsigned
 from amaranth.lib import data, stream, wiring
-from amaranth.lib.fifo import SyncFIFO
+from amaranth.lib.fifo import SyncFIFO, SyncFIFOBuffered
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
@@ -25,10 +25,13 @@ __all__ = ["EpilogueLane"]
 _VISITS = 16  # the depth of distributed RAM
 
 # Cycles from taking a beat to the last sum that it makes.
-_RESOLVING = 4
+_RESOLVING = 5
 
-# From the look-up of a running sum to its replacement: a cycle to read it, and the addition.
-_ADD_DISTANCE = 1 + Fp32Add.LATENCY
+# A running sum is looked up so long before the product that it is added to.
+_AHEAD = 1 + PartialMemory.LATENCY
+
+# From its look-up to its replacement.
+_ADD_DISTANCE = _AHEAD + Fp32Add.LATENCY
 
 
 def _tag_layout() -> data.StructLayout:
@@ -51,9 +54,9 @@ class EpilogueLane(wiring.Component):
     to those before, the first to the bias. Results of one granule that come one after the other in
     a visit are written together.
 
-    A visit's last write is offered 7 cycles after its last beat came where nothing waits and
-    results are INT32; 20 or 24 cycles after it for integer sums and FP32 or narrower results; 26
-    or 30 cycles for fixed-point sums. The lane takes a beat a cycle, of INT4 every second cycle:
+    A visit's last write is offered 12 cycles after its last beat came where nothing waits and
+    results are INT32; 30 or 37 cycles after it for integer sums and FP32 or narrower results; 39
+    or 46 cycles for fixed-point sums. The lane takes a beat a cycle, of INT4 every second cycle:
     it finishes a result a cycle.
 
     A drain beat waits in a buffer that holds two visits; what comes behind it stands still
@@ -62,7 +65,7 @@ class EpilogueLane(wiring.Component):
 
     Iterations belong to the commands by turns, the first one after a reset to the first. Where an
     iteration's results are not made in the ``same`` way as those of the one before, its first beat
-    waits until the last one's results have left the pipeline, 28 cycles at most.
+    waits until the last one's results have left the pipeline, 41 cycles at most.
 
     Column blocks are ``cols * LANES`` columns wide; results beyond column ``n`` are dropped. Every
     engine visit of a block has the same columns, and each block is announced by a visit with
@@ -123,8 +126,8 @@ class EpilogueLane(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         config = self._config
-        # A row's running sums are looked up again as many cycles later as it has beats, or more.
-        pause = max(_ADD_DISTANCE - 2 * config.cols, 0)
+        # A row's running sum is looked up again after its replacement.
+        pause = max(_ADD_DISTANCE + 1 - 2 * config.cols, 0)
         m.submodules.resolver = resolver = SumResolver(config, pause=pause)
         m.submodules.rounding = rounding = SumToFp32()
         m.submodules.multiply = multiply = Fp32Multiply()
@@ -139,27 +142,26 @@ class EpilogueLane(wiring.Component):
             near=SumResolver.KEEP,
             far=_ADD_DISTANCE,
         )
-
-        # One enable for all stages between the buffer and the writer.
-        ce = Signal()
-        for unit in (resolver, rounding, multiply, add, plu.slot, narrow, partials):
-            m.d.comb += unit.ce.eq(ce)
+        # What has been taken from the buffer goes on to the end without a stop.
+        for unit in (rounding, multiply, add, plu.slot, narrow):
+            m.d.comb += unit.ce.eq(1)
 
         # What the mode and the command decide.
         depth = rounding.LATENCY + multiply.LATENCY + add.LATENCY + plu.latency + narrow.LATENCY
-        switch = PathSwitch(depth=_RESOLVING + depth, visits=_VISITS)
+        depth += _RESOLVING + 1
+        switch = PathSwitch(depth=depth, visits=_VISITS)
         m.submodules.switch = switch
         path, visit = switch.path, self.visit.payload
+        room = Signal()
         m.d.comb += [
             *(port.eq(path) for port, path in zip(switch.paths, self.paths, strict=True)),
             switch.same.eq(self.same),
             switch.describe.eq(self.visit.valid & self.visit.ready),
             switch.empty.eq(visit.empty),
             switch.iteration_last.eq(visit.iteration_last),
-            switch.ce.eq(ce),
             switch.take.eq(resolver.take),
             switch.end.eq(resolver.take_end),
-            resolver.go.eq(switch.go),
+            resolver.go.eq(switch.go & room),
         ]
         blocks, is_fixed = path.blocks, (self.mode == Mode.FP16) | (self.mode == Mode.BF16)
         fixed, int4, adds = (Signal(name=name) for name in ("fixed", "int4", "adds"))
@@ -174,12 +176,11 @@ class EpilogueLane(wiring.Component):
         m.d.comb += rounding.weight.eq(self.weight)
 
         def delay(value, cycles: int, name: str) -> list[Signal]:
-            """Return the value as it was 1, 2, ... cycles with ``ce`` high ago."""
+            """Return the value as it was 1, 2, ... cycles ago."""
             steps = []
             for i in range(cycles):
                 step = Signal.like(value, name=f"{name}{i + 1}")
-                with m.If(ce):
-                    m.d.sync += step.eq(steps[-1] if steps else value)
+                m.d.sync += step.eq(steps[-1] if steps else value)
                 steps.append(step)
             return steps
 
@@ -191,15 +192,17 @@ class EpilogueLane(wiring.Component):
             tag.above.eq(resolver.flags.above),
         ]
         tags = delay(tag, rounding.LATENCY + multiply.LATENCY, "tag")
-        rounded_tag, scaled_tag, soon_tag = tags[rounding.LATENCY - 1], tags[-1], tags[-2]
-        (*_, soon, _) = delay(rounding.valid_o, multiply.LATENCY, "soon")
+        rounded_tag, scaled_tag = tags[rounding.LATENCY - 1], tags[-1]
+        soon = delay(rounding.valid_o, multiply.LATENCY - 1, "soon")
+        look, look_tag = soon[-_AHEAD], tags[-1 - _AHEAD]
+        near, near_tag = soon[-1], tags[-2]
         product_tag = Signal(_tag_layout())
         m.d.comb += [
             product_tag.eq(scaled_tag),
             product_tag.overflow.eq(multiply.overflow),
             resolver.fixed.eq(fixed),
             resolver.int4.eq(int4),
-            resolver.pauses.eq(blocks),
+            resolver.pauses.eq(blocks & switch.go_again),
             resolver.drain.eq(self.drain),
             self.credit.eq(resolver.credit),
             rounding.valid_i.eq(resolver.valid & ~to_int32),
@@ -212,19 +215,17 @@ class EpilogueLane(wiring.Component):
             multiply.a.eq(rounding.result),
         ]
 
-        # Exact partial sums are looked up as beats leave the buffer, running sums in the cycle
-        # before the product is there.
-        running = Signal(_running_layout())
+        # Exact partial sums are looked up as beats leave the buffer, running sums in time for the
+        # product. What is added to that is in registers as it comes.
         added_tag, into_add = Signal(_tag_layout()), Signal(_tag_layout())
-        added_last = delay(partials.last, add.LATENCY, "added_last")[-1]
+        added_last = delay(partials.last, 1 + add.LATENCY, "added_last")[-1]
         m.d.comb += [
             partials.is_far.eq(blocks),
             partials.long_rows.eq(int4 & switch.blocks),
-            partials.look_up.eq(Mux(blocks, soon, resolver.take)),
-            partials.end.eq(Mux(blocks, soon_tag.end, resolver.take_end)),
+            partials.look_up.eq(Mux(blocks, look, resolver.take)),
+            partials.end.eq(Mux(blocks, look_tag.end, resolver.take_end)),
             resolver.last.eq(blocks | partials.last),
             resolver.kept.eq(Mux(blocks | partials.first, 0, partials.word)),
-            running.eq(Mux(blocks & ~partials.first, partials.word, 0)),
             partials.replace.eq(
                 Mux(
                     blocks,
@@ -248,16 +249,23 @@ class EpilogueLane(wiring.Component):
                     rounding.valid_o & rounded_tag.end,
                 )
             ),
-            bias_step.eq(Mux(adds, ce & multiply.valid_o & scaled_tag.end, resolver.bias_end)),
+            bias_step.eq(Mux(adds, near & near_tag.end, resolver.bias_end)),
         ]
-        scale = self._operand(m, "scale", used, visit.scale, ce & scale_step)
+        scale = self._operand(m, "scale", used, visit.scale, scale_step)
         bias = self._operand(m, "bias", used, visit.bias, bias_step)
+        is_running = blocks & ~partials.first
+        running = Signal(_running_layout(), reset_less=True)
+        word = data.View(_running_layout(), partials.word[: running.shape().size])
+        m.d.sync += [
+            running.eq(Mux(is_running, word.as_value(), 0)),
+            running.value.eq(Mux(is_running, word.value, bias)),
+        ]
         m.d.comb += [
             multiply.b.eq(scale),
-            resolver.bias.eq(Mux(blocks, 0, bias)),
+            resolver.bias.eq(Mux(adds, 0, bias)),
             add.valid_i.eq(multiply.valid_o & adds),
             add.a.eq(multiply.result),
-            add.b.eq(Mux(blocks & ~partials.first, running.value, bias)),
+            add.b.eq(running.value),
             into_add.end.eq(scaled_tag.end),
             into_add.below.eq(scaled_tag.below | running.below),
             into_add.above.eq(scaled_tag.above | running.above),
@@ -287,12 +295,16 @@ class EpilogueLane(wiring.Component):
         plu_tag = delay(value_tag, plu.latency, "plu_tag")[-1]
         narrow_tag = delay(plu_tag, narrow.LATENCY, "narrow_tag")[-1]
 
-        # The path's end.
-        valid = self._end(
-            m, (to_int32, resolver, tag), (to_fp32, plu, plu_tag), (narrow, narrow_tag), writer
+        self._end(
+            m,
+            (to_int32, resolver, tag),
+            (to_fp32, plu, plu_tag),
+            (narrow, narrow_tag),
+            writer,
+            room,
+            depth,
         )
         m.d.comb += [
-            ce.eq(~valid | writer.ready),
             *(port.eq(flags) for port, flags in zip(self.flags, writer.flags, strict=True)),
             *(w.eq(c) for w, c in zip(writer.layouts, self.columns, strict=True)),
             self.error.eq(writer.error),
@@ -306,22 +318,23 @@ class EpilogueLane(wiring.Component):
             m,
             writer,
             partials,
-            switch.ready,
+            switch,
             accepted,
-            Mux(blocks, bias_step, ce & partials.look_up & partials.end),
+            Mux(blocks, bias_step, partials.look_up & partials.end),
         )
         wiring.connect(m, writer.write, wiring.flipped(self.write))
         return m
 
-    def _end(self, m: Module, integers, floats, narrows, writer):
+    def _end(self, m: Module, integers, floats, narrows, writer, room, depth) -> None:
         """Send the results of the path that the command takes to the writer.
 
-        Returns whether there is one.
+        They wait in a queue; there is ``room`` while it can hold all that is on its way.
         """
         (to_int32, resolver, tag), (to_fp32, plu, plu_tag) = integers, floats
         narrow, narrow_tag = narrows
         valid, nan = Signal(), Signal()
         tag_out = Signal(_tag_layout())
+        result = Signal(32)
         with m.If(to_int32):
             total = resolver.whole
             fits = total[31:].all() | ~total[31:].any()
@@ -330,7 +343,7 @@ class EpilogueLane(wiring.Component):
                 valid.eq(resolver.valid),
                 tag_out.eq(tag),
                 tag_out.overflow.eq(~fits),
-                writer.result.eq(Mux(fits, total[:32], saturated)),
+                result.eq(Mux(fits, total[:32], saturated)),
             ]
         with m.Elif(to_fp32):
             value = plu.slot.value_o
@@ -338,7 +351,7 @@ class EpilogueLane(wiring.Component):
                 valid.eq(plu.slot.valid_o),
                 tag_out.eq(plu_tag),
                 nan.eq(value[23:31].all() & value[:23].any()),
-                writer.result.eq(value),
+                result.eq(value),
             ]
         with m.Else():
             m.d.comb += [
@@ -346,25 +359,44 @@ class EpilogueLane(wiring.Component):
                 tag_out.eq(narrow_tag),
                 tag_out.overflow.eq(narrow_tag.overflow | narrow.overflow),
                 nan.eq(narrow.nan),
-                writer.result.eq(narrow.result),
+                result.eq(narrow.result),
             ]
-        m.d.comb += [
-            writer.valid.eq(valid),
-            writer.last.eq(tag_out.end),
-            writer.result_flags.eq(Cat(tag_out.below, tag_out.above, tag_out.overflow, nan)),
+        flags = Cat(tag_out.below, tag_out.above, tag_out.overflow, nan)
+        entry = Cat(result, tag_out.end, flags)
+        came = Signal()
+        word = Signal(len(entry), reset_less=True)
+        size = 1 << (depth + 8).bit_length()
+        m.submodules.results = results = SyncFIFOBuffered(width=len(entry), depth=size)
+        m.d.sync += [
+            came.eq(valid),
+            word.eq(entry),
+            room.eq(results.level < size - depth - 4),
         ]
-        return valid
+        m.d.comb += [
+            results.w_en.eq(came),
+            results.w_data.eq(word),
+            results.r_en.eq(writer.ready),
+            writer.valid.eq(results.r_rdy),
+            Cat(writer.result, writer.last, writer.result_flags).eq(results.r_data),
+        ]
 
-    def _accept(self, m: Module, writer, partials, room, accepted, release) -> None:
+    def _accept(self, m: Module, writer, partials, switch, accepted, release) -> None:
         """Take descriptors: places wait for the writer, operands until ``release``."""
         visit = self.visit.payload
         m.submodules.places = places = SyncFIFO(width=place_layout().size, depth=_VISITS)
         unfinished = Signal(range(_VISITS + 1))
         empty = visit.empty | ~visit.slice_last
         place = {name: visit[name] for name, _ in place_layout()} | {"empty": empty}
+        slot = Signal.like(visit.slot)  # of the visit before
+        # Where rows are so short that also the second next visit would come too early, all count
+        # as visits of the same row.
+        short = 4 * self._config.cols <= _ADD_DISTANCE
         m.d.sync += unfinished.eq(unfinished + accepted - release)
+        with m.If(accepted):
+            m.d.sync += slot.eq(visit.slot)
         m.d.comb += [
-            self.visit.ready.eq(places.w_rdy & room & (unfinished < _VISITS)),
+            self.visit.ready.eq(places.w_rdy & switch.ready & (unfinished < _VISITS)),
+            switch.again.eq(~visit.slice_first & ((visit.slot == slot) | short)),
             # A visit without results is only of interest if it marks something.
             places.w_en.eq(
                 self.visit.valid

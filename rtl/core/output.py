@@ -1,5 +1,7 @@
 """Merges the epilogue lanes' writes into one scratchpad port."""
 
+import itertools
+
 from amaranth.hdl import Cat, Module, Mux, Signal, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
@@ -13,14 +15,15 @@ __all__ = ["OutputMerge", "lane_write_layout"]
 def lane_write_layout(config: CardConfig) -> data.StructLayout:
     """Layout of what an epilogue lane sends to the merge, in order.
 
-    Bytes of one granule, with a bit of ``mask`` each; none if it is zero. ``done``: these were the
-    lane's last bytes of an iteration.
+    Bytes of one granule, with a bit of ``mask`` each, all others 0. ``some``: there are any.
+    ``done``: these were the lane's last bytes of an iteration.
     """
     return data.StructLayout(
         {
             "address": unsigned(config.granule_addr_width),
             "data": unsigned(8 * GRANULE),
             "mask": unsigned(GRANULE),
+            "some": unsigned(1),
             "done": unsigned(1),
         }
     )
@@ -41,7 +44,7 @@ class OutputMerge(wiring.Component):
 
     Members
     -------
-    lane : ``In(stream.Signature(lane_write_layout(config))).array(rows)``
+    lane : ``In(stream.Signature(lane_write_layout(config))).array(epilogue_lanes)``
     write : ``Out(WritePort(config))``
     iteration_done : ``Out(1)``
         Pulses once for each iteration, after every lane's last write of it was accepted at
@@ -52,7 +55,9 @@ class OutputMerge(wiring.Component):
         self._config = config
         super().__init__(
             {
-                "lane": In(stream.Signature(lane_write_layout(config))).array(config.rows),
+                "lane": In(stream.Signature(lane_write_layout(config))).array(
+                    config.epilogue_lanes
+                ),
                 "write": Out(WritePort(config)),
                 "iteration_done": Out(1),
             }
@@ -60,82 +65,88 @@ class OutputMerge(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        rows = self._config.rows
+        rows = self._config.epilogue_lanes
         write = self.write
 
-        # The port's registers take the next granule when the one in them has been written.
+        # Registers for each lane before the port, which has the OR of those that join. They take
+        # what is next when this has been written.
         valid = Signal()
-        address = Signal(len(write.address), reset_less=True)
-        words = [Signal(32, name=f"word{i}", reset_less=True) for i in range(GRANULE // 4)]
-        mask = Signal(GRANULE, reset_less=True)
-        done = Signal(rows)
+        fields = {"address": len(write.address), "mask": GRANULE}
+        fields |= {f"word{i}": 32 for i in range(GRANULE // 4)}
+        parts = [
+            {
+                field: Signal(width, name=f"{field}_{r}", reset_less=True)
+                for field, width in fields.items()
+            }
+            for r in range(rows)
+        ]
+        joined, done = Signal(rows), Signal(rows)
+        whole = parts[0]  # one lane always joins itself
+        if rows > 1:
+            whole = {
+                field: _any(
+                    Mux(join, part[field], 0) for join, part in zip(joined, parts, strict=True)
+                )
+                for field in fields
+            }
         move = Signal()
         m.d.comb += [
             write.valid.eq(valid),
-            write.address.eq(address),
-            write.data.eq(Cat(words)),
-            write.mask.eq(mask),
+            write.address.eq(whole["address"]),
+            write.data.eq(Cat(whole[f"word{i}"] for i in range(GRANULE // 4))),
+            write.mask.eq(whole["mask"]),
             move.eq(~valid | write.ready),
         ]
 
         # Who goes first is found out a cycle ahead; if it has nothing by then, any other goes.
         wants, ahead = Signal(rows), Signal(rows)
-        first, rest, leader = Signal(rows), Signal(rows), Signal(rows)
-        keys = [Cat(lane.payload.address, ahead[r], ~wants[r]) for r, lane in enumerate(self.lane)]
+        first, behind, leader = Signal(rows), Signal(rows), Signal(rows)
+        addresses = [lane.payload.address for lane in self.lane]
+        keys = [Cat(address, ahead[r], ~wants[r]) for r, address in enumerate(addresses)]
         m.d.sync += first.eq(1 << _lowest(m, keys))
         m.d.comb += [
-            wants.eq(Cat(lane.valid & lane.payload.mask.any() for lane in self.lane)),
-            rest.eq(Mux((wants & ~ahead).any(), wants & ~ahead, wants)),
-            leader.eq(Mux((wants & first).any(), first, rest & (~rest + 1))),
+            wants.eq(Cat(lane.valid & lane.payload.some for lane in self.lane)),
+            behind.eq(wants & ~ahead),
+            leader.eq(
+                Mux((wants & first).any(), first, _lowest_bit(Mux(behind.any(), behind, wants)))
+            ),
         ]
 
-        chosen = Signal(len(write.address))
-        m.d.comb += chosen.eq(
-            _any(
-                Mux(lead, lane.payload.address, 0)
-                for lead, lane in zip(leader, self.lane, strict=True)
-            )
-        )
-        take = Signal(rows)
-        joins = Signal(rows)
-        for r, lane in enumerate(self.lane):
-            same = lane.payload.address == chosen
+        # All pairs are compared, not all with the leader: that would come after it was found.
+        same = [[leader[r]] for r in range(rows)]
+        for r, q in itertools.combinations(range(rows), 2):
+            equal = Signal(name=f"equal_{r}_{q}")
+            m.d.comb += equal.eq(addresses[r] == addresses[q])
+            same[r].append(leader[q] & equal)
+            same[q].append(leader[r] & equal)
+        take, joins = Signal(rows), Signal(rows)
+        for r, (lane, part) in enumerate(zip(self.lane, parts, strict=True)):
             m.d.comb += [
-                joins[r].eq(wants[r] & same),
-                take[r].eq(lane.valid & (same | ~lane.payload.mask.any())),
+                joins[r].eq(wants[r] & Cat(same[r]).any()),
+                take[r].eq(joins[r] | (lane.valid & ~lane.payload.some)),
                 lane.ready.eq(move & take[r]),
             ]
+            now = {name: lane.payload[name] for name in ("address", "mask")}
+            now |= {f"word{i}": lane.payload.data.word_select(i, 32) for i in range(GRANULE // 4)}
+            with m.If(move):
+                m.d.sync += [part[field].eq(now[field]) for field in fields]
         with m.If(move):
             m.d.sync += [
                 valid.eq(wants.any()),
+                joined.eq(joins),
                 done.eq(take & Cat(lane.payload.done for lane in self.lane)),
             ]
-            with m.If(wants.any()):
-                m.d.sync += [
-                    address.eq(chosen),
-                    mask.eq(
-                        _any(
-                            Mux(join, lane.payload.mask, 0)
-                            for join, lane in zip(joins, self.lane, strict=True)
-                        )
-                    ),
-                ]
-                for i, word in enumerate(words):
-                    m.d.sync += word.eq(
-                        _any(
-                            Mux(join, lane.payload.data.word_select(i, 32), 0)
-                            for join, lane in zip(joins, self.lane, strict=True)
-                        )
-                    )
 
         # A lane may be ahead of the others by the two iterations that a queue has outstanding.
-        counts = [Signal(range(3), name=f"done_count{r}") for r in range(rows)]
-        m.d.comb += [
-            ahead.eq(Cat(count.any() for count in counts)),
-            self.iteration_done.eq(ahead.all()),
-        ]
-        for r, count in enumerate(counts):
-            m.d.sync += count.eq(count + (done[r] & move) - self.iteration_done)
+        further = Signal(rows)
+        m.d.comb += self.iteration_done.eq(ahead.all())
+        for r in range(rows):
+            ended = Signal(name=f"ended{r}")
+            m.d.comb += ended.eq(done[r] & move)
+            with m.If(ended & ~self.iteration_done):
+                m.d.sync += Cat(ahead[r], further[r]).eq(Cat(1, ahead[r]))
+            with m.Elif(~ended & self.iteration_done):
+                m.d.sync += Cat(ahead[r], further[r]).eq(Cat(further[r], 0))
         return m
 
 
@@ -158,6 +169,11 @@ def _lowest(m: Module, keys):
         best = winners + best[2 * len(pairs) :]
         level += 1
     return best[0][1]
+
+
+def _lowest_bit(bits):
+    """Return the lowest of the bits as a one-hot code."""
+    return Cat(bit & ~bits[:i].any() for i, bit in enumerate(bits))
 
 
 def _any(values):

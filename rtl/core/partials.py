@@ -6,17 +6,21 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from ..config import CardConfig
+from ..tech.ram import RegisteredRam
 
 __all__ = ["PartialMemory"]
+
+_PART = 18
+"""Bits of a word that a block of memory holds."""
 
 
 class PartialMemory(wiring.Component):
     """Keeps a word for each beat or result of each row, from one slice of K to the next.
 
-    Visits are announced in order. Each then looks up its words, in order: the word comes a cycle
-    later, and what takes its place ``near`` or ``far`` cycles after the look-up, unless the visit
-    is of the last slice. A row's word is looked up again at the earliest as many cycles later as
-    it is replaced. All of these count cycles with ``ce`` high only.
+    Visits are announced in order. Each then looks up its words, in order: the word comes
+    ``LATENCY`` cycles later, and what takes its place ``near`` or ``far`` cycles after the look-up,
+    unless the visit is of the last slice. A row's word is looked up again only after the cycle in
+    which it is replaced.
 
     Parameters
     ----------
@@ -26,12 +30,10 @@ class PartialMemory(wiring.Component):
     width : int
         Bits of a word.
     near, far : int
-        At least 2.
+        At least ``LATENCY``.
 
     Members
     -------
-    ce : ``In(1)``
-        Low: all but announcements stands still.
     is_far : ``In(1)``
         Which of the two distances holds. Stands still from a look-up for as many cycles as ``far``.
     announce, slot, slice_first, slice_last : ``In``
@@ -41,21 +43,24 @@ class PartialMemory(wiring.Component):
     look_up, end : ``In(1)``
         A word is looked up; it is the last of its visit.
     first, last : ``Out(1)``
-        Of the word looked up a cycle ago: it is of the first, the last slice.
+        Of the word looked up ``LATENCY`` cycles ago: it is of the first, the last slice.
     word : ``Out(width)``
         That word; void in the first slice.
     replace : ``In(width)``
     """
 
+    LATENCY = RegisteredRam.LATENCY
+
     def __init__(self, config: CardConfig, *, visits: int, width: int, near: int, far: int) -> None:
-        if near < 2 or far < near:
-            raise ValueError(f"near and far must be at least 2 and ascend, not {near!r}, {far!r}")
+        if near < self.LATENCY or far < near:
+            raise ValueError(
+                f"near and far must be at least {self.LATENCY} and ascend, not {near!r}, {far!r}"
+            )
         self._config = config
         self._visits = visits
         self._near, self._far = near, far
         super().__init__(
             {
-                "ce": In(1),
                 "is_far": In(1),
                 "long_rows": In(1),
                 "announce": In(1),
@@ -74,7 +79,8 @@ class PartialMemory(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         config = self._config
-        bits = (config.partial_beats - 1).bit_length()
+        depth = config.partial_beats * config.engines_per_lane
+        bits = (depth - 1).bit_length()
 
         # Where each announced visit's words begin.
         m.submodules.visits = visits = Memory(shape=unsigned(bits + 2), depth=self._visits, init=[])
@@ -83,7 +89,7 @@ class PartialMemory(wiring.Component):
         last_visit = self._visits - 1
         base = Signal(bits)
         row = 2 * config.cols * self.slot
-        step = self.ce & self.look_up
+        step = self.look_up
         m.d.comb += [
             base.eq(Mux(self.long_rows, row << 1, row)),
             write.en.eq(self.announce),
@@ -101,34 +107,31 @@ class PartialMemory(wiring.Component):
         address = Signal(bits)
         m.d.comb += address.eq(read.data[:bits] + index)
 
-        first, last = Signal(reset_less=True), Signal(reset_less=True)
-        m.d.comb += [self.first.eq(first), self.last.eq(last)]
-        with m.If(step):
-            m.d.sync += Cat(first, last).eq(read.data[bits:])
+        marks = read.data[bits:]
+        for cycle in range(self.LATENCY):
+            later = Signal(2, name=f"marks{cycle + 1}", reset_less=True)
+            m.d.sync += later.eq(marks)
+            marks = later
+        m.d.comb += Cat(self.first, self.last).eq(marks)
 
         # The places that are to be written follow their words through the lane.
         places = [(address, self.look_up & ~read.data[-1])]
         for cycle in range(1, self._far + 1):
             place = Signal(bits, name=f"place{cycle}", reset_less=True)
             kept = Signal(name=f"kept{cycle}")
-            with m.If(self.ce):
-                m.d.sync += kept.eq(places[-1][1])
-                with m.If(places[-1][1]):
-                    m.d.sync += place.eq(places[-1][0])
+            m.d.sync += [kept.eq(places[-1][1]), place.eq(places[-1][0])]
             places.append((place, kept))
         near, far = places[self._near], places[self._far]
 
-        m.submodules.words = words = Memory(
-            shape=unsigned(len(self.word)), depth=config.partial_beats, init=[]
-        )
-        replace = words.write_port()
-        look_up = words.read_port(transparent_for=[replace])
-        m.d.comb += [
-            replace.en.eq(self.ce & Mux(self.is_far, far[1], near[1])),
-            replace.addr.eq(Mux(self.is_far, far[0], near[0])),
-            replace.data.eq(self.replace),
-            look_up.en.eq(step),
-            look_up.addr.eq(address),
-            self.word.eq(look_up.data),
-        ]
+        for low in range(0, len(self.word), _PART):
+            width = min(_PART, len(self.word) - low)
+            m.submodules[f"words_{low}"] = words = RegisteredRam(width, depth)
+            m.d.comb += [
+                words.write.eq(Mux(self.is_far, far[1], near[1])),
+                words.write_address.eq(Mux(self.is_far, far[0], near[0])),
+                words.write_data.eq(self.replace[low : low + width]),
+                words.read.eq(step),
+                words.read_address.eq(address),
+                self.word[low : low + width].eq(words.data),
+            ]
         return m

@@ -21,7 +21,7 @@ class PathSwitch(wiring.Component):
     Parameters
     ----------
     depth : int
-        Cycles with ``ce`` high from taking a beat to the end of the pipeline.
+        Cycles from taking a beat to the end of the pipeline.
     visits : int
         Visits that are described and whose beats have not been taken.
 
@@ -31,13 +31,17 @@ class PathSwitch(wiring.Component):
         As in `RunningCommands`; still from an iteration's first descriptor to its last result.
     describe, empty, iteration_last : ``In(1)``
         A visit is described (`array.ports.visit_layout`). Only while ``ready``.
+    again : ``In(1)``
+        It has beats, is not of the first slice, and of the same row as the last one with beats.
     ready : ``Out(1)``
     blocks : ``Out(1)``
         Of the path of the visit that is described next.
-    ce, take, end : ``In(1)``
-        With ``ce`` high a beat is taken, the last of its visit.
+    take, end : ``In(1)``
+        A beat is taken, the last of its visit.
     go : ``Out(1)``
         The next beat may be taken.
+    go_again : ``Out(1)``
+        What ``again`` says of its visit.
     path : ``Out(path_layout)``
         Of the beats that have been taken.
     """
@@ -54,12 +58,13 @@ class PathSwitch(wiring.Component):
                 "describe": In(1),
                 "empty": In(1),
                 "iteration_last": In(1),
+                "again": In(1),
                 "ready": Out(1),
                 "blocks": Out(1),
-                "ce": In(1),
                 "take": In(1),
                 "end": In(1),
                 "go": Out(1),
+                "go_again": Out(1),
                 "path": Out(path_layout()),
             }
         )
@@ -67,7 +72,7 @@ class PathSwitch(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         described = Signal()  # turn of the descriptor that is next
-        entry = data.StructLayout({"empty": 1, "last": 1})
+        entry = data.StructLayout({"empty": 1, "last": 1, "again": 1})
         m.submodules.order = order = SyncFIFO(width=entry.size, depth=self._visits)
         head, pushed = data.View(entry, order.r_data), data.View(entry, order.w_data)
         (blocks,) = chosen(m, self.paths, described, "blocks")
@@ -78,6 +83,7 @@ class PathSwitch(wiring.Component):
             order.w_en.eq(self.describe & (~self.empty | self.iteration_last)),
             pushed.empty.eq(self.empty),
             pushed.last.eq(self.iteration_last),
+            pushed.again.eq(self.again),
         ]
         with m.If(self.describe):
             m.d.sync += described.eq(described ^ self.iteration_last)
@@ -91,13 +97,13 @@ class PathSwitch(wiring.Component):
             beats.eq(order.r_rdy & ~head.empty),
             stale_now.eq(stale | (fresh & ~Mux(turn, self.same[1], self.same[0]))),
             load.eq(beats & stale_now & (quiet == self._depth)),
-            leave.eq(order.r_rdy & (head.empty | (self.ce & self.take & self.end))),
+            leave.eq(order.r_rdy & (head.empty | (self.take & self.end))),
             order.r_en.eq(leave),
             self.go.eq(beats & ~stale_now),
+            self.go_again.eq(head.again),
             self.path.eq(path),
         ]
-        with m.If(self.ce):
-            m.d.sync += quiet.eq(Mux(self.take, 0, quiet + (quiet != self._depth)))
+        m.d.sync += quiet.eq(Mux(self.take, 0, quiet + (quiet != self._depth)))
         with m.If(load):
             m.d.sync += path.eq(Mux(turn, self.paths[1].as_value(), self.paths[0].as_value()))
         with m.If(order.r_rdy):

@@ -1,6 +1,6 @@
 """From drain beats to exact sums."""
 
-from amaranth.hdl import Cat, Module, Mux, Signal, signed
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import In, Out
@@ -31,36 +31,38 @@ class SumResolver(wiring.Component):
     beat as two sums. The bias is added to integers, exactly. Integer sums are within 32 bits, as
     dot products of `config.MAX_K` numbers are.
 
-    Everything but the arrival of beats stands still while ``ce`` is low. A beat that finds nothing
-    before it is taken in the cycle after it came; its sum comes 3 (integers) or 2 cycles later.
+    A beat that finds nothing before it is taken in the cycle after it came; its sum comes 4 cycles
+    later, the second one of INT4 5 cycles later.
 
     Parameters
     ----------
     config : CardConfig
     pause : int
-        Cycles with ``ce`` high to leave between visits if ``pauses`` is high.
+        Cycles to leave before a visit if ``pauses`` is high.
 
     Members
     -------
-    ce : ``In(1)``
     go : ``In(1)``
         The beat that comes next may be taken.
-    fixed, int4, pauses : ``In(1)``
+    pauses : ``In(1)``
+        With ``go``: of the visit that comes next.
+    fixed, int4 : ``In(1)``
         The sums are fixed-point, INT4, or else INT8. These stand still while sums are inside.
     drain : ``In(drain_layout())``
         ``2 * cols`` beats a visit, at any pace, of two visits at most that are not yet credited.
     credit : ``Out(1)``
         Pulses when the last beat of a visit has left the buffer.
     take, take_end : ``Out(1)``
-        With ``ce`` high a beat is taken; it is the last of its visit.
+        A beat is taken; it is the last of its visit.
     last : ``In(1)``
-        Of the beat taken a cycle ago: its visit is of the last slice.
+        Of the beat taken two cycles ago: its visit is of the last slice.
     kept : ``In(partial_layout())``
         What is to be added to that beat.
     keep : ``Out(partial_layout())``
-        Two cycles after a beat was taken: the sum so far, to be added to the next slice's beat.
+        ``KEEP`` cycles after a beat was taken: the sum so far, to be added to the beat of the next
+        slice.
     bias : ``In(signed(32))``
-        Added to integers.
+        Added to integers; 0 where sums are fixed-point.
     bias_end : ``Out(1)``
         ``bias`` is used for the last sum of a visit.
     valid, end : ``Out(1)``
@@ -72,7 +74,7 @@ class SumResolver(wiring.Component):
     flags : ``Out(sum_flags_layout())``
     """
 
-    KEEP = 2
+    KEEP = 3
     """Cycles from taking a beat to ``keep``."""
 
     def __init__(self, config: CardConfig, *, pause: int = 0) -> None:
@@ -80,7 +82,6 @@ class SumResolver(wiring.Component):
         self._pause = pause
         super().__init__(
             {
-                "ce": In(1),
                 "go": In(1),
                 "fixed": In(1),
                 "int4": In(1),
@@ -104,79 +105,98 @@ class SumResolver(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        ce = self.ce
         beat, odd, end, taken = self._take(m)
+        valid1, valid2, valid3, valid4 = (Signal(name=f"valid{i}") for i in range(1, 5))
 
-        # The carry between a beat's segments.
-        valid1, odd1, end1 = Signal(), Signal(reset_less=True), Signal(reset_less=True)
+        # The carries between a beat's segments, and from the lower beat.
         word1 = Signal(2 * SEGMENT, reset_less=True)
         carry1 = Signal(2, reset_less=True)
-        flags1 = Signal(sum_flags_layout(), reset_less=True)
-        upper = Signal(SEGMENT + 1)
-        m.d.comb += upper.eq(beat.segment[1] + (beat.carry[0] & ~self.int4))
-        with m.If(ce):
-            m.d.sync += valid1.eq(taken)
-        with m.If(ce & taken):
+        word = Signal(2 * SEGMENT + 1)
+        upper = self.fixed & odd
+        m.d.comb += word.eq(
+            beat.segment.as_value()
+            + Cat(
+                Mux(upper, carry1, 0),
+                Const(0, SEGMENT - 2),
+                beat.carry[0] & ~self.int4,
+            )
+        )
+        with m.If(taken):
+            m.d.sync += [word1.eq(word), carry1.eq(word[-1] + beat.carry[1])]
+        marks = data.StructLayout({"odd": 1, "end": 1, "flags": sum_flags_layout()})
+        marks1, marks2, marks3 = (
+            Signal(marks, name=f"marks{i}", reset_less=True) for i in range(1, 4)
+        )
+        with m.If(taken):
             m.d.sync += [
-                word1.eq(Cat(beat.segment[0], upper[:SEGMENT])),
-                carry1.eq(upper[-1] + beat.carry[1]),
-                Cat(odd1, end1).eq(Cat(odd, end)),
-                flags1.eq(Cat(beat[name] for name, _ in sum_flags_layout())),
+                marks1.odd.eq(odd),
+                marks1.end.eq(end),
+                marks1.flags.eq(Cat(beat[name] for name, _ in sum_flags_layout())),
             ]
+        with m.If(valid1):
+            m.d.sync += marks2.eq(marks1)
+        m.d.sync += [valid1.eq(taken), valid2.eq(valid1)]
 
-        # What was kept, and the carry from the lower beat.
-        valid2, end2 = Signal(), Signal(reset_less=True)
-        word2, part2 = (Signal(2 * SEGMENT, reset_less=True, name=name) for name in ("w2", "p2"))
-        carry2 = Signal(2, reset_less=True)
-        flags2 = Signal(sum_flags_layout(), reset_less=True)
-        low, high = Signal(SEGMENT + 2), Signal(SEGMENT + 2)
-        lower = self.fixed & ~odd1
+        # What was kept. INT4: no carry passes the place between its two sums.
+        word2 = Signal(2 * SEGMENT, reset_less=True)
+        word3, carry3 = Signal(2 * SEGMENT, reset_less=True), Signal(reset_less=True)
+        kept = self.kept.value
+        carry_in = carry3 & self.fixed & marks2.odd
+        total = Signal(2 * SEGMENT + 3)
         m.d.comb += [
-            low.eq(word1[:SEGMENT] + self.kept.value[:SEGMENT] + Mux(self.fixed & odd1, carry2, 0)),
-            high.eq(word1[SEGMENT:] + self.kept.value[SEGMENT:] + Mux(self.int4, 0, low[SEGMENT:])),
-            self.keep.value.eq(word2),
-            self.keep.flags.eq(flags2),
+            total.eq(
+                Cat(carry_in, word2[:SEGMENT], ~self.int4, word2[SEGMENT:])
+                + Cat(carry_in, kept[:SEGMENT], Const(0, 1), kept[SEGMENT:])
+            ),
+            self.keep.value.eq(word3),
+            self.keep.flags.eq(marks3.flags),
         ]
-        word = Cat(low[:SEGMENT], high[:SEGMENT])
-        with m.If(ce):
-            m.d.sync += valid2.eq(valid1 & self.last & ~lower)
-        with m.If(ce & valid1):
+        m.d.sync += [
+            word2.eq(word1),
+            valid3.eq(valid2 & self.last & ~(self.fixed & ~marks2.odd)),
+        ]
+        with m.If(valid2):
             m.d.sync += [
-                word2.eq(word),
-                end2.eq(end1),
-                flags2.eq(flags1.as_value() | self.kept.flags.as_value()),
+                marks3.eq(marks2),
+                marks3.flags.eq(marks2.flags.as_value() | self.kept.flags.as_value()),
+                word3[:SEGMENT].eq(total[1 : SEGMENT + 1]),
+                word3[SEGMENT:].eq(total[SEGMENT + 2 : -1]),
+                carry3.eq(total[-1]),
             ]
-            with m.If(lower):
-                m.d.sync += [part2.eq(word), carry2.eq(carry1 + high[SEGMENT:])]
 
-        # Integers: the bias, and the two sums of an INT4 beat one after the other.
+        # The bias, and the two sums of an INT4 beat one after the other.
         second = Signal()
-        valid3, end3 = Signal(), Signal(reset_less=True)
-        total3 = Signal(signed(2 * SEGMENT), reset_less=True)
-        number = Signal(signed(2 * SEGMENT))
+        number, total4 = Signal(signed(2 * SEGMENT)), Signal(signed(2 * SEGMENT), reset_less=True)
+        part4 = Signal(2 * SEGMENT, reset_less=True)
+        end4, flags4 = Signal(reset_less=True), Signal(sum_flags_layout(), reset_less=True)
         with m.If(self.int4):
-            half = Mux(second, word2[SEGMENT:], word2[:SEGMENT])
+            half = Mux(second, word3[SEGMENT:], word3[:SEGMENT])
             m.d.comb += number.eq(half.as_signed())
         with m.Else():
-            m.d.comb += number.eq(word2)
-        present = (valid2 | second) & ~self.fixed
-        last_sum = end2 & (second | ~self.int4)
-        m.d.comb += self.bias_end.eq(ce & present & last_sum)
-        with m.If(ce):
-            m.d.sync += [second.eq(valid2 & self.int4), valid3.eq(present)]
-            with m.If(present):
-                m.d.sync += [total3.eq(number + self.bias), end3.eq(last_sum)]
-
-        with m.If(self.fixed):
-            m.d.comb += [
-                self.valid.eq(valid2),
-                self.end.eq(end2),
-                self.whole.eq(word2),
-                self.part.eq(part2),
-                self.flags.eq(flags2),
-            ]
-        with m.Else():
-            m.d.comb += [self.valid.eq(valid3), self.end.eq(end3), self.whole.eq(total3)]
+            m.d.comb += number.eq(word3)
+        present = Signal()
+        last_sum = marks3.end & (second | ~self.int4)
+        m.d.comb += [
+            present.eq(valid3 | second),
+            self.bias_end.eq(present & last_sum & ~self.fixed),
+            self.valid.eq(valid4),
+            self.end.eq(end4),
+            self.whole.eq(total4),
+            self.part.eq(part4),
+            self.flags.eq(flags4),
+        ]
+        m.d.sync += [
+            second.eq(valid3 & self.int4),
+            valid4.eq(present),
+            end4.eq(last_sum),
+            flags4.eq(Mux(self.fixed, marks3.flags.as_value(), 0)),
+        ]
+        with m.If(present):
+            m.d.sync += total4.eq(number + self.bias)
+        with m.If(~self.fixed):
+            m.d.sync += part4.eq(0)
+        with m.Elif(~marks3.odd):
+            m.d.sync += part4.eq(word3)
         return m
 
     def _take(self, m: Module):
@@ -190,22 +210,22 @@ class SumResolver(wiring.Component):
         m.submodules.buffer = buffer = SyncFIFO(width=len(kept), depth=_VISITS_IN_BUFFER * beats)
         count = Signal(range(beats))
         end = Signal()
-        wait = Signal(range(max(self._pause, 1) + 1))
+        wait = Signal()  # INT4: every second cycle
+        rest = Signal(range(max(self._pause, 1) + 1))
         m.d.comb += [
             buffer.w_en.eq(self.drain.valid),
             buffer.w_data.eq(self.drain.as_value()[:-1]),
             kept.eq(buffer.r_data),
             end.eq(count == beats - 1),
-            self.take.eq(buffer.r_rdy & ~wait.any() & self.go),
+            self.take.eq(buffer.r_rdy & ~wait & self.go & ~(self.pauses & rest.any())),
             self.take_end.eq(end),
-            buffer.r_en.eq(self.ce & self.take),
+            buffer.r_en.eq(self.take),
         ]
-        m.d.sync += self.credit.eq(buffer.r_en & end)
-        with m.If(self.ce):
-            with m.If(self.take):
-                m.d.sync += count.eq(Mux(end, 0, count + 1))
-                pauses = self.pauses & end if self._pause else 0
-                m.d.sync += wait.eq(Mux(pauses, self._pause, self.int4))
-            with m.Elif(wait.any()):
-                m.d.sync += wait.eq(wait - 1)
+        m.d.sync += [self.credit.eq(self.take & end), wait.eq(self.take & self.int4)]
+        with m.If(self.take):
+            m.d.sync += count.eq(Mux(end, 0, count + 1))
+        with m.If(self.take & end):
+            m.d.sync += rest.eq(self._pause)
+        with m.Elif(rest.any()):
+            m.d.sync += rest.eq(rest - 1)
         return beat, count[0], end, self.take

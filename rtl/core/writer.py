@@ -1,12 +1,13 @@
 """The end of an epilogue lane: where each result goes, and the granules they make."""
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, unsigned
+from amaranth.hdl import Cat, Module, Mux, Signal, unsigned
 from amaranth.lib import data, stream, wiring
+from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import In, Out
 
-from ..array.command import chosen
 from ..config import GRANULE, CardConfig
 from ..isa import Flag
+from .columns import ColumnWalk
 from .output import lane_write_layout
 from .running import columns_layout
 
@@ -29,29 +30,14 @@ def place_layout() -> data.StructLayout:
     )
 
 
-# A column's place: its offset, that of the first column of its inner row, how many columns of
-# the inner row follow it, and how many columns are left with it (0: it is beyond the last).
-_WALK = {"offset": 32, "row": 32, "inner": 16, "columns": 16}
-_WORDS = GRANULE // 4
+_WAITING = 4  # granules
 
-_PLACED = data.StructLayout({"valid": 1, "write": 1, "close": 1, "done": 1, "turn": 1, "size": 3})
-
-
-def _walk_signals(name: str, **options) -> dict[str, Signal]:
-    return {
-        field: Signal(width, name=f"{name}_{field}", **options) for field, width in _WALK.items()
-    }
-
-
-def _granule_signals(config: CardConfig, name: str) -> dict[str, Signal]:
-    """Return registers for a lane's write, in words of at most 32 bits."""
-    widths = {"address": config.granule_addr_width, "done": 1}
-    for i in range(_WORDS):
-        widths |= {f"word{i}": 32, f"mask{i}": 4}
-    return {
-        field: Signal(width, name=f"{name}_{field}", reset_less=True)
-        for field, width in widths.items()
-    }
+# A result or a visit's mark on its way; ``close``: it ends its visit, ``done``: its iteration.
+_MARKS = {"close": 1, "done": 1, "turn": 1, "size": 3}
+_TAKEN = data.StructLayout(
+    _MARKS | {"result": 1, "empty": 1, "present": 1, "nibbles": 1, "flags": len(Flag)}
+)
+_PLACED = data.StructLayout(_MARKS | {"valid": 1, "write": 1})
 
 
 class ResultWriter(wiring.Component):
@@ -62,10 +48,7 @@ class ResultWriter(wiring.Component):
     j - 1's byte; a high half without a column is 0. A visit begins with an even column then, and
     has an even number.
 
-    All visits with results of one block walk over the same columns; the next block starts where
-    they ended. A block that had none is stepped over when the next one is announced, a column a
-    cycle. Iterations go where the two ``layouts`` say by turns, the first one after a reset where
-    the first does.
+    `ColumnWalk` says how the visits go over the columns.
 
     Parameters
     ----------
@@ -89,8 +72,8 @@ class ResultWriter(wiring.Component):
         Pulses, in an iteration of the first or the second layout, for a result outside the
         scratchpad; it is not written.
     flags : ``Out(4).array(2)``
-        ``result_flags`` of a result whose column is below ``n``, in the cycle after it was taken;
-        of an iteration of the first or the second layout.
+        ``result_flags`` of a result whose column is below ``n``, two cycles after it was taken, or
+        later; of an iteration of the first or the second layout.
     """
 
     def __init__(self, config: CardConfig) -> None:
@@ -114,15 +97,19 @@ class ResultWriter(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         visit = self.visit.payload
-        turn = Signal()  # of the iteration of the visit
-        names = ("n", "n_inner", "inner_stride", "outer_stride", "size", "nibbles")
-        layout = dict(zip(names, chosen(m, self.layouts, turn, *names), strict=True))
-        nibbles = layout["nibbles"]
-        move = Signal()  # the packer takes what is placed
-        behind = Signal()  # the walk is still before a block that has had no results
-        free = move & self.visit.valid & ~behind
+        m.submodules.walk = walk = ColumnWalk(self._config)
+        move = Signal()  # the stages take what comes
+        free = move & self.visit.valid & walk.ready
         empty, result, leave = Signal(), Signal(), Signal()
         m.d.comb += [
+            *(port.eq(layout) for port, layout in zip(walk.layouts, self.layouts, strict=True)),
+            walk.block_columns.eq(self.block_columns),
+            walk.valid.eq(self.visit.valid),
+            walk.block_first.eq(visit.block_first),
+            walk.block_new.eq(visit.block_new),
+            walk.result.eq(result),
+            walk.leave.eq(leave),
+            walk.iteration_last.eq(visit.iteration_last),
             empty.eq(free & visit.empty),
             self.ready.eq(free & ~visit.empty),
             result.eq(self.valid & self.ready),
@@ -130,95 +117,53 @@ class ResultWriter(wiring.Component):
             self.visit.ready.eq(leave),
         ]
 
-        present, address = self._walk(m, layout, result, empty, behind)
+        taken = Signal(_TAKEN)
+        base, offset, number = (
+            Signal(32, name=name, reset_less=True) for name in ("base", "offset", "number")
+        )
+        with m.If(move):
+            m.d.sync += [
+                taken.result.eq(result),
+                taken.empty.eq(empty),
+                taken.close.eq(leave),
+                taken.done.eq(leave & visit.iteration_last),
+                taken.turn.eq(walk.turn),
+                taken.size.eq(walk.layout.size),
+                taken.nibbles.eq(walk.layout.nibbles),
+                taken.present.eq(walk.present),
+                taken.flags.eq(self.result_flags),
+                base.eq(visit.address),
+                offset.eq(walk.offset),
+                number.eq(self.result),
+            ]
         for i, flags in enumerate(self.flags):
-            m.d.sync += flags.eq(Mux(result & present & (turn == i), self.result_flags, 0))
-        with m.If(leave):
-            m.d.sync += turn.eq(turn ^ visit.iteration_last)
+            raised = move & taken.result & taken.present & (taken.turn == i)
+            m.d.sync += flags.eq(Mux(raised, taken.flags, 0))
 
         # The first of two nibbles waits for the second, in the place of both.
         placed = Signal(_PLACED)
         place = Signal(32, reset_less=True)
         value = Signal(32, reset_less=True)
+        nibbles, present = taken.nibbles, taken.present
         second, byte_present = Signal(), Signal(reset_less=True)
         with m.If(move):
+            m.d.sync += [placed[name].eq(taken[name]) for name in _MARKS]
             m.d.sync += [
-                placed.valid.eq(empty | (result & (second | ~nibbles))),
-                placed.write.eq(result & Mux(nibbles, second & byte_present, present)),
-                placed.close.eq(leave),
-                placed.done.eq(leave & visit.iteration_last),
-                placed.turn.eq(turn),
-                placed.size.eq(layout["size"]),
+                placed.valid.eq(taken.empty | (taken.result & (second | ~nibbles))),
+                placed.write.eq(taken.result & Mux(nibbles, second & byte_present, taken.present)),
             ]
-        with m.If(result):
-            m.d.sync += second.eq(nibbles & ~second)
-            with m.If(second):
-                m.d.sync += value[4:8].eq(Mux(present, self.result[:4], 0))
-            with m.Else():
-                m.d.sync += [
-                    place.eq(address),
-                    value.eq(Mux(nibbles, self.result[:4], self.result)),
-                    byte_present.eq(present),
-                ]
+            with m.If(taken.result):
+                m.d.sync += second.eq(nibbles & ~second)
+                with m.If(second):
+                    m.d.sync += value[4:8].eq(Mux(present, number[:4], 0))
+                with m.Else():
+                    m.d.sync += [
+                        place.eq(base + offset),
+                        value.eq(Mux(nibbles, number[:4], number)),
+                        byte_present.eq(present),
+                    ]
         self._pack(m, placed, place, value, move)
         return m
-
-    def _walk(self, m: Module, layout, result, empty, behind):
-        """Step from column to column with ``result``, from block to block with either.
-
-        Drives ``behind``; returns whether the column is one of the ``n``, and its address.
-        """
-        visit = self.visit.payload
-        start = _walk_signals("start", reset_less=True)  # of the block
-        here = _walk_signals("here", reset_less=True)  # the next column of this visit
-        block, column = _walk_signals("block"), _walk_signals("column")
-        n_inner = layout["n_inner"]
-        first = {"offset": 0, "row": 0, "inner": n_inner - 1, "columns": layout["n"]}
-        inside = Signal()  # the visit, or the stepping over, has begun
-        ended = Signal()  # ``here`` is where the block ends, but inside a visit
-        skipped = Signal(8)
-        skip, skip_last = Signal(), Signal()
-        m.d.comb += [
-            behind.eq(visit.block_new & ~visit.block_first & ~ended),
-            skip.eq(self.visit.valid & behind),
-            skip_last.eq(skipped == self.block_columns - 1),
-        ]
-        with m.If(skip):
-            m.d.sync += skipped.eq(Mux(skip_last, 0, skipped + 1))
-        with m.If((result & self.last) | (skip & skip_last)):
-            m.d.sync += ended.eq(1)
-        with m.Elif(empty & visit.block_new):
-            m.d.sync += ended.eq(0)
-
-        for field in _WALK:
-            next_block = Mux(visit.block_first, first[field], here[field])
-            m.d.comb += [
-                block[field].eq(Mux(visit.block_new & ~behind, next_block, start[field])),
-                column[field].eq(Mux(inside, here[field], block[field])),
-            ]
-            with m.If(empty | (result & ~inside)):
-                m.d.sync += start[field].eq(block[field])
-
-        below = Signal(32)
-        m.d.comb += below.eq(column["row"] + layout["outer_stride"])
-        with m.If(result | skip):
-            with m.If(column["inner"] == 0):
-                m.d.sync += [
-                    here["offset"].eq(below),
-                    here["row"].eq(below),
-                    here["inner"].eq(n_inner - 1),
-                ]
-            with m.Else():
-                m.d.sync += [
-                    here["offset"].eq(column["offset"] + layout["inner_stride"]),
-                    here["row"].eq(column["row"]),
-                    here["inner"].eq(column["inner"] - 1),
-                ]
-            m.d.sync += [
-                here["columns"].eq(column["columns"] - column["columns"].any()),
-                inside.eq(Mux(skip, ~skip_last, ~self.last)),
-            ]
-        return column["columns"].any(), visit.address + column["offset"]
 
     def _pack(self, m: Module, placed, place, value, move):
         """Collect placed results while they stay in one granule and one visit."""
@@ -230,59 +175,63 @@ class ResultWriter(wiring.Component):
         m.d.sync += self.error.eq(Mux(move & placed.write & ~good, Mux(placed.turn, 2, 1), 0))
 
         held, closed = Signal(), Signal(reset_less=True)
-        granule = _granule_signals(self._config, "granule")
-        full = Signal()
+        address = Signal(self._config.granule_addr_width, reset_less=True)
+        some, done = Signal(reset_less=True), Signal(reset_less=True)
         flush, fresh = Signal(), Signal()
         m.d.comb += [
-            flush.eq(held & (closed | (good & (granule["address"] != target)))),
+            flush.eq(held & (closed | (good & (address != target)))),
             fresh.eq(flush | ~held),
-            move.eq(~(held & full)),
-        ]
-
-        covered = Signal(4)
-        cover, moved = Signal(32), Signal(32)
-        m.d.comb += [
-            covered.eq(Cat(1, placed.size != 1, placed.size == 4, placed.size == 4) << place[:2]),
-            cover.eq(Cat(byte.replicate(8) for byte in covered)),
-            moved.eq(value << Cat(Const(0, 3), place[:2])),
         ]
         with m.If(move):
             with m.If(placed.valid):
                 m.d.sync += [
                     held.eq(good | placed.done | ~fresh),
                     closed.eq(placed.close),
-                    granule["done"].eq(placed.done),
+                    done.eq(placed.done),
+                    some.eq(good | (some & ~fresh)),
                 ]
             with m.Elif(flush):
                 m.d.sync += held.eq(0)
             with m.If(placed.valid & good):
-                m.d.sync += granule["address"].eq(target)
-            for i in range(_WORDS):
-                word, mask = granule[f"word{i}"], granule[f"mask{i}"]
-                with m.If(placed.valid & good & (place[2:granule_bits] == i)):
-                    m.d.sync += [
-                        word.eq(Mux(fresh, 0, word & ~cover) | moved),
-                        mask.eq(Mux(fresh, 0, mask) | covered),
-                    ]
-                with m.Elif(placed.valid & fresh):
-                    m.d.sync += [word.eq(0), mask.eq(0)]
+                m.d.sync += address.eq(target)
 
-        # Two places, so that `move` comes from registers.
-        slots = [_granule_signals(self._config, f"slot{i}") for i in range(2)]
-        head, level = Signal(), Signal(range(3))
-        push, pop = Signal(), Signal()
-        out = {field: Mux(head, slots[1][field], slots[0][field]) for field in granule}
-        m.d.comb += [
-            full.eq(level == 2),
-            push.eq(flush & move),
-            pop.eq(self.write.valid & self.write.ready),
-            self.write.valid.eq(level.any()),
-            self.write.payload.address.eq(out["address"]),
-            self.write.payload.data.eq(Cat(out[f"word{i}"] for i in range(_WORDS))),
-            self.write.payload.mask.eq(Cat(out[f"mask{i}"] for i in range(_WORDS))),
-            self.write.payload.done.eq(out["done"]),
+        # Bytes that a result does not cover may have any value in their place of the word.
+        one, four = placed.size == 1, placed.size == 4
+        low, *high = (value.word_select(i, 8) for i in range(4))
+        moved = [
+            low,
+            Mux(one, low, high[0]),
+            Mux(four, high[1], low),
+            Mux(four, high[2], Mux(one, low, high[0])),
         ]
-        m.d.sync += [level.eq(level + push - pop), head.eq(head ^ pop)]
-        for i, slot in enumerate(slots):
-            with m.If(push & ((head ^ level[0]) == i)):
-                m.d.sync += [slot[field].eq(granule[field]) for field in granule]
+        covered = Signal(4)
+        m.d.comb += covered.eq(Cat(1, ~one, four, four) << place[:2])
+        data_bytes, mask = [], []
+        for i in range(GRANULE):
+            byte = Signal(8, name=f"byte{i}", reset_less=True)
+            here = Signal(name=f"here{i}", reset_less=True)
+            hit = placed.valid & good & (place[2:granule_bits] == i // 4) & covered[i % 4]
+            with m.If(move & hit):
+                m.d.sync += [byte.eq(moved[i % 4]), here.eq(1)]
+            with m.Elif(move & placed.valid & fresh):
+                m.d.sync += [byte.eq(0), here.eq(0)]
+            data_bytes.append(byte)
+            mask.append(here)
+
+        layout = lane_write_layout(self._config)
+        m.submodules.granules = granules = SyncFIFO(width=layout.size, depth=_WAITING)
+        packed = {
+            "address": address,
+            "data": Cat(data_bytes),
+            "mask": Cat(mask),
+            "some": some,
+            "done": done,
+        }
+        m.d.comb += [
+            move.eq(~held | granules.w_rdy),
+            granules.w_en.eq(flush & move),
+            granules.w_data.eq(Cat(packed[name] for name, _ in layout)),
+            self.write.valid.eq(granules.r_rdy),
+            self.write.payload.eq(granules.r_data),
+            granules.r_en.eq(self.write.ready),
+        ]

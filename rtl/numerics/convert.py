@@ -5,7 +5,7 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..isa import Format
-from .pipeline import FP32, shift_right, stage_enables
+from .pipeline import FP32, carry, shift_sticky, stage_enables
 
 __all__ = ["NarrowFp32"]
 
@@ -51,7 +51,7 @@ class NarrowFp32(wiring.Component):
         The result, or of an integer the number, is not a number.
     """
 
-    LATENCY = 4
+    LATENCY = 7
 
     ce: In(1)
     format: In(Format)
@@ -103,71 +103,95 @@ class NarrowFp32(wiring.Component):
         fields = data.View(FP32, self.number)
         normal = fields.exponent.any()
         exponent = Cat(fields.exponent[0] | ~normal, fields.exponent[1:])
-        small, lost = exponent < smallest, exponent + _LOST < reach
-        significand1 = Signal(24, reset_less=True)
-        shift1 = Signal(range(_LOST + 1), reset_less=True)
-        raised1 = Signal(8, reset_less=True)  # exponent of the result, less 1
-        special = exponent.all()
+        special = fields.exponent.all()
         kind = Cat(fields.sign, exponent >= huge_from, special, special & fields.fraction.any())
-        with m.If(enable[0]):
-            m.d.sync += [
-                significand1.eq(Cat(fields.fraction, normal)),
-                shift1.eq(Mux(small, Mux(lost, _LOST, reach - exponent), normal_shift)),
-                raised1.eq(Mux(small, 0, exponent - smallest)),
-            ]
         kinds = [kind]
         for stage in range(self.LATENCY - 1):
-            step = Signal(4, name=f"kind{stage + 1}", reset_less=True)
-            with m.If(enable[stage]):
-                m.d.sync += step.eq(kinds[-1])
-            kinds.append(step)
-
-        kept2 = Signal(_HUGE_BITS + 1, reset_less=True)
-        half2, below2 = Signal(reset_less=True), Signal(reset_less=True)
-        raised2 = Signal(8, reset_less=True)
-        kept, half, below = shift_right(m, significand1, shift1, "aligned")
-        _, huge1, _, nan1 = kinds[1]
+            kinds.append(carry(m, enable[stage : stage + 1], kinds[-1], f"kind{stage + 1}"))
+        above1 = carry(m, enable[:1], exponent - smallest, "above1")
+        needed1 = carry(m, enable[:1], reach - exponent, "needed1")
+        small1 = above1[-1]  # the differences have signs
+        significand2 = carry(m, enable[:2], Cat(fields.fraction, normal), "significand")
+        shift2 = Signal(range(_LOST + 1), reset_less=True)
+        raised2 = Signal(8, reset_less=True)  # exponent of the result, less 1
         with m.If(enable[1]):
-            m.d.sync += [kept2.eq(kept), half2.eq(half), below2.eq(below), raised2.eq(raised1)]
-            with m.If(nan1 | huge1):
-                m.d.sync += [kept2.eq(Mux(nan1, 0, 1 << _HUGE_BITS)), half2.eq(0)]
+            m.d.sync += [
+                shift2.eq(Mux(small1, needed1[:5] | needed1[5:].any().replicate(5), normal_shift)),
+                raised2.eq(Mux(small1, 0, above1)),
+            ]
+
+        # The significand and the bit below it, and the OR of all others.
+        aligned, below = shift_sticky(
+            m, Cat(Const(0, 1), significand2), Const(0, 1), shift2, (16, 8), "far"
+        )
+        aligned3 = carry(m, enable[2:3], aligned, "aligned3")
+        below3 = carry(m, enable[2:3], below, "below3")
+        shift3 = carry(m, enable[2:3], shift2[:3], "shift3")
+        raised4 = carry(m, enable[2:4], raised2, "raised")
+        aligned, below = shift_sticky(m, aligned3, below3, shift3, (4, 2, 1), "near")
+        _, huge3, _, nan3 = kinds[3]
+        kept4 = Signal(_HUGE_BITS + 1, reset_less=True)
+        half4, below4 = Signal(reset_less=True), Signal(reset_less=True)
+        with m.If(enable[3]):
+            m.d.sync += [kept4.eq(aligned[1:]), half4.eq(aligned[0]), below4.eq(below)]
+            with m.If(nan3 | huge3):
+                m.d.sync += [kept4.eq(Mux(nan3, 0, 1 << _HUGE_BITS)), half4.eq(0)]
 
         # One addition: exponent and rounded significand, or the rounded integer and the zero
         # point. The negative of a magnitude is its complement plus 1, so rounding up takes 1 away.
-        rounded3 = Signal(signed(_HUGE_BITS + 3), reset_less=True)
+        rounded5 = Signal(signed(_HUGE_BITS + 3), reset_less=True)
         base = Signal(signed(17))
         with m.Switch(self.format):
             for form, (fraction, *_) in _FLOATS.items():
                 with m.Case(form):
-                    m.d.comb += base.eq(raised2 << fraction)
+                    m.d.comb += base.eq(raised4 << fraction)
             with m.Default():
                 m.d.comb += base.eq(self.zero_point)
-        sign2, _, _, nan2 = kinds[2]
-        negate = integer & sign2 & ~nan2
-        magnitude = Cat(kept2, Const(0, 1)) ^ negate.replicate(_HUGE_BITS + 2)
-        up = half2 & (below2 | kept2[0])
-        with m.If(enable[2]):
-            m.d.sync += rounded3.eq(magnitude.as_signed() + base + (up ^ negate))
+        sign4, _, _, nan4 = kinds[4]
+        negate = integer & sign4 & ~nan4
+        magnitude = Cat(kept4, Const(0, 1)) ^ negate.replicate(_HUGE_BITS + 2)
+        up = half4 & (below4 | kept4[0])
+        with m.If(enable[4]):
+            m.d.sync += rounded5.eq(magnitude.as_signed() + base + (up ^ negate))
 
+        # What is beyond an edge, and then the result.
+        negative, flags = Signal(), Signal(4)
+        sign5, huge5, special5, nan5 = kinds[5]
+        m.d.comb += [
+            negative.eq(sign5 & ~nan5),
+            flags.eq(
+                Cat(
+                    huge5 | (rounded5[:16] >= top),
+                    rounded5 < self.clamp_low,
+                    rounded5 > self.clamp_high,
+                    special5,
+                )
+            ),
+        ]
+        large6, low6, high6, special6 = carry(m, enable[5:6], flags, "flags6")
+        negative6 = carry(m, enable[5:6], negative, "negative6")
+        rounded6 = carry(m, enable[5:6], rounded5, "rounded6")
+        nan6 = kinds[6][3]
         result = Signal(16, reset_less=True)
         overflow, nan = Signal(reset_less=True), Signal(reset_less=True)
         m.d.comb += [self.result.eq(result), self.overflow.eq(overflow), self.nan.eq(nan)]
         edge = Signal(signed(16))
-        m.d.sync += edge.eq(Mux(self.clamp_low > self.clamp_high, self.clamp_high, self.clamp_low))
-        sign3, huge3, special3, nan3 = kinds[3]
-        large = huge3 | (rounded3[:16] >= top)
-        number = Mux(nan3, canonical, Mux(large, top, rounded3[:15]))
-        negative = sign3 & ~nan3
-        clamped = Mux(rounded3 > self.clamp_high, self.clamp_high, rounded3)
-        with m.If(enable[3]):
+        crossed = Signal()
+        m.d.sync += [
+            crossed.eq(self.clamp_low > self.clamp_high),
+            edge.eq(Mux(crossed, self.clamp_high, self.clamp_low)),
+        ]
+        number = Mux(nan6, canonical, Mux(large6, top, rounded6[:15]))
+        clamped = Mux(high6, self.clamp_high, rounded6)
+        with m.If(enable[6]):
             with m.If(integer):
-                m.d.sync += result.eq(Mux(rounded3 < self.clamp_low, edge, clamped)[:8])
+                m.d.sync += result.eq(Mux(low6, edge, clamped)[:8])
             with m.Elif(byte):
-                m.d.sync += result.eq(Cat(number[:7], negative))
+                m.d.sync += result.eq(Cat(number[:7], negative6))
             with m.Else():
-                m.d.sync += result.eq(Cat(number, negative))
+                m.d.sync += result.eq(Cat(number, negative6))
             m.d.sync += [
-                overflow.eq(~integer & ~special3 & large),
-                nan.eq(nan3 | (~integer & e4m3 & large)),
+                overflow.eq(~integer & ~special6 & large6),
+                nan.eq(nan6 | (~integer & e4m3 & large6)),
             ]
         return m

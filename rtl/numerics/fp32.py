@@ -1,10 +1,22 @@
 """FP32 multiplication and addition."""
 
+import itertools
+
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from .pipeline import CANONICAL_NAN, FP32, normalise, pack_rounded, shift_right, stage_enables
+from .pipeline import (
+    CANONICAL_NAN,
+    FP32,
+    carry,
+    coarse_shift,
+    fine_shift,
+    pack_rounded,
+    shift_left,
+    shift_sticky,
+    stage_enables,
+)
 
 __all__ = ["Fp32Add", "Fp32Multiply"]
 
@@ -45,7 +57,7 @@ class Fp32Multiply(wiring.Component):
         Finite operands have an infinite result.
     """
 
-    LATENCY = 6
+    LATENCY = 9
 
     ce: In(1)
     valid_i: In(1)
@@ -60,92 +72,82 @@ class Fp32Multiply(wiring.Component):
         enable = stage_enables(m, self.ce, self.valid_i, self.valid_o, self.LATENCY)
 
         # The multipliers' own input registers.
-        a1, b1 = Signal(32, reset_less=True), Signal(32, reset_less=True)
-        with m.If(enable[0]):
-            m.d.sync += [a1.eq(self.a), b1.eq(self.b)]
-
+        a1, b1 = carry(m, enable[:1], self.a, "a"), carry(m, enable[:1], self.b, "b")
         sign_a, exponent_a, significand_a, class_a = _unpack(a1)
         sign_b, exponent_b, significand_b, class_b = _unpack(b1)
         zero_a, zero_b = ~significand_a[-1], ~significand_b[-1]
-        # Two halves of the product, each the size of a pair of hardware multipliers.
-        low2, high2 = Signal(36, reset_less=True), Signal(36, reset_less=True)
-        exponent2 = Signal(signed(10), reset_less=True)
         kind = Cat(
             sign_a ^ sign_b,
             zero_a | zero_b,
             class_a["inf"] | class_b["inf"],
             class_a["nan"] | class_b["nan"] | (class_a["inf"] & zero_b) | (class_b["inf"] & zero_a),
         )
-        with m.If(enable[1]):
-            m.d.sync += [
-                low2.eq(significand_a * significand_b[:12]),
-                high2.eq(significand_a * significand_b[12:]),
-                exponent2.eq(exponent_a + exponent_b - 127),
-            ]
-        for stage in range(1, self.LATENCY - 1):
-            step = Signal(4, name=f"kind{stage + 1}", reset_less=True)
-            with m.If(enable[stage]):
-                m.d.sync += step.eq(kind)
-            kind = step
+        kind = carry(m, enable[1:-1], kind, "kind")
 
-        product3 = Signal(48, reset_less=True)
-        exponent3 = Signal(signed(10), reset_less=True)
-        with m.If(enable[2]):
-            m.d.sync += [
-                product3.eq(low2 + Cat(Const(0, 12), high2)),
-                exponent3.eq(exponent2),
-            ]
+        # Quarters of the product, each the size of a hardware multiplier. Numbers whose hidden bit
+        # is not one count as zero.
+        halves_a, halves_b = ([fields[:12], Cat(fields[12:23], Const(1, 1))] for fields in (a1, b1))
+        ll2, lh2, hl2, hh2 = (
+            carry(m, enable[1:2], a * b, name)
+            for (a, b), name in zip(
+                itertools.product(halves_a, halves_b), ("ll2", "lh2", "hl2", "hh2"), strict=True
+            )
+        )
+        exponent2 = carry(m, enable[1:2], exponent_a + exponent_b, "exponent2")
+        middle3 = carry(m, enable[2:3], lh2 + hl2, "middle3")
+        outer3 = carry(m, enable[2:3], Cat(ll2, hh2), "outer3")
+        exponent3 = carry(m, enable[2:3], (exponent2 - 127)[:10], "exponent3")
+        product4 = carry(m, enable[3:4], Cat(outer3[:12], (outer3[12:] + middle3)[:36]), "product4")
+        exponent4 = carry(m, enable[3:4], exponent3, "exponent4").as_signed()
 
-        # The product of two significands lies in [1, 4): 26 bits and the OR of the rest.
-        window4 = Signal(26, reset_less=True)
-        exponent4 = Signal(signed(10), reset_less=True)
-        large = product3[-1]
-        with m.If(enable[3]):
+        # The product of two significands lies in [1, 4): 25 bits and the OR of the rest.
+        window5 = Signal(25, reset_less=True)
+        below5 = Signal(reset_less=True)
+        exponent5 = Signal(signed(10), reset_less=True)
+        large = product4[-1]
+        with m.If(enable[4]):
             m.d.sync += [
-                window4.eq(
-                    Mux(
-                        large,
-                        Cat(product3[:23].any(), product3[23:]),
-                        Cat(product3[:22].any(), product3[22:]),
-                    )
-                ),
-                exponent4.eq(exponent3 + large),
+                window5.eq(Mux(large, product4[23:], product4[22:])),
+                below5.eq(product4[:22].any() | (large & product4[22])),
+                exponent5.eq(exponent4 + large),
             ]
 
         # A result below the smallest exponent loses bits until it has that exponent.
-        significand5 = Signal(24, reset_less=True)
-        half5, below5, huge5 = (
-            Signal(name=name, reset_less=True) for name in ("half5", "below5", "huge5")
-        )
-        exponent5 = Signal(8, reset_less=True)
+        shift6 = Signal(5, reset_less=True)
+        exponent6 = Signal(8, reset_less=True)
+        huge6 = Signal(reset_less=True)
         missing = Signal(signed(11))
-        shift = Signal(range(26))
-        m.d.comb += missing.eq(1 - exponent4)
-        with m.If(missing > 25):
-            m.d.comb += shift.eq(25)
-        with m.Elif(missing > 0):
-            m.d.comb += shift.eq(missing)
-        kept, half, below = shift_right(m, window4[2:], shift, "denormal")
-        guarded = shift.any()
-        with m.If(enable[4]):
+        m.d.comb += missing.eq(1 - exponent5)
+        guarded = ~missing[-1]
+        with m.If(enable[5]):
             m.d.sync += [
-                significand5.eq(kept),
-                half5.eq(Mux(guarded, half, window4[1])),
-                below5.eq(window4[0] | (guarded & (window4[1] | below))),
-                exponent5.eq(Mux(guarded, 1, exponent4)),
-                huge5.eq(exponent4 >= 255),
+                shift6.eq(Mux(guarded, missing[:5] | missing[5:].any().replicate(5), 0)),
+                exponent6.eq(Mux(guarded, 1, exponent5)),
+                huge6.eq(~guarded & (exponent5 >= 255)),
             ]
+        window6 = carry(m, enable[5:6], window5, "window6")
+        below6 = carry(m, enable[5:6], below5, "below6")
+        window, below = shift_sticky(m, window6, below6, shift6, (16, 8), "far")
+        window7 = carry(m, enable[6:7], window, "window7")
+        below7 = carry(m, enable[6:7], below, "below7")
+        shift7 = carry(m, enable[6:7], shift6[:3], "shift7")
+        window, below = shift_sticky(m, window7, below7, shift7, (4, 2, 1), "near")
+        window8 = carry(m, enable[7:8], window, "window8")
+        below8 = carry(m, enable[7:8], below, "below8")
+        exponent8 = carry(m, enable[6:8], exponent6, "exponent8")
+        huge8 = carry(m, enable[6:8], huge6, "huge8")
 
         result, overflow = Signal(32, reset_less=True), Signal(reset_less=True)
         m.d.comb += [self.result.eq(result), self.overflow.eq(overflow)]
         sign, zero, infinite, nan = kind
         # The largest numbers overflow only as they are rounded.
-        number = pack_rounded(exponent5, significand5, half5, below5)
-        with m.If(enable[5]):
-            m.d.sync += overflow.eq((huge5 | number[23:31].all()) & ~(zero | infinite | nan))
+        number = pack_rounded(exponent8, window8[1:], window8[0], below8)
+        with m.If(enable[8]):
+            up = (exponent8 == 254) & window8.all()
+            m.d.sync += overflow.eq((huge8 | up) & ~(zero | infinite | nan))
             with m.If(nan):
                 m.d.sync += result.eq(CANONICAL_NAN)
-            with m.Elif(infinite | (huge5 & ~zero)):
+            with m.Elif(infinite | (huge8 & ~zero)):
                 m.d.sync += result.eq(Cat(Const(_INFINITY, 31), sign))
             with m.Elif(zero):
                 m.d.sync += result.eq(Cat(Const(0, 31), sign))
@@ -171,7 +173,7 @@ class Fp32Add(wiring.Component):
         Finite operands have an infinite result.
     """
 
-    LATENCY = 7
+    LATENCY = 9
 
     ce: In(1)
     valid_i: In(1)
@@ -196,11 +198,6 @@ class Fp32Add(wiring.Component):
 
         sign_l, exponent_l, significand_l, class_l = _unpack(large1)
         sign_s, exponent_s, significand_s, class_s = _unpack(small1)
-        significand2, small2 = Signal(24, reset_less=True), Signal(24, reset_less=True)
-        exponent2 = Signal(8, reset_less=True)
-        shift2 = Signal(range(27), reset_less=True)
-        distance = Signal(8)
-        m.d.comb += distance.eq(exponent_l - exponent_s)
         opposite = sign_l ^ sign_s
         # An exact zero is +0, unless both operands are -0.
         kind = Cat(
@@ -209,69 +206,70 @@ class Fp32Add(wiring.Component):
             class_l["inf"],
             class_l["nan"] | class_s["nan"] | (class_s["inf"] & opposite),
         )
-        with m.If(enable[1]):
-            m.d.sync += [
-                significand2.eq(significand_l),
-                small2.eq(significand_s),
-                exponent2.eq(exponent_l),
-                shift2.eq(Mux(distance > 26, 26, distance)),
-            ]
-        for stage in range(1, self.LATENCY - 1):
-            step = Signal(4, name=f"kind{stage + 1}", reset_less=True)
-            with m.If(enable[stage]):
-                m.d.sync += step.eq(kind)
-            kind = step
-            if stage == 2:
-                subtract3 = kind[1]
+        kind4 = carry(m, enable[1:4], kind, "kind")
+        kind = carry(m, enable[4:-1], kind4, "later_kind")
+        significand4 = carry(m, enable[1:4], significand_l, "significand")
+        exponent4 = carry(m, enable[1:4], exponent_l, "exponent")
+        small2 = carry(m, enable[1:2], significand_s, "small2")
+        distance2 = carry(m, enable[1:2], (exponent_l - exponent_s)[:8], "distance2")
 
         # Align: two bits and the OR of the rest below the significand are enough, because only a
         # difference of numbers at most one binade apart loses more than one bit at the top.
-        significand3, exponent3 = Signal(24, reset_less=True), Signal(8, reset_less=True)
-        small3 = Signal(27, reset_less=True)
-        wide = Signal(50)
-        m.d.comb += wide.eq(Cat(Const(0, 26), small2) >> shift2)
-        with m.If(enable[2]):
-            m.d.sync += [
-                significand3.eq(significand2),
-                exponent3.eq(exponent2),
-                small3.eq(Cat(wide[:24].any(), wide[24:])),
-            ]
+        gone = distance2[5:].any()
+        aligned, below = shift_sticky(
+            m, Cat(Const(0, 2), small2), Const(0, 1), distance2, (16, 8), "far"
+        )
+        small3 = carry(m, enable[2:3], Mux(gone, 0, aligned), "small3")
+        below3 = carry(m, enable[2:3], below | (gone & small2.any()), "below3")
+        distance3 = carry(m, enable[2:3], distance2[:3], "distance3")
+        aligned, below = shift_sticky(m, small3, below3, distance3, (4, 2, 1), "near")
+        small4 = carry(m, enable[3:4], Cat(below, aligned), "small4")
 
-        sum4, exponent4 = Signal(28, reset_less=True), Signal(8, reset_less=True)
-        with m.If(enable[3]):
-            m.d.sync += [
-                sum4.eq(
-                    Cat(Const(0, 3), significand3) + (small3 ^ subtract3.replicate(28)) + subtract3
-                ),
-                exponent4.eq(exponent3),
-            ]
-
-        # Normalise, but not below the smallest exponent.
-        sum5, exponent5 = Signal(28, reset_less=True), Signal(8, reset_less=True)
-        room5 = Signal(5, reset_less=True)
-        room = Signal(5)
-        m.d.comb += room.eq(Mux(exponent4 > 31, 31, exponent4))
-        coarse, left, shift = normalise(m, sum4, (16, 8, 4), "coarse", room)
+        subtract4 = kind4[1]
+        sum5 = Signal(28, reset_less=True)
+        addend = Signal(28)
+        m.d.comb += addend.eq(small4 ^ subtract4.replicate(28))
         with m.If(enable[4]):
-            m.d.sync += [sum5.eq(coarse), room5.eq(left), exponent5.eq(exponent4 + 1 - shift)]
+            m.d.sync += sum5.eq(
+                (Cat(subtract4, Const(0, 3), significand4) + Cat(subtract4, addend))[1:]
+            )
 
-        sum6, exponent6 = Signal(28, reset_less=True), Signal(8, reset_less=True)
-        fine, _, shift = normalise(m, sum5, (2, 1), "fine", room5)
-        with m.If(enable[5]):
-            m.d.sync += [sum6.eq(fine), exponent6.eq(exponent5 - shift)]
+        # Normalise, but not below the smallest exponent: a flag stops the shift there.
+        nibbles = len(sum5) // 4
+        stop = Cat(~exponent4[5:].any() & (exponent4[2:5] == i) for i in range(nibbles + 1))
+        stop5 = carry(m, enable[4:5], stop, "stop5")
+        exponent5 = carry(m, enable[4:5], exponent4, "exponent5")
+        coarse = Signal(3)
+        m.d.comb += coarse.eq(
+            coarse_shift(sum5[-4 - 4 * i :][:4].any() | stop5[i] for i in range(nibbles))
+        )
+        stopped = stop5.any() & (coarse == exponent5[2:5])
+        coarse6 = carry(m, enable[5:6], coarse, "coarse6")
+        stop6 = carry(m, enable[5:6], Mux(stopped, 8 >> exponent5[:2], 0)[:4], "stop6")
+        sum6 = carry(m, enable[5:6], sum5, "sum6")
+        exponent6 = carry(m, enable[5:6], (exponent5 + 1)[:8], "exponent6")
+
+        sum7 = carry(m, enable[6:7], shift_left(m, sum6, coarse6, (16, 8, 4), "coarse"), "sum7")
+        stop7 = carry(m, enable[6:7], stop6, "stop7")
+        exponent7 = carry(m, enable[6:7], (exponent6 - Cat(Const(0, 2), coarse6))[:8], "exponent7")
+        by = fine_shift(sum7[-4:] | stop7)
+        sum8 = carry(m, enable[7:8], shift_left(m, sum7, by, (2, 1), "fine"), "sum8")
+        exponent8 = carry(m, enable[7:8], (exponent7 - by)[:8], "exponent8")
 
         result, overflow = Signal(32, reset_less=True), Signal(reset_less=True)
         m.d.comb += [self.result.eq(result), self.overflow.eq(overflow)]
         sign, opposite, infinite, nan = kind
-        number = pack_rounded(exponent6, sum6[4:], sum6[3], sum6[:3].any())
-        with m.If(enable[6]):
-            large = exponent6.all() | number[23:31].all()
-            m.d.sync += overflow.eq(large & ~(infinite | nan))
+        number = pack_rounded(exponent8, sum8[4:], sum8[3], sum8[:3].any())
+        with m.If(enable[8]):
+            # Of finite numbers only a sum that carries has the largest exponent, or one that is
+            # rounded up to it.
+            up = (exponent8 == 254) & sum8[3:].all()
+            m.d.sync += overflow.eq((exponent8.all() | up) & ~(infinite | nan))
             with m.If(nan):
                 m.d.sync += result.eq(CANONICAL_NAN)
-            with m.Elif(infinite | exponent6.all()):
+            with m.Elif(infinite | exponent8.all()):
                 m.d.sync += result.eq(Cat(Const(_INFINITY, 31), sign))
-            with m.Elif(~sum6.any()):
+            with m.Elif(~sum8.any()):
                 m.d.sync += result.eq(Cat(Const(0, 31), sign & ~opposite))
             with m.Else():
                 m.d.sync += result.eq(Cat(number[:31], sign))

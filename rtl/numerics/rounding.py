@@ -4,12 +4,19 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from .pipeline import CANONICAL_NAN, normalise, pack_rounded, stage_enables
+from .pipeline import (
+    CANONICAL_NAN,
+    carry,
+    coarse_shift,
+    fine_shift,
+    pack_rounded,
+    shift_left,
+    stage_enables,
+)
 
 __all__ = ["SumToFp32"]
 
 _SEGMENT = 24
-_SEGMENTS = 4
 
 
 class SumToFp32(wiring.Component):
@@ -37,7 +44,7 @@ class SumToFp32(wiring.Component):
     result : ``Out(32)``
     """
 
-    LATENCY = 6
+    LATENCY = 8
 
     ce: In(1)
     weight: In(signed(8))
@@ -67,80 +74,88 @@ class SumToFp32(wiring.Component):
         infinite = self.inf_pos | self.inf_neg
         nan = self.nan | (self.inf_pos & self.inf_neg)
         m.d.comb += kind.eq(Cat(Mux(infinite, self.inf_neg, sign), infinite, nan))
-        for stage in range(self.LATENCY - 1):
-            step = Signal(3, name=f"kind{stage + 1}", reset_less=True)
-            with m.If(enable[stage]):
-                m.d.sync += step.eq(kind)
-            kind = step
+        kind = carry(m, enable[:-1], kind, "kind")
 
         low2, high2 = Signal(48, reset_less=True), Signal(48, reset_less=True)
         with m.If(enable[1]):
             m.d.sync += [low2.eq(low1), high2.eq(high1 + low1[48])]
 
         # The leading non-zero segment and the one below it hold at least 25 significant bits.
-        window3 = Signal(2 * _SEGMENT, reset_less=True)
-        below3 = Signal(reset_less=True)
-        leading3 = Signal(range(_SEGMENTS), reset_less=True)
-        segment = [half[i : i + _SEGMENT] for half in (low2, high2) for i in range(0, 48, _SEGMENT)]
-        with m.If(enable[2]):
-            with m.If(segment[3].any()):
-                m.d.sync += [
-                    window3.eq(Cat(segment[2], segment[3])),
-                    below3.eq(low2.any()),
-                    leading3.eq(3),
-                ]
-            with m.Elif(segment[2].any()):
-                m.d.sync += [
-                    window3.eq(Cat(segment[1], segment[2])),
-                    below3.eq(segment[0].any()),
-                    leading3.eq(2),
-                ]
-            with m.Elif(segment[1].any()):
-                m.d.sync += [window3.eq(low2), below3.eq(0), leading3.eq(1)]
-            with m.Else():
-                m.d.sync += [window3.eq(low2.shift_left(_SEGMENT)), below3.eq(0), leading3.eq(0)]
-
-        # Bit b of segment s weighs 2^(24 s + b + weight).
-        lowest, top_exponent = Signal(8), Signal(8)
-        m.d.sync += lowest.eq(self.weight + (127 + _SEGMENT - 1))
-        m.d.comb += top_exponent.eq(_SEGMENT * leading3 + lowest)
+        both = Cat(low2, high2)
+        segment = [both[i : i + _SEGMENT] for i in range(0, 96, _SEGMENT)]
+        any3 = carry(m, enable[2:3], Cat(part.any() for part in segment), "any3")
+        low3, high3 = (
+            carry(m, enable[2:3], half, name) for half, name in ((low2, "low3"), (high2, "high3"))
+        )
+        segment = [half[i : i + _SEGMENT] for half in (low3, high3) for i in (0, _SEGMENT)]
         window4 = Signal(2 * _SEGMENT, reset_less=True)
         below4 = Signal(reset_less=True)
         exponent4 = Signal(8, reset_less=True)
-        coarse, _, shift = normalise(m, window3, (16, 8, 4), "coarse")
-        with m.If(enable[3]):
-            m.d.sync += [
-                window4.eq(coarse),
-                below4.eq(below3),
-                exponent4.eq(top_exponent - shift),
+        # Bit b of segment s weighs 2^(24 s + b + weight).
+        lowest, leading = Signal(8), Signal(8)
+        m.d.sync += lowest.eq(self.weight + (127 + _SEGMENT - 1))
+        window, below = Signal(2 * _SEGMENT), Signal()
+        with m.If(any3[3]):
+            m.d.comb += [
+                window.eq(Cat(segment[2], segment[3])),
+                below.eq(any3[:2].any()),
+                leading.eq(3 * _SEGMENT),
             ]
+        with m.Elif(any3[2]):
+            m.d.comb += [
+                window.eq(Cat(segment[1], segment[2])),
+                below.eq(any3[0]),
+                leading.eq(2 * _SEGMENT),
+            ]
+        with m.Elif(any3[1]):
+            m.d.comb += [window.eq(low3), leading.eq(_SEGMENT)]
+        with m.Else():
+            m.d.comb += window.eq(low3.shift_left(_SEGMENT))
+        with m.If(enable[3]):
+            m.d.sync += [window4.eq(window), below4.eq(below), exponent4.eq(lowest + leading)]
 
-        significand5 = Signal(_SEGMENT, reset_less=True)
-        half5, below5, zero5 = (
-            Signal(name=name, reset_less=True) for name in ("half5", "below5", "zero5")
+        # Normalise, at first by whole units of four bits.
+        top = range(2 * _SEGMENT - 4, _SEGMENT - 1, -4)
+        coarse5 = carry(
+            m, enable[4:5], coarse_shift(window4[i : i + 4].any() for i in top), "coarse5"
         )
-        exponent5 = Signal(8, reset_less=True)
-        fine, _, shift = normalise(m, window4, (2, 1), "fine")
-        with m.If(enable[4]):
+        window5 = carry(m, enable[4:5], window4, "window5")
+        below5, exponent5 = (
+            carry(m, enable[4:5], value, name)
+            for value, name in ((below4, "below5"), (exponent4, "exponent5"))
+        )
+        window6 = carry(
+            m, enable[5:6], shift_left(m, window5, coarse5, (16, 8, 4), "coarse"), "window6"
+        )
+        below6 = carry(m, enable[5:6], below5, "below6")
+        exponent6 = carry(m, enable[5:6], (exponent5 - Cat(Const(0, 2), coarse5))[:8], "exponent6")
+        by = fine_shift(window6[-4:])
+        fine = shift_left(m, window6, by, (2, 1), "fine")
+        significand7 = Signal(_SEGMENT, reset_less=True)
+        half7, below7, zero7 = (
+            Signal(name=name, reset_less=True) for name in ("half7", "below7", "zero7")
+        )
+        exponent7 = Signal(8, reset_less=True)
+        with m.If(enable[6]):
             m.d.sync += [
-                significand5.eq(fine[_SEGMENT:]),
-                half5.eq(fine[_SEGMENT - 1]),
-                below5.eq(below4 | fine[: _SEGMENT - 1].any()),
-                zero5.eq(~fine[-1]),
-                exponent5.eq(exponent4 - shift),
+                significand7.eq(fine[_SEGMENT:]),
+                half7.eq(fine[_SEGMENT - 1]),
+                below7.eq(below6 | fine[: _SEGMENT - 1].any()),
+                zero7.eq(~window6[-4:].any()),
+                exponent7.eq(exponent6 - by),
             ]
 
         result = Signal(32, reset_less=True)
         m.d.comb += self.result.eq(result)
         sign, infinite, nan = kind
-        with m.If(enable[5]):
+        with m.If(enable[7]):
             with m.If(nan):
                 m.d.sync += result.eq(CANONICAL_NAN)
             with m.Elif(infinite):
                 m.d.sync += result.eq(Cat(Const(0xFF << 23, 31), sign))
-            with m.Elif(zero5):
+            with m.Elif(zero7):
                 m.d.sync += result.eq(0)
             with m.Else():
-                number = pack_rounded(exponent5, significand5, half5, below5)
+                number = pack_rounded(exponent7, significand7, half7, below7)
                 m.d.sync += result.eq(Cat(number[:31], sign))
         return m

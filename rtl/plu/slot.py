@@ -36,7 +36,8 @@ class PluSlot(wiring.Component):
     Members
     -------
     function : ``In(8)``
-        Code of a `Function`; stands still while values are inside.
+        Code of a `Function`; stands still from the cycle before the first value until the last has
+        left.
     slot : ``In(SlotSignature())``
     """
 
@@ -70,8 +71,8 @@ class PluSlot(wiring.Component):
             name = code.name.lower()
             m.submodules[name] = component = function()
             selected = Signal(name=f"{name}_selected")
+            m.d.sync += selected.eq(self.function == code.value)
             m.d.comb += [
-                selected.eq(self.function == code.value),
                 component.slot.ce.eq(slot.ce),
                 component.slot.parameter.eq(slot.parameter),
                 component.slot.valid_i.eq(slot.valid_i & selected),

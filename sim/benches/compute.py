@@ -13,7 +13,7 @@ import numpy as np
 from cocotb.triggers import FallingEdge, RisingEdge
 
 from ...rtl.config import GRANULE, CardConfig
-from ...rtl.core.ports import iteration_layout
+from ...rtl.core.ports import READ_LATENCY, iteration_layout
 from ...rtl.isa import (
     DirectoryEntry,
     Encoding,
@@ -112,7 +112,7 @@ class Bench:
             getattr(dut, f"{name}__{part}")
             for part in ("ready", "data_valid", "data", "valid", "address")
         )
-        answers: list[int | None] = [None, None]
+        answers: list[int | None] = [None] * READ_LATENCY
         while True:
             answer = answers.pop(0)
             data_valid.value = int(answer is not None)

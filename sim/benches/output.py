@@ -26,7 +26,7 @@ class Bench:
         self.stall = stall
         self.lanes = [
             StreamSource(dut, f"lane__{r}", stall=stall, rng=self.rng)
-            for r in range(self.config.rows)
+            for r in range(self.config.epilogue_lanes)
         ]
         self.memory: dict[int, int] = {}
         self.writes: list[int] = []
@@ -78,6 +78,7 @@ class Bench:
                 address=granule,
                 data=sum(value << 8 * byte for byte, value in items.items()),
                 mask=sum(1 << byte for byte in items),
+                some=int(bool(items)),
                 done=done,
             )
         )
@@ -94,7 +95,7 @@ async def random_writes(dut: Any, stall: float) -> None:
     """Lanes share granules at random; an iteration is done only when its bytes are written."""
     await start(dut)
     bench = Bench(dut, stall)
-    r, rows = bench.rng, bench.config.rows
+    r, rows = bench.rng, bench.config.epilogue_lanes
     iterations = 40
     plans: list[list[list[tuple[int, dict[int, int]]]]] = []
     for iteration in range(iterations):
@@ -142,7 +143,7 @@ async def one_write_for_all(dut: Any) -> None:
     """Lanes in step that write to the same granules need one write for each."""
     await start(dut)
     bench = Bench(dut, 0.0)
-    rows, count = bench.config.rows, 50
+    rows, count = bench.config.epilogue_lanes, 50
     for lane in range(rows):
         for granule in range(count):
             bench.put(lane, granule, {lane: granule})
@@ -156,7 +157,7 @@ async def drifted_lanes(dut: Any) -> None:
     """Lanes that start at different times soon share their writes again."""
     await start(dut)
     bench = Bench(dut, 0.0)
-    rows, count = bench.config.rows, 300
+    rows, count = bench.config.epilogue_lanes, 300
     last = []
     for lane in range(rows):
         for granule in range(count):
@@ -177,7 +178,7 @@ async def lowest_first(dut: Any) -> None:
     """The lowest address goes first, but that of a lane that is an iteration ahead comes last."""
     await start(dut)
     bench = Bench(dut, 0.0)
-    rows = bench.config.rows
+    rows = bench.config.epilogue_lanes
     bench.need = [{}]
     bench.put(0, 0, {}, 1)
     await tick(dut, 4)

@@ -64,6 +64,7 @@ def test_slot(functions, pad):
             ctx.set(slot.slot.parameter[parameter], word)
         for code in Function:
             ctx.set(slot.function, code.value)
+            await ctx.tick()
             sent, got, history = [], [], [None] * slot.latency
             for _ in range(200):
                 ce, valid = (int(x < 0.7) for x in r.random(2))

@@ -1,0 +1,161 @@
+"""Where the columns of an epilogue lane's visits lie."""
+
+from amaranth.hdl import Cat, Module, Mux, Signal, unsigned
+from amaranth.lib import wiring
+from amaranth.lib.memory import Memory
+from amaranth.lib.wiring import In, Out
+
+from ..config import CardConfig
+from ..isa import LANES
+from .running import columns_layout
+
+__all__ = ["ColumnWalk"]
+
+
+class ColumnWalk(wiring.Component):
+    """Says the place of one column of a visit after the other.
+
+    Column j lies ``(j // n_inner) * outer_stride + (j % n_inner) * inner_stride`` behind the first.
+    All visits with results of one block have the same columns; the next block starts where they
+    ended. A block that had none is stepped over when the next one is announced, a column a cycle.
+    Iterations have the two ``layouts`` by turns, the first one after a reset the first; each takes
+    two cycles to look there.
+
+    The first visit with results in a block walks, and leaves what it finds in a table for the
+    others.
+
+    Parameters
+    ----------
+    config : CardConfig
+
+    Members
+    -------
+    layouts : ``In(columns_layout).array(2)``
+        Each is still while visits of its iteration are open.
+    block_columns : ``In(8)``
+        Columns of a block. Still while visits are open.
+    valid, block_first, block_new : ``In(1)``
+        A visit is open, and what `array.ports.visit_layout` says of it.
+    ready : ``Out(1)``
+        The place of its next column is there.
+    result : ``In(1)``
+        It is used. Only while ``ready``, and not in a visit without results.
+    leave, iteration_last : ``In(1)``
+        The visit ends, with its last result if it has any. Only while ``ready``.
+    turn : ``Out(1)``
+        Of the visit's iteration.
+    offset : ``Out(32)``, present : ``Out(1)``
+        The column's place, and whether it is one of the ``n``.
+    layout : ``Out(columns_layout)``
+    """
+
+    def __init__(self, config: CardConfig) -> None:
+        self._config = config
+        super().__init__(
+            {
+                "layouts": In(columns_layout()).array(2),
+                "block_columns": In(8),
+                "valid": In(1),
+                "block_first": In(1),
+                "block_new": In(1),
+                "ready": Out(1),
+                "result": In(1),
+                "leave": In(1),
+                "iteration_last": In(1),
+                "turn": Out(1),
+                "offset": Out(32),
+                "present": Out(1),
+                "layout": Out(columns_layout()),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        turn, layout = self.turn, Signal(columns_layout(), reset_less=True)
+        m.d.comb += self.layout.eq(layout)
+
+        # An iteration begins: first its layout, then its first column.
+        waits, loaded, begun = Signal(), Signal(), Signal()
+        m.d.comb += waits.eq(self.valid & self.block_first & self.block_new & ~begun)
+        m.d.sync += loaded.eq(waits & ~loaded)
+        with m.If(waits):
+            m.d.sync += layout.eq(Mux(turn, *(x.as_value() for x in reversed(self.layouts))))
+        with m.If(self.leave):
+            m.d.sync += [begun.eq(0), turn.eq(turn ^ self.iteration_last)]
+        with m.Elif(waits & loaded):
+            m.d.sync += begun.eq(1)
+
+        walked = Signal()  # the walk is at the end of the visit's block, or the one before
+        behind, skip_last = Signal(), Signal()
+        skipped = Signal(8)
+        m.d.comb += [
+            behind.eq(self.valid & self.block_new & ~self.block_first & ~walked),
+            skip_last.eq(skipped == self.block_columns - 1),
+            self.ready.eq(~waits & ~behind),
+        ]
+        with m.If(behind):
+            m.d.sync += skipped.eq(Mux(skip_last, 0, skipped + 1))
+        with m.If((self.result & self.leave) | (behind & skip_last)):
+            m.d.sync += walked.eq(1)
+        with m.Elif(self.leave & self.block_new):
+            m.d.sync += walked.eq(0)
+
+        # The next column, that of the first column of its inner row, and how many columns of this
+        # row and in all are left with it.
+        offset, row = (Signal(32, name=name, reset_less=True) for name in ("offset", "row"))
+        inner, columns = (Signal(16, name=name, reset_less=True) for name in ("inner", "columns"))
+        inner_last, present = (
+            Signal(name=name, reset_less=True) for name in ("inner_last", "walk_present")
+        )
+        walking = Signal()
+        step, next_offset = Signal(), Signal(32)
+        m.d.comb += [
+            walking.eq(self.block_new | ~walked),
+            step.eq((self.result & walking) | behind),
+            next_offset.eq(
+                Mux(inner_last, row, offset)
+                + Mux(inner_last, layout.outer_stride, layout.inner_stride)
+            ),
+        ]
+        with m.If(waits):
+            m.d.sync += [
+                offset.eq(0),
+                row.eq(0),
+                inner.eq(layout.n_inner),
+                inner_last.eq(layout.n_inner == 1),
+                columns.eq(layout.n),
+                present.eq(layout.n.any()),
+            ]
+        with m.Elif(step):
+            m.d.sync += [
+                offset.eq(next_offset),
+                columns.eq(columns - present),
+                present.eq(columns[1:].any()),
+            ]
+            with m.If(inner_last):
+                m.d.sync += [
+                    row.eq(next_offset),
+                    inner.eq(layout.n_inner),
+                    inner_last.eq(layout.n_inner == 1),
+                ]
+            with m.Else():
+                m.d.sync += [inner.eq(inner - 1), inner_last.eq(inner == 2)]
+
+        m.submodules.table = table = Memory(
+            shape=unsigned(33), depth=max(LANES.values()) * self._config.cols, init=[]
+        )
+        write, read = table.write_port(), table.read_port(domain="comb")
+        index = Signal.like(read.addr)
+        found = Cat(offset, present)
+        m.d.comb += [
+            write.en.eq(step),
+            write.addr.eq(index),
+            write.data.eq(found),
+            read.addr.eq(index),
+            Cat(self.offset, self.present).eq(Mux(walking, found, read.data)),
+        ]
+        with m.If(self.leave):
+            m.d.sync += index.eq(0)
+        with m.Elif(self.result):
+            m.d.sync += index.eq(index + 1)
+        return m
