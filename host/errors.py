@@ -17,8 +17,9 @@ __all__ = [
 
 _MEANING = {
     Status.BAD_OPCODE: (
-        "the opcode is unknown, or not allowed in the queue that the command names",
-        "build commands with deepseek.host.compiler.commands",
+        "the opcode is unknown, or not allowed in the queue that the command names, or the card's "
+        "vector unit is without the part that runs it",
+        "build commands with deepseek.host.compiler.commands, for the card's vector_parts",
     ),
     Status.BAD_VERSION: (
         "the command was written for another version of the instruction set",

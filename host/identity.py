@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Any
 
+from ..rtl.config import VECTOR_PARTS
 from ..rtl.isa import ABI_VERSION, Csr
 from .errors import CardMismatchError
 from .transport import Transport
@@ -32,6 +33,14 @@ class CardInfo:
     free_bytes: int
 
 
+def _parts(mask: int) -> str:
+    """Return the names of the parts of the vector unit, from `Csr.PARTS`."""
+    names = [name for bit, name in enumerate(VECTOR_PARTS) if mask >> bit & 1]
+    if mask >> len(VECTOR_PARTS):
+        names.append(f"{mask:#x}")
+    return " + ".join(names) or "none"
+
+
 def check_identity(transport: Transport) -> None:
     """Compare what a card says of itself with the transport's configuration.
 
@@ -53,6 +62,7 @@ def check_identity(transport: Transport) -> None:
         "scratchpad": (read(Csr.SCRATCHPAD_BYTES), config.scratchpad_bytes),
         "memory": (read(Csr.MEMORY_BYTES), config.memory_bytes),
         "operand depth": (read(Csr.OPERAND_DEPTH), config.operand_depth),
+        "vector unit": (_parts(read(Csr.PARTS)), _parts(config.parts_mask)),
     }
     if transport.build_hash is not None:
         build = read(Csr.BUILD_LOW) | read(Csr.BUILD_HIGH) << 32

@@ -6,7 +6,15 @@ Nothing else in the project holds a size: the RTL, the simulators and the driver
 
 import dataclasses
 
-__all__ = ["GRANULE", "MAX_K", "PRESETS", "RELEASE_WORDS", "CardConfig", "preset"]
+__all__ = [
+    "GRANULE",
+    "MAX_K",
+    "PRESETS",
+    "RELEASE_WORDS",
+    "VECTOR_PARTS",
+    "CardConfig",
+    "preset",
+]
 
 GRANULE = 16
 """Bytes of a scratchpad word, of a stream word and of the alignment of every transfer."""
@@ -16,6 +24,9 @@ RELEASE_WORDS = 16
 
 MAX_K = 32768
 """Longest dot product: no exact sum of so many products leaves its accumulator."""
+
+VECTOR_PARTS = ("pool", "rows", "reformat")
+"""Parts of the vector unit, in the order of the bits of `Csr.PARTS`."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -43,7 +54,7 @@ class CardConfig:
     bus_bytes : int
         Width of the card memory bus: 8, 16 or 64.
     hbm_channels : int
-        HBM pseudo-channels behind the bus.
+        HBM pseudo-channels behind the bus: 0, 1 or 2. Without one card memory is always ideal.
     fill_bytes : int
         Bytes that the fill path reads of a column at once, 16 or 32. To fill every column with a
         word a cycle takes ``2 * cols``.
@@ -53,6 +64,12 @@ class CardConfig:
         Numbers that the vector unit requantizes in a cycle: 1, 2, 4, 8 or 16.
     row_lanes : int
         Numbers of a row that the vector unit takes, and finishes, in a cycle (ROWS): 1, 2, 4 or 8.
+    vector_parts : tuple of str
+        Parts that the vector unit has: "pool" (the command VECTOR) always, "rows" (ROWS) and
+        "reformat" (REFORMAT) or not. Kept in the order of `VECTOR_PARTS`.
+    engines_per_lane : int
+        Row engines that share an epilogue lane: a power of two. Results are the same; visits are
+        so many times as long at least.
     """
 
     name: str
@@ -70,6 +87,8 @@ class CardConfig:
     queue_depth: int = 4
     vector_lanes: int = 2
     row_lanes: int = 1
+    vector_parts: tuple[str, ...] = VECTOR_PARTS
+    engines_per_lane: int = 1
 
     def __post_init__(self) -> None:
         for field in (
@@ -113,6 +132,24 @@ class CardConfig:
             )
         if self.row_lanes not in (1, 2, 4, 8):
             raise ValueError(f"row_lanes must be 1, 2, 4 or 8, not {self.row_lanes!r}")
+        parts = [part for part in VECTOR_PARTS if part in self.vector_parts]
+        if "pool" not in parts or sorted(parts) != sorted(self.vector_parts):
+            raise ValueError(
+                f"vector_parts must be pool, and what is wanted of rows and reformat, "
+                f"not {self.vector_parts!r}"
+            )
+        object.__setattr__(self, "vector_parts", tuple(parts))  # a list, after a trip through JSON
+        shared = self.engines_per_lane
+        if shared < 1 or shared & (shared - 1) or self.rows % shared:
+            raise ValueError(
+                f"engines_per_lane must be a power of two that divides the {self.rows} rows, "
+                f"not {shared!r}"
+            )
+        if shared > 1 and self.partial_rows * shared > 256:
+            raise ValueError(
+                "an epilogue lane keeps partial sums of at most 256 rows, not of "
+                f"{shared!r} engines with {self.partial_rows!r}"
+            )
         for field in ("rows", "cols"):
             value = getattr(self, field)
             if not 2 <= value <= 32:
@@ -134,10 +171,21 @@ class CardConfig:
         return (self.memory_bytes - 1).bit_length()
 
     @property
+    def parts_mask(self) -> int:
+        """Value of `Csr.PARTS`: a bit for each of `VECTOR_PARTS` that there is."""
+        return sum(1 << i for i, part in enumerate(VECTOR_PARTS) if part in self.vector_parts)
+
+    @property
     def min_visit(self) -> int:
-        """Shortest distance in cycles between two visits' ends: the drain of one row. An epilogue
-        lane finishes one result a cycle, so INT4 visits are twice as far apart in the long run."""
-        return 2 * self.cols
+        """Shortest distance in cycles between two visits' ends: the drain of one row, of each
+        engine that shares the epilogue lane. A lane finishes one result a cycle, so INT4 visits
+        are twice as far apart in the long run."""
+        return 2 * self.cols * self.engines_per_lane
+
+    @property
+    def epilogue_lanes(self) -> int:
+        """Epilogue lanes; each serves ``engines_per_lane`` row engines next to each other."""
+        return self.rows // self.engines_per_lane
 
     @property
     def partial_rows(self) -> int:

@@ -27,6 +27,7 @@ import numpy.typing as npt
 from ...rtl.config import GRANULE, CardConfig
 from .attention_commands import PIECES, Addresses, AttentionCommands, AttentionScales
 from .attention_layout import FORMATS, AttentionLayout, AttentionShape
+from .checks import check_part
 from .formats import DTYPES, pack_rows, unpack_rows
 from .streams import DIRECTORY_TYPE
 from .tiling import align
@@ -130,8 +131,11 @@ def plan_attention(
     Raises
     ------
     ValueError
-        If the shape does not fit into the card; says what is too large.
+        If the shape does not fit into the card; says what is too large. If the card's vector unit
+        is without a part that attention takes.
     """
+    for part in ("rows", "reformat"):
+        check_part(config, part, "attention")
     for name in ("seq", "dim"):
         if getattr(shape, name) > config.operand_depth:
             raise ValueError(

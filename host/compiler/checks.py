@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 
+from ...rtl.config import CardConfig
 from ...rtl.isa import SEMAPHORES, Opcode, Queue
 from .encoding import Operand, Signal, Wait, encode
 
-__all__ = ["aligned", "looped", "multiple", "positive", "semaphore_index"]
+__all__ = ["aligned", "check_part", "looped", "multiple", "positive", "semaphore_index"]
 
 
 def positive(name: str, value: int, limit: int) -> None:
@@ -24,6 +25,16 @@ def aligned(name: str, operand: Operand, unit: int) -> None:
     """Raise `ValueError` unless every address of an operand is a multiple of ``unit``."""
     for field in ("base", "inner", "outer", "pong"):
         multiple(f"{name}.{field}", getattr(operand, field), unit)
+
+
+def check_part(config: CardConfig, part: str, what: str) -> None:
+    """Raise `ValueError` if ``what`` takes a part of the vector unit that the card lacks."""
+    if part not in config.vector_parts:
+        raise ValueError(
+            f"{what} needs {part!r} in the card's vector unit, which has only "
+            f"{', '.join(config.vector_parts)} on preset {config.name}; choose a card with that "
+            "part (CardConfig.vector_parts)"
+        )
 
 
 def semaphore_index(index: int) -> None:

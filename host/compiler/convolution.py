@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from ...rtl.config import MAX_K, CardConfig
 from ...rtl.isa import BITS, Encoding, Format, Function, Mode, array_mode
+from .checks import check_part
 from .convolution_request import ConvPlan, ConvRequest
 from .convolution_shape import ConvLayout, ConvShape, Pads
 from .convolution_swapped import plan_swapped
@@ -96,11 +97,13 @@ def plan_conv(
     ------
     ValueError
         If there is no such convolution, K is too long, formats have no path, no tile fits the
-        scratchpad, or another argument has no place; names it.
+        scratchpad, the card lacks what ``kind`` takes, or another argument has no place; names it.
     """
     weights = np.asarray(weights)
     if kind is not None and kind not in PLANNERS:
         raise ValueError(f"kind must be one of {', '.join(PLANNERS)}, not {kind!r}")
+    if kind == "swapped":
+        check_part(config, "rows", "kind 'swapped'")
     shape = ConvShape.of(
         weights, image, stride=stride, dilation=dilation, padding=padding, groups=groups
     )

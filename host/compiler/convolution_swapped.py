@@ -106,7 +106,8 @@ class SwappedPlan(ConvPlan):
 
 
 def plan_swapped(request: ConvRequest) -> SwappedPlan | None:
-    """Choose tiles; None if no tile fits the scratchpad, or this is no convolution for swapping.
+    """Choose tiles; None if no tile fits the scratchpad, the card is without ROWS, or this is no
+    convolution for swapping.
 
     It is one of INT8 numbers in one group, with whole granules of channels, and of filters unless
     there is one output only, and with dense weights.
@@ -122,6 +123,7 @@ def plan_swapped(request: ConvRequest) -> SwappedPlan | None:
         or not whole
         or request.encoding not in (None, Encoding.DENSE)
         or float(np.abs(request.scales).max()) > MOST_SCALE
+        or "rows" not in request.config.vector_parts
     ):
         return None
     problem = SwappedProblem(

@@ -85,8 +85,9 @@ class Source(abc.ABC):
 
     encoding = Encoding.DENSE
     """Of its ready rows."""
-    staged = True
-    """Whether the vector unit makes ready rows of what is loaded."""
+    vector_part: str | None = "reformat"
+    """Which of `CardConfig.vector_parts` makes ready rows of what is loaded; None if it is left
+    as it is."""
     row_unit = 1
     """Rows are loaded in multiples of this."""
     own_scales = False
@@ -102,6 +103,11 @@ class Source(abc.ABC):
         self.rows, self.k = shape
         self.format = format
         """As the array takes it."""
+
+    @property
+    def staged(self) -> bool:
+        """Whether the vector unit makes ready rows of what is loaded."""
+        return self.vector_part is not None
 
     def pitch(self, size: int) -> int:
         """Return the bytes from one ready row to the next, with slices of ``size`` numbers."""
@@ -177,7 +183,7 @@ class _Lines(Source):
 class Rows(_Lines):
     """An array [rows, K] of an input format of 8 or 16 bits, row by row: nothing is to be done."""
 
-    staged = False
+    vector_part = None
 
     def __init__(self, array: npt.NDArray) -> None:
         format = _whole(array)
@@ -324,6 +330,7 @@ class Quantized(_Lines):
         Numbers of K with a scale of their own, a multiple of 16; all of a row if not given.
     """
 
+    vector_part = "rows"
     own_scales = True
     divisible = True
 

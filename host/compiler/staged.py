@@ -13,6 +13,7 @@ import numpy.typing as npt
 from ...rtl.config import GRANULE, MAX_K, RELEASE_WORDS, CardConfig
 from ...rtl.isa import Encoding, Format, Mode, array_mode
 from . import commands
+from .checks import check_part
 from .formats import unpack_rows
 from .sources import Source
 from .sparsity import count_entries, slice_lengths
@@ -165,8 +166,14 @@ def plan_staged(
     Raises
     ------
     ValueError
-        If shapes or formats have no path, or no tile fits the scratchpad.
+        If shapes or formats have no path, the card's vector unit is without a part that this takes,
+        or no tile fits the scratchpad.
     """
+    for name, source in (("a", a), ("b", b)):
+        if source.vector_part is not None:
+            check_part(config, source.vector_part, f"{name} ({type(source).__name__})")
+    if columns is not None:
+        check_part(config, "rows", "columns")
     if a.k != b.k:
         raise ValueError(f"b must have the shape [N, {a.k}], not {(b.rows, b.k)!r}")
     if a.k > MAX_K:

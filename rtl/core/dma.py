@@ -1,5 +1,7 @@
 """The load unit and the store unit: copies between card memory and the scratchpad."""
 
+import itertools
+
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.fifo import SyncFIFOBuffered
@@ -7,7 +9,7 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 
 from ..config import GRANULE, CardConfig
 from ..memory.bus import Bus, burst_beats, request_layout
-from .ports import ReadPort, UnitPort, WritePort
+from .ports import READ_LATENCY, ReadPort, UnitPort, WritePort
 from .transfer import TransferWalk
 
 __all__ = ["LoadUnit", "StoreUnit"]
@@ -15,11 +17,14 @@ __all__ = ["LoadUnit", "StoreUnit"]
 LOAD_BEATS = 128
 """A load asks for another burst while it waits for at most this many beats."""
 
+LOAD_BURSTS = 32
+"""Bursts whose beats a load waits for."""
+
 STORE_BURSTS = 32
 """Bursts that a store may have begun and not seen written."""
 
-STORE_WORDS = 32
-"""Words that a store gathers before memory takes them: two bursts where a word is a granule."""
+STORE_WORDS = 16
+"""Words that a store gathers before memory takes them: a burst where a word is a granule."""
 
 
 def _lanes(config: CardConfig) -> int:
@@ -60,11 +65,11 @@ def _walk(m: Module, config: CardConfig, unit: UnitPort, idle: Value) -> Transfe
 class LoadUnit(wiring.Component):
     """Copies rows from card memory to the scratchpad (LOAD).
 
-    Asks for a burst a cycle as long as it waits for at most `LOAD_BEATS` beats, and writes a beat
-    a cycle, three cycles after it came. Rows and iterations follow each other without waiting for
-    data. A beat of several granules is one write whose mask leaves out what lies outside the row,
-    so the write's address may be before the row's, modulo the scratchpad's size. See
-    `TransferWalk` for the checks and for what happens before an error.
+    Asks for a burst a cycle as long as it waits for at most `LOAD_BEATS` beats, and fewer than
+    `LOAD_BURSTS` bursts, and writes a beat a cycle, three cycles after it came. Rows and iterations
+    follow each other without waiting for data. A beat of several granules is one write whose mask
+    leaves out what lies outside the row, so the write's address may be before the row's, modulo the
+    scratchpad's size. See `TransferWalk` for the checks and for what happens before an error.
 
     Parameters
     ----------
@@ -108,23 +113,31 @@ class LoadUnit(wiring.Component):
                 "last": unsigned(1),
             }
         )
-        # Every burst has a beat, so the targets need no more room than the beats.
-        m.submodules.targets = targets = SyncFIFOBuffered(width=target_layout.size, depth=depth)
+        m.submodules.targets = targets = SyncFIFOBuffered(
+            width=target_layout.size, depth=LOAD_BURSTS
+        )
         m.submodules.beats = beats = SyncFIFOBuffered(width=8 * config.bus_bytes, depth=depth)
         waiting = Signal(range(depth + 1))
         walk = _walk(m, config, self.unit, (waiting == 0) & ~self.write.valid)
 
+        # The arbiter's choice takes long: what it takes from is between registers.
+        m.submodules.requests = requests = SyncFIFOBuffered(
+            width=request_layout(config).size, depth=2
+        )
         burst = walk.burst.payload
         request = _request(config, burst, write=0)
         room = Signal()
         asked = Signal()
         pushed = target_layout(targets.w_data)
         m.d.comb += [
-            room.eq(waiting <= LOAD_BEATS),
-            bus.request.payload.eq(request),
-            bus.request.valid.eq(walk.burst.valid & room),
-            walk.burst.ready.eq(bus.request.ready & room),
-            asked.eq(bus.request.valid & bus.request.ready),
+            room.eq((waiting <= LOAD_BEATS) & targets.w_rdy & requests.w_rdy),
+            walk.burst.ready.eq(room),
+            asked.eq(walk.burst.valid & room),
+            requests.w_en.eq(asked),
+            requests.w_data.eq(request),
+            bus.request.payload.eq(requests.r_data),
+            bus.request.valid.eq(requests.r_rdy),
+            requests.r_en.eq(bus.request.ready),
             targets.w_en.eq(asked),
             pushed.address.eq(burst.scratchpad - burst.memory[:lane_bits]),
             pushed.last_beat.eq(request.last_beat),
@@ -274,16 +287,16 @@ class StoreUnit(wiring.Component):
                 address.eq(burst.scratchpad),
             ]
 
-        # What each read is for travels beside it for its two cycles.
+        # What each read is for travels beside it.
         tag_layout = data.StructLayout({"mask": unsigned(lanes), "burst_last": unsigned(1)})
-        asked = Signal(tag_layout)
-        tag = Signal(tag_layout)
+        tags = [Signal(tag_layout, name=f"tag{step}") for step in range(READ_LATENCY)]
+        tag = tags[-1]
         push_last = Signal()
         wanted = Cat((lane >= lane_first) & (lane <= lane_last) for lane in range(lanes))
         m.d.sync += [
-            asked.mask.eq(Mux(issue, wanted, 0)),
-            asked.burst_last.eq(issue & last_word),
-            tag.eq(asked),
+            tags[0].mask.eq(Mux(issue, wanted, 0)),
+            tags[0].burst_last.eq(issue & last_word),
+            *(later.eq(earlier) for earlier, later in itertools.pairwise(tags)),
             push_last.eq(tag.burst_last),
         ]
         m.d.comb += [

@@ -1,5 +1,7 @@
 """Pooling and elementwise operations on granules of the scratchpad."""
 
+import itertools
+
 from amaranth.hdl import Cat, Module, Mux, Signal, signed, unsigned
 from amaranth.lib import data, enum
 from amaranth.lib.fifo import SyncFIFOBuffered
@@ -7,16 +9,17 @@ from amaranth.lib.fifo import SyncFIFOBuffered
 from ..config import GRANULE
 from ..isa import Format, Status, VectorBody, VectorOp
 from ..numerics.pipeline import is_normal
+from .ports import READ_LATENCY
 from .requantize import DIFFERENCE_BITS, SUM_BITS, Requantizer
 from .transfer import granules, misaligned
 from .vector_part import VectorPart
 
 __all__ = ["PoolUnit"]
 
-MAXIMA = 8
+MAXIMA = 9
 """Maxima between the read of their last granule and their write: two more than it takes."""
 
-AROUND = 10
+AROUND = 11
 """Cycles between that read and that write, but for the requantization, and two to spare."""
 
 
@@ -213,23 +216,24 @@ class PoolUnit(VectorPart):
         return m
 
     def _elaborate_arithmetic(self, m: Module, body, issue, item) -> None:
-        """From the read's answer, two cycles after ``issue``, to finished granules."""
+        """From the read's answer, `READ_LATENCY` after ``issue``, to finished granules."""
         requantizer = m.submodules.requantizer
         results = m.submodules.results
         maximum = body.op == VectorOp.MAX.value
         tag_layout = data.StructLayout(
             {"first": unsigned(1), "second": unsigned(1), "last": unsigned(1)}
         )
-        tags = [Signal(tag_layout, name=f"tag{i}", reset_less=True) for i in range(3)]
-        valid = Signal(3)
+        steps = READ_LATENCY + 1
+        tags = [Signal(tag_layout, name=f"tag{i}", reset_less=True) for i in range(steps)]
+        valids = Signal(steps)
         m.d.sync += [
-            valid.eq(Cat(issue, valid)),
+            valids.eq(Cat(issue, valids)),
             tags[0].first.eq(item.first),
             tags[0].second.eq(item.second),
             tags[0].last.eq(item.last),
-            tags[1].eq(tags[0]),
-            tags[2].eq(tags[1]),
+            *(later.eq(earlier) for earlier, later in itertools.pairwise(tags)),
         ]
+        tags, valid = tags[-3:], valids[-3:]
         got = data.ArrayLayout(signed(8), GRANULE)(self.read.data)
 
         best = Signal(data.ArrayLayout(signed(8), GRANULE), reset_less=True)

@@ -7,15 +7,18 @@ from amaranth.lib.wiring import In, Out
 from ..config import GRANULE, CardConfig
 from ..isa import Status
 
-__all__ = ["ReadPort", "UnitPort", "WritePort", "iteration_layout"]
+__all__ = ["READ_LATENCY", "ReadPort", "UnitPort", "WritePort", "iteration_layout"]
+
+READ_LATENCY = 3
+"""Cycles from the one that accepts a read of the scratchpad to its data."""
 
 
 class ReadPort(wiring.Signature):
     """Scratchpad read port, seen from the reader.
 
-    A request is accepted in a cycle with ``valid`` and ``ready`` high; its data come exactly two
-    cycles later, with ``data_valid``. ``ready`` may depend on ``valid`` and ``address``; a waiting
-    request may change or be withdrawn.
+    A request is accepted in a cycle with ``valid`` and ``ready`` high; its data come exactly
+    `READ_LATENCY` cycles later, for the one cycle with ``data_valid``. ``ready`` may depend on
+    ``valid`` and ``address``; a waiting request may change or be withdrawn.
 
     Parameters
     ----------
@@ -57,8 +60,9 @@ class ReadPort(wiring.Signature):
 class WritePort(wiring.Signature):
     """Scratchpad write port, seen from the writer.
 
-    The write happens in a cycle with ``valid`` and ``ready`` high. ``mask`` has a bit a byte.
-    Reads accepted in the same cycle see the old bytes, later ones the new.
+    The write is accepted in a cycle with ``valid`` and ``ready`` high. ``mask`` has a bit a byte.
+    Reads accepted in a later cycle see the new bytes; what those see that are accepted in the same
+    cycle is not specified.
 
     Parameters
     ----------

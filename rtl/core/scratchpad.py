@@ -1,18 +1,35 @@
 """The scratchpad: banks of granules behind read and write ports with fixed priority."""
 
+import dataclasses
 from functools import reduce
 from operator import or_
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, unsigned
-from amaranth.lib import memory, wiring
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
+from amaranth.lib import wiring
 from amaranth.lib.wiring import In
 
 from ..config import GRANULE, CardConfig
-from .ports import ReadPort, WritePort
+from ..tech.bank import Bank
+from ..tech.select import select
+from .ports import READ_LATENCY, ReadPort, WritePort
 
 __all__ = ["Scratchpad"]
 
 _WORD = 8 * GRANULE
+
+
+@dataclasses.dataclass
+class _Claim:
+    """What a port asks of the banks; each bit is a bank.
+
+    The first port that is ``granted`` and whose bit in ``want`` is set has the bank. ``lanes`` are
+    the banks of each granule. A cycle later ``rows`` are the rows that it asks of the banks.
+    """
+
+    want: Signal
+    granted: Value
+    lanes: list[Value]
+    rows: list[Value]
 
 
 class Scratchpad(wiring.Component):
@@ -23,8 +40,8 @@ class Scratchpad(wiring.Component):
     of a matrix often is. Each bank serves one read and one write a cycle, to the first port in the
     order of the lists that wants it; a port of several granules gets all that it needs or none, and
     does not hold up others while it waits. ``ready`` does not depend on the port's own ``valid``.
-    Read data come two cycles after the request was accepted (the bank's read register, then the
-    port's) and stay until the port's next data.
+    Which port a bank serves is registered, and with it what the ports ask; in the next cycle a
+    multiplexer leads to the bank. Read data come out of its output register through another one.
 
     Parameters
     ----------
@@ -62,95 +79,127 @@ class Scratchpad(wiring.Component):
         """The write ports, highest priority first."""
         return [getattr(self, f"write{i}") for i in range(len(self.writers))]
 
-    def _arbitrate(self, m: Module, name: str, ports: list, widths: list[int]) -> list[list]:
-        """Drive every port's ``ready``.
-
-        Returns, for each bank, ``(wanted, row, port, lane)`` of every lane, highest priority
-        first: of the lanes with ``wanted``, the first has the bank.
-        """
-        banks = self.config.scratchpad_banks
-        bank_bits = (banks - 1).bit_length()
-        choices: list[list] = [[] for _ in range(banks)]
-        claims: list[Value] = []
-        for i, (port, width) in enumerate(zip(ports, widths, strict=True)):
-            low = port.address[:bank_bits]
-            row = port.address[bank_bits:]
-            first = Signal(banks, name=f"{name}{i}_first")
-            m.d.comb += first.eq(Const(1, banks) << (low + row[:bank_bits])[:bank_bits])
-            next_row = Signal(len(row), name=f"{name}{i}_next_row")
-            m.d.comb += next_row.eq(row + 1)
-            masks, lane_rows = [first], [row]
-            for lane in range(1, width):
-                # Lanes beyond the row's end are one bank further on.
-                beyond = low >= banks - lane
-                near, far = (
-                    Cat(first[(b - hop) % banks] for b in range(banks)) for hop in (lane, lane + 1)
-                )
-                masks.append(Mux(beyond, far, near))
-                lane_rows.append(Mux(beyond, next_row, row))
-            if name == "read" and width > 1:
-                masks = [
-                    Mux(port.needed[lane], lane_mask, 0) for lane, lane_mask in enumerate(masks)
-                ]
-            mask = Signal(banks, name=f"{name}{i}_mask")
-            m.d.comb += mask.eq(reduce(or_, masks))
-            taken = reduce(or_, claims, Const(0, banks))
-            m.d.comb += port.ready.eq((mask & taken) == 0)
-            # A single granule that waits wants a bank that somebody else has, so it may claim the
-            # bank whether it was granted or not; this keeps the chain of grants short.
-            granted = port.valid if width == 1 else port.valid & port.ready
-            claim = Signal(banks, name=f"{name}{i}_claim")
-            m.d.comb += claim.eq(Mux(granted, mask, 0))
-            claims.append(claim)
-            for lane in range(width):
-                for b in range(banks):
-                    wanted = claim[b] if width == 1 else claim[b] & masks[lane][b]
-                    choices[b].append((wanted, lane_rows[lane], port, lane))
-        return choices
-
-    def elaborate(self, platform) -> Module:
+    def elaborate(self, platform: object) -> Module:
         m = Module()
         config = self.config
         banks = config.scratchpad_banks
-        bank_bits = (banks - 1).bit_length()
         reads = self._arbitrate(m, "read", self.read_ports, self.readers)
         writes = self._arbitrate(m, "write", self.write_ports, self.writers)
 
         words = []
         for b in range(banks):
-            bank = memory.Memory(shape=unsigned(_WORD), depth=config.bank_rows, init=[])
-            m.submodules[f"bank{b}"] = bank
-            write = bank.write_port(granularity=8)
-            read = bank.read_port()
-            words.append(read.data)
+            m.submodules[f"bank{b}"] = bank = Bank(bytes=GRANULE, depth=config.bank_rows)
+            words.append(bank.read_data)
+            name = f"bank{b}_read"
+            wanted, port = self._choose(m, reads, b, name)
+            row = select(m, platform, port, [claim.rows[b] for claim in reads], name=name)
+            m.d.comb += [bank.read_enable.eq(wanted), bank.read_address.eq(row)]
 
-            m.d.comb += read.en.eq(Cat(wanted for wanted, *_ in reads[b]).any())
-            for i, (wanted, row, _, _) in enumerate(reads[b]):
-                with m.If(wanted) if i == 0 else m.Elif(wanted):
-                    m.d.comb += read.addr.eq(row)
+        beats = [self._beats(m, i) for i in range(len(self.writers))]
+        for b in range(banks):
+            bank = getattr(m.submodules, f"bank{b}")
+            name = f"bank{b}_write"
+            wanted, port = self._choose(m, writes, b, name)
+            requests = []
+            for i, (claim, parts) in enumerate(zip(writes, beats, strict=True)):
+                lane = self._later(m, _number([mask[b] for mask in claim.lanes]), f"{name}_lane{i}")
+                part = select(m, platform, lane, parts, name=f"{name}_part{i}")
+                requests.append(Cat(part, claim.rows[b]))
+            chosen = select(m, platform, port, requests, name=name)
+            m.d.comb += [
+                bank.write_enable.eq(wanted),
+                Cat(bank.write_data, bank.write_mask, bank.write_address).eq(chosen),
+            ]
 
-            for i, (wanted, row, port, lane) in enumerate(writes[b]):
-                with m.If(wanted) if i == 0 else m.Elif(wanted):
-                    m.d.comb += [
-                        write.addr.eq(row),
-                        write.data.eq(port.data.word_select(lane, _WORD)),
-                        write.en.eq(port.mask.word_select(lane, GRANULE)),
-                    ]
-
-        for i, (port, width) in enumerate(zip(self.read_ports, self.readers, strict=True)):
-            fetched = Signal(name=f"read{i}_fetched")
-            valid = Signal(name=f"read{i}_valid")
-            m.d.sync += [fetched.eq(port.valid & port.ready), valid.eq(fetched)]
-            m.d.comb += port.data_valid.eq(valid)
-            for lane in range(width):
-                select = Signal(bank_bits, name=f"read{i}_select{lane}", reset_less=True)
-                data = Signal(_WORD, name=f"read{i}_data{lane}", reset_less=True)
-                low, row = port.address[:bank_bits], port.address[bank_bits:]
-                beyond = low >= banks - lane if lane else 0
-                m.d.sync += select.eq(low + row[:bank_bits] + lane + beyond)
-                with m.If(fetched), m.Switch(select):
-                    for b in range(banks):
-                        with m.Case(b):
-                            m.d.sync += data.eq(words[b])
-                m.d.comb += port.data.word_select(lane, _WORD).eq(data)
+        for i, (port, claim) in enumerate(zip(self.read_ports, reads, strict=True)):
+            valid = Signal(READ_LATENCY, name=f"read{i}_valid")
+            m.d.sync += valid.eq(Cat(port.valid & port.ready, valid))
+            m.d.comb += port.data_valid.eq(valid[-1])
+            for lane, mask in enumerate(claim.lanes):
+                bank = _number([mask[b] for b in range(banks)])
+                for step in range(READ_LATENCY):
+                    bank = self._later(m, bank, f"read{i}_bank{lane}_{step}")
+                word = select(m, platform, bank, words, name=f"read{i}_word{lane}")
+                m.d.comb += port.data.word_select(lane, _WORD).eq(word)
         return m
+
+    def _arbitrate(self, m: Module, name: str, ports: list, widths: list[int]) -> list[_Claim]:
+        """Drive every port's ``ready``; return what each port asks, highest priority first."""
+        banks = self.config.scratchpad_banks
+        bank_bits = (banks - 1).bit_length()
+        claims: list[_Claim] = []
+        for i, (port, width) in enumerate(zip(ports, widths, strict=True)):
+            low = port.address[:bank_bits]
+            row = port.address[bank_bits:]
+            first = Signal(banks, name=f"{name}{i}_first")
+            m.d.comb += first.eq(Const(1, banks) << (low + row[:bank_bits])[:bank_bits])
+            lanes: list[Value] = [first]
+            far: list[Value] = []  # banks in which a granule lies in the next row
+            for lane in range(1, width):
+                # Lanes beyond the row's end are one bank further on.
+                beyond = low >= banks - lane
+                near, next_near = (
+                    Cat(first[(b - hop) % banks] for b in range(banks)) for hop in (lane, lane + 1)
+                )
+                lanes.append(Mux(beyond, next_near, near))
+                far.append(Mux(beyond, next_near, 0))
+            used = lanes
+            if name == "read" and width > 1:
+                used = [Mux(port.needed[lane], mask, 0) for lane, mask in enumerate(lanes)]
+            mask = Signal(banks, name=f"{name}{i}_mask")
+            want = Signal(banks, name=f"{name}{i}_want")
+            m.d.comb += [mask.eq(reduce(or_, used)), want.eq(Mux(port.valid, mask, 0))]
+            # A single granule that waits wants a bank that somebody else has, so it may claim the
+            # bank whether it is granted or not. Who is in the way of whom is found side by side,
+            # to keep the chain of grants short.
+            held = [(mask & claim.want).any() & claim.granted for claim in claims]
+            m.d.comb += port.ready.eq(~Cat(held).any())
+            if far:
+                next_row = Signal(len(row), name=f"{name}{i}_next_row")
+                m.d.comb += next_row.eq(row + 1)
+                further = reduce(or_, far)
+                rows = [
+                    self._later(m, Mux(further[b], next_row, row), f"{name}{i}_row{b}")
+                    for b in range(banks)
+                ]
+            else:
+                rows = [self._later(m, row, f"{name}{i}_row")] * banks
+            claims.append(_Claim(want, port.ready if width > 1 else Const(1, 1), lanes, rows))
+        return claims
+
+    def _choose(
+        self, m: Module, claims: list[_Claim], bank: int, name: str
+    ) -> tuple[Signal, Signal]:
+        """Return, a cycle later, whether a port has the bank, and its number."""
+        wanted = Signal(name=f"{name}_wanted")
+        number = Signal((len(claims) - 1).bit_length(), name=f"{name}_port", reset_less=True)
+        wants = [claim.want[bank] & claim.granted for claim in claims]
+        m.d.sync += wanted.eq(Cat(wants).any())
+        for port, want in reversed(list(enumerate(wants))):
+            with m.If(want):
+                m.d.sync += number.eq(port)
+        return wanted, number
+
+    def _beats(self, m: Module, writer: int) -> list[Value]:
+        """Return data and mask of a write port's granules, a cycle later."""
+        port = self.write_ports[writer]
+        data = self._later(m, port.data, f"write{writer}_data")
+        mask = self._later(m, port.mask, f"write{writer}_mask")
+        return [
+            Cat(data.word_select(lane, _WORD), mask.word_select(lane, GRANULE))
+            for lane in range(self.writers[writer])
+        ]
+
+    def _later(self, m: Module, value: Value, name: str) -> Signal:
+        result = Signal(len(value), name=name, reset_less=True)
+        m.d.sync += result.eq(value)
+        return result
+
+
+def _number(bits: list[Value]) -> Value:
+    """Return the number of the only bit that is set, as wide as that of the last one."""
+    width = (len(bits) - 1).bit_length()
+    return Cat(
+        reduce(or_, (bit for number, bit in enumerate(bits) if number >> place & 1))
+        for place in range(width)
+    )

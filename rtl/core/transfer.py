@@ -44,7 +44,7 @@ def burst_layout(config: CardConfig) -> data.StructLayout:
 class TransferWalk(wiring.Component):
     """Checks the iterations of a transfer and cuts their rows into bursts.
 
-    Up to one burst a cycle; two cycles between the rows of one iteration and those of the next,
+    Up to one burst a cycle; three cycles between the rows of one iteration and those of the next,
     which hide behind the bursts of the last row. Each iteration is checked when it starts, in the
     order BAD_LENGTH, BAD_ALIGNMENT; each row for BAD_ADDRESS before its first burst. What came
     before the failure is still transferred: the error is raised when ``idle`` says that it has
@@ -84,28 +84,24 @@ class TransferWalk(wiring.Component):
         config = self.config
         body = TransferBody(self.start.payload.body)
         operand = self.start.payload.operand
-        x = granules(body.x_bytes)
-        memory_size = config.memory_bytes // GRANULE
-        scratchpad_size = config.scratchpad_bytes // GRANULE
-
-        # The row that is next, and the row that its plane (its z) began with, all in granules.
-        width = len(x)
-        memory = Signal(width, reset_less=True)
-        memory_plane = Signal(width, reset_less=True)
-        scratchpad = Signal(width, reset_less=True)
-        scratchpad_plane = Signal(width, reset_less=True)
-        y = Signal(16, reset_less=True)
-        z = Signal(16, reset_less=True)
         status = Signal(Status)
         m.d.comb += self.status.eq(status)
         m.d.sync += self.error.eq(0)
 
-        row_last_y = Signal()
-        row_last = Signal()
-        m.d.comb += [
-            row_last_y.eq(y + 1 == body.y),
-            row_last.eq(row_last_y & (z + 1 == body.z)),
-        ]
+        # The next row's place on each side, and how many rows and planes are left with it.
+        y, z = Signal(16, reset_less=True), Signal(16, reset_less=True)
+        last_y, last_z = Signal(reset_less=True), Signal(reset_less=True)
+        one_y = Signal()
+        m.d.sync += one_y.eq(body.y == 1)
+        empty, unaligned = Signal(reset_less=True), Signal(reset_less=True)
+        x = granules(body.x_bytes)
+        sides = []
+        for number, (name, size) in enumerate(
+            (("memory", config.memory_bytes), ("scratchpad", config.scratchpad_bytes))
+        ):
+            strides = [granules(getattr(body, f"{name}_{axis}_stride")) for axis in "yz"]
+            sides.append(_Side(m, name, size, x, granules(operand[number]), strides, last_y))
+        memory, scratchpad = sides
 
         # The rest of the row that is cut into bursts. It has been checked: the widths are exact.
         rest_valid = Signal()
@@ -120,8 +116,9 @@ class TransferWalk(wiring.Component):
         fits = Signal()
         step = Signal()
         burst = self.burst
+        short = ~rest_count[_BLOCK_BITS + 1 :].any()
         m.d.comb += [
-            fits.eq(offset + rest_count <= block),
+            fits.eq(short & (offset + rest_count[: _BLOCK_BITS + 1] <= block)),
             step.eq(rest_valid & (~burst.valid | burst.ready)),
             rest_ready.eq(~rest_valid | (step & fits)),
         ]
@@ -135,6 +132,18 @@ class TransferWalk(wiring.Component):
                 burst.payload.scratchpad.eq(rest_scratchpad),
                 burst.payload.last.eq(rest_last & fits),
                 rest_valid.eq(~fits),
+            ]
+        # Where no row follows, what is copied of it is void: few conditions on many bits.
+        with m.If(~rest_valid | fits):
+            with m.If(rest_ready):
+                m.d.sync += [
+                    rest_last.eq(last_y & last_z),
+                    rest_memory.eq(memory.row),
+                    rest_scratchpad.eq(scratchpad.row),
+                    rest_count.eq(x),
+                ]
+        with m.Elif(step):
+            m.d.sync += [
                 rest_memory.eq(Cat(Const(0, _BLOCK_BITS), rest_memory[_BLOCK_BITS:] + 1)),
                 rest_scratchpad.eq(rest_scratchpad + block - offset),
                 rest_count.eq(rest_count + offset - block),
@@ -144,19 +153,9 @@ class TransferWalk(wiring.Component):
             with m.State("Start"):
                 m.d.comb += self.start.ready.eq(1)
                 m.d.sync += [
-                    memory.eq(granules(operand[0])),
-                    memory_plane.eq(granules(operand[0])),
-                    scratchpad.eq(granules(operand[1])),
-                    scratchpad_plane.eq(granules(operand[1])),
-                    y.eq(0),
-                    z.eq(0),
-                ]
-                with m.If(self.start.valid):
-                    m.next = "Row"
-                    with m.If((body.x_bytes == 0) | (body.y == 0) | (body.z == 0)):
-                        m.d.sync += status.eq(Status.BAD_LENGTH)
-                        m.next = "Fail"
-                    with m.Elif(
+                    *(statement for side in sides for statement in side.begin()),
+                    empty.eq((body.x_bytes == 0) | (body.y == 0) | (body.z == 0)),
+                    unaligned.eq(
                         misaligned(
                             body.x_bytes,
                             operand[0],
@@ -166,46 +165,45 @@ class TransferWalk(wiring.Component):
                             body.scratchpad_y_stride,
                             body.scratchpad_z_stride,
                         )
-                    ):
-                        m.d.sync += status.eq(Status.BAD_ALIGNMENT)
-                        m.next = "Fail"
+                    ),
+                    y.eq(body.y),
+                    z.eq(body.z),
+                ]
+                with m.If(self.start.valid):
+                    m.next = "Check"
+
+            with m.State("Check"):
+                m.d.sync += [last_y.eq(y == 1), last_z.eq(z == 1)]
+                m.next = "Row"
+                with m.If(empty):
+                    m.d.sync += status.eq(Status.BAD_LENGTH)
+                    m.next = "Fail"
+                with m.Elif(unaligned):
+                    m.d.sync += status.eq(Status.BAD_ALIGNMENT)
+                    m.next = "Fail"
 
             with m.State("Row"):
-                outside = (memory + x > memory_size) | (scratchpad + x > scratchpad_size)
-                next_memory = Signal(width)
-                next_scratchpad = Signal(width)
-                with m.If(row_last_y):
-                    m.d.comb += [
-                        next_memory.eq(memory_plane + granules(body.memory_z_stride)),
-                        next_scratchpad.eq(scratchpad_plane + granules(body.scratchpad_z_stride)),
-                    ]
-                with m.Else():
-                    m.d.comb += [
-                        next_memory.eq(memory + granules(body.memory_y_stride)),
-                        next_scratchpad.eq(scratchpad + granules(body.scratchpad_y_stride)),
-                    ]
-                with m.If(outside):
-                    m.d.sync += status.eq(Status.BAD_ADDRESS)
-                    m.next = "Fail"
-                with m.Elif(rest_ready):
+                with m.If(rest_ready):
                     m.d.sync += [
                         rest_valid.eq(1),
-                        rest_last.eq(row_last),
-                        rest_memory.eq(memory),
-                        rest_scratchpad.eq(scratchpad),
-                        rest_count.eq(x),
-                        memory.eq(next_memory),
-                        scratchpad.eq(next_scratchpad),
-                        y.eq(Mux(row_last_y, 0, y + 1)),
+                        *(statement for side in sides for statement in side.advance()),
+                        y.eq(Mux(last_y, body.y, y - 1)),
+                        last_y.eq(Mux(last_y, one_y, y == 2)),
                     ]
-                    with m.If(row_last_y):
+                    with m.If(last_y):
                         m.d.sync += [
-                            memory_plane.eq(next_memory),
-                            scratchpad_plane.eq(next_scratchpad),
-                            z.eq(z + 1),
+                            *(statement for side in sides for statement in side.next_plane()),
+                            z.eq(z - 1),
+                            last_z.eq(z == 2),
                         ]
-                    with m.If(row_last):
+                    with m.If(last_y & last_z):
                         m.next = "Start"
+                with m.If(memory.outside | scratchpad.outside):
+                    m.d.sync += [
+                        rest_valid.eq(rest_valid & ~rest_ready),
+                        status.eq(Status.BAD_ADDRESS),
+                    ]
+                    m.next = "Fail"
 
             with m.State("Fail"):
                 with m.If(self.idle & ~rest_valid & ~burst.valid):
@@ -215,3 +213,71 @@ class TransferWalk(wiring.Component):
             with m.State("Dead"):
                 pass
         return m
+
+
+class _Side:
+    """Where the rows of a transfer lie in one of its two memories, in granules.
+
+    A row that is outside ends the transfer, so that an address that a stride is added to is inside:
+    of the stride's bits above the memory's own only two cases matter. What follows from the
+    command's body is registered: it is there two cycles after an iteration begins.
+
+    Attributes
+    ----------
+    row : Signal
+        The next row's first granule.
+    outside : Signal
+        A granule of that row is not in the memory.
+    """
+
+    def __init__(
+        self,
+        m: Module,
+        name: str,
+        size: int,
+        x: Value,
+        start: Value,
+        strides: list[Value],
+        last_y: Value,
+    ) -> None:
+        bits = (size // GRANULE - 1).bit_length()
+        self._start = start
+        self.row = Signal(bits, name=f"{name}_row", reset_less=True)
+        self._plane = Signal(bits, name=f"{name}_plane", reset_less=True)
+        self._away = Signal(name=f"{name}_away", reset_less=True)  # the row's first granule is
+
+        # The row's last granule, counted from its first; and whether no row is so short.
+        last, long = Signal(bits, name=f"{name}_last"), Signal(name=f"{name}_long")
+        m.d.sync += last.eq(x[:bits] - 1)
+        m.d.sync += long.eq((x[bits + 1 :].any()) | (x[bits] & x[:bits].any()))
+        self.outside = Signal(name=f"{name}_outside")
+        m.d.comb += self.outside.eq(self._away | long | (self.row + last)[bits])
+
+        stays = []  # whether a step stays inside without a carry, and whether with one
+        for axis, stride in zip("yz", strides, strict=True):
+            above = Signal(2, name=f"{name}_{axis}_above")
+            m.d.sync += above.eq(Cat(~stride[bits:].any(), stride[bits:].all()))
+            stays.append(above)
+        self._next = Signal(bits + 1, name=f"{name}_next")
+        m.d.comb += self._next.eq(
+            Mux(last_y, self._plane, self.row) + Mux(last_y, strides[1][:bits], strides[0][:bits])
+        )
+        self._leaves = ~Mux(last_y, stays[1], stays[0]).bit_select(self._next[bits], 1)
+        self._bits = bits
+
+    def begin(self) -> list:
+        """Statements of the cycle in which an iteration begins."""
+        inside = self._start[: self._bits]
+        return [
+            self.row.eq(inside),
+            self._plane.eq(inside),
+            self._away.eq(self._start[self._bits :].any()),
+        ]
+
+    def advance(self) -> list:
+        """Statements that go on to the next row."""
+        return [self.row.eq(self._next), self._away.eq(self._leaves)]
+
+    def next_plane(self) -> list:
+        """Statements that go with these where that row begins a plane."""
+        return [self._plane.eq(self._next)]

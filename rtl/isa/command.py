@@ -83,7 +83,8 @@ class Status(enum.Enum, shape=unsigned(8)):
 
     OK = 0
     BAD_OPCODE = 1
-    """The opcode is unknown, or not allowed in the queue that the command names."""
+    """The opcode is unknown, or not allowed in the queue that the command names; or the card's
+    vector unit is without the part that runs it (`Csr.PARTS`)."""
     BAD_VERSION = 2
     """The command's version is not `ABI_VERSION`."""
     BAD_LENGTH = 3

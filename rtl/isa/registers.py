@@ -48,6 +48,8 @@ class Csr(enum.IntEnum):
     2 unit."""
     STALL_SEMAPHORE = 0x54
     """Index of the semaphore that each queue waits for, 4 bits a queue."""
+    PARTS = 0x58
+    """Parts of the vector unit: bit 0 VECTOR (always 1), bit 1 ROWS, bit 2 REFORMAT."""
 
     CYCLES = 0x80
     """Counters, cleared when a job starts, two cycles after the doorbell. 64 bits: low word, then

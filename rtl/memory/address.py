@@ -28,8 +28,9 @@ COLUMN_BYTES = 32
 def row_bits(config: CardConfig) -> int:
     """Return the bits of a row number."""
     width = config.memory_addr_width - 14 - (config.hbm_channels - 1)
-    if width < 5:
-        raise ValueError(f"memory_bytes must leave 32 rows, not {config.memory_bytes!r}")
+    least = 5 if config.hbm_channels == 2 else 1  # bit 4 chooses between two channels
+    if width < least:
+        raise ValueError(f"memory_bytes must leave {1 << least} rows, not {config.memory_bytes!r}")
     return width
 
 

@@ -12,10 +12,21 @@ from amaranth.lib.wiring import In, Out
 
 from ..config import CardConfig
 
-__all__ = ["BURST_BYTES", "Bus", "Storage", "burst_beats", "request_layout", "write_layout"]
+__all__ = [
+    "BURST_BYTES",
+    "STORAGE_LATENCY",
+    "Bus",
+    "Storage",
+    "burst_beats",
+    "request_layout",
+    "write_layout",
+]
 
 BURST_BYTES = 256
 """Bursts never cross a multiple of this; also the channel interleave."""
+
+STORAGE_LATENCY = 3
+"""Cycles from a read of storage to its data: block RAM far away has registers on both sides."""
 
 
 def burst_beats(config: CardConfig) -> int:
@@ -85,7 +96,7 @@ class Storage(wiring.Signature):
         In beats of the bus width.
     write_data, write_mask : ``Out``
     read_data : ``In``
-        Valid in the cycle after a read was enabled.
+        Valid `STORAGE_LATENCY` cycles after a read was enabled.
     """
 
     def __init__(self, config: CardConfig) -> None:

@@ -4,6 +4,7 @@ from amaranth.hdl import Module
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
+from ..tech import GENERIC, technology
 from .address import access_layout
 from .controller import Controller
 from .device import Device, Rule, column_command_layout, row_command_layout
@@ -14,6 +15,8 @@ __all__ = ["Channel"]
 
 class Channel(wiring.Component):
     """A controller and its device.
+
+    The device only watches that the controller keeps the rules: hardware does without it.
 
     Parameters
     ----------
@@ -52,18 +55,21 @@ class Channel(wiring.Component):
     def elaborate(self, platform) -> Module:
         m = Module()
         m.submodules.controller = controller = self.controller
-        m.submodules.device = device = self.device
         connect(m, flipped(self.request), controller.request)
         m.d.comb += [
-            device.row.eq(controller.row),
-            device.column.eq(controller.column),
             self.row.eq(controller.row),
             self.column.eq(controller.column),
             self.done.eq(controller.done),
             self.row_hit.eq(controller.row_hit),
             self.activate.eq(controller.activate),
             self.refresh.eq(controller.refresh),
-            self.illegal.eq(device.illegal),
-            self.rule.eq(device.rule),
         ]
+        if technology(platform) == GENERIC:
+            m.submodules.device = device = self.device
+            m.d.comb += [
+                device.row.eq(controller.row),
+                device.column.eq(controller.column),
+                self.illegal.eq(device.illegal),
+                self.rule.eq(device.rule),
+            ]
         return m

@@ -10,12 +10,15 @@ from amaranth.lib.wiring import In, Out
 from ..config import CardConfig
 from .address import COLUMN_BYTES
 from .arbiter import burst_layout
-from .bus import Storage, burst_beats, write_layout
+from .bus import STORAGE_LATENCY, Storage, burst_beats, write_layout
 
 __all__ = ["Mover"]
 
-_PIPELINE = 5
-"""Cycles from a beat's turn to its access: with these, ideal memory answers after 8 cycles."""
+_ANSWER = 6
+"""Cycles from a beat's turn to its read data: with these, ideal memory answers after 8 cycles."""
+
+_ACCESS = _ANSWER - STORAGE_LATENCY
+"""Cycles from a beat's turn to its access."""
 
 
 class Mover(wiring.Component):
@@ -75,52 +78,66 @@ class Mover(wiring.Component):
         beat_bits = (config.bus_bytes - 1).bit_length()
         step_bits = (beats - 1).bit_length()
 
-        # Outstanding bursts; the oldest is the one that moves.
-        m.submodules.queue = queue = Memory(
-            shape=data.StructLayout({"burst": burst_layout(config), "channel": unsigned(1)}),
-            depth=self.depth,
-            init=[],
-        )
+        # Outstanding bursts. The oldest, which moves, is in registers; the others are queued.
+        item = data.StructLayout({"burst": burst_layout(config), "channel": unsigned(1)})
+        m.submodules.queue = queue = Memory(shape=item, depth=self.depth, init=[])
         queue_write = queue.write_port()
         queue_read = queue.read_port(domain="comb")
-        requester = queue_read.data.burst.requester
-        request = queue_read.data.burst.request
-        level = Signal(range(self.depth + 1))
+        taken, following = Signal(item), Signal(item)
+        head = Signal(item, reset_less=True)
+        requester, request = head.burst.requester, head.burst.request
+        valid, queued = Signal(), Signal()
+        level = Signal(range(self.depth))  # of the queue
         put = Signal(range(self.depth))
         get = Signal(range(self.depth))
-        beat = Signal(range(beats))
-        move = Signal()
-        last = Signal()
-        finish = Signal()
+        first, last = Signal(reset_less=True), Signal(reset_less=True)  # beat of the burst
+        left = Signal(range(beats), reset_less=True)
+        offset = Signal(step_bits, reset_less=True)
+        move, finish, accept = Signal(), Signal(), Signal()
         m.d.comb += [
-            last.eq(beat == request.last_beat),
             finish.eq(move & last),
+            queued.eq(level != 0),
             self.burst.ready.eq(
-                Mux(self.ideal, (level == 0) | ((level == 1) & finish), level != self.depth)
+                Mux(self.ideal, ~valid | (~queued & finish), level != self.depth - 1)
             ),
-            queue_write.en.eq(self.burst.valid & self.burst.ready),
+            accept.eq(self.burst.valid & self.burst.ready),
+            taken.burst.eq(self.burst.payload),
+            taken.channel.eq(self.channel),
             queue_write.addr.eq(put),
-            queue_write.data.burst.eq(self.burst.payload),
-            queue_write.data.channel.eq(self.channel),
+            queue_write.data.eq(taken),
             queue_read.addr.eq(get),
+            following.eq(Mux(queued, queue_read.data, taken)),
         ]
-        m.d.sync += [
-            put.eq(put + queue_write.en),
-            get.eq(get + finish),
-            level.eq(level + queue_write.en - finish),
-        ]
-        with m.If(finish):
-            m.d.sync += beat.eq(0)
-        with m.Elif(move):
-            m.d.sync += beat.eq(beat + 1)
+        with m.If(~valid | finish):
+            m.d.comb += queue_write.en.eq(accept & queued)
+            m.d.sync += [
+                valid.eq(accept | queued),
+                head.eq(following),
+                first.eq(1),
+                last.eq(following.burst.request.last_beat == 0),
+                left.eq(following.burst.request.last_beat),
+                offset.eq(following.burst.request.address[beat_bits:8]),
+                get.eq(get + queued),
+                level.eq(level + queue_write.en - queued),
+            ]
+        with m.Else():
+            m.d.comb += queue_write.en.eq(accept)
+            m.d.sync += level.eq(level + accept)
+            with m.If(move):
+                m.d.sync += [
+                    first.eq(0),
+                    last.eq(left == 1),
+                    left.eq(left - 1),
+                    offset.eq(offset + 1),
+                ]
+        m.d.sync += put.eq(put + queue_write.en)
 
         # A beat that begins a column waits until that has been transferred; of the wide bus, until
         # both of its columns have.
-        offset = (request.address[beat_bits:8] + beat)[:step_bits]
         columns = max(config.bus_bytes // COLUMN_BYTES, 1)
         within = max(COLUMN_BYTES // config.bus_bytes, 1)
-        begins = (beat == 0) | (offset[: (within - 1).bit_length()] == 0)
-        channel = queue_read.data.channel
+        begins = first | (offset[: (within - 1).bit_length()] == 0)
+        channel = head.channel
         here = Signal()
         for number in range(config.hbm_channels):
             count = Signal(range(8 * self.depth + 1), name=f"columns_{number}")
@@ -129,18 +146,18 @@ class Mover(wiring.Component):
             m.d.sync += count.eq(count + self.done[number] - used)
             with m.If(mine):
                 m.d.comb += here.eq(count >= columns)
-        m.d.comb += move.eq((level != 0) & (self.ideal | ~begins | here))
+        m.d.comb += move.eq(valid & (self.ideal | ~begins | here))
 
         # The way to the storage port and back.
         what = data.StructLayout(
             {"write": unsigned(1), "last": unsigned(1), "requester": unsigned(2)}
         )
-        stages = [Signal(what, name=f"stage_{i}", reset_less=True) for i in range(_PIPELINE + 2)]
+        stages = [Signal(what, name=f"stage_{i}", reset_less=True) for i in range(_ANSWER + 1)]
         addresses = [
             Signal(len(self.storage.address), name=f"address_{i}", reset_less=True)
-            for i in range(_PIPELINE)
+            for i in range(_ACCESS)
         ]
-        enables = Signal(_PIPELINE + 2)
+        enables = Signal(_ANSWER + 1)
         m.d.sync += [
             enables.eq(Cat(move, enables)[: len(enables)]),
             stages[0].write.eq(request.write),
@@ -150,19 +167,20 @@ class Mover(wiring.Component):
         ]
         m.d.sync += [later.eq(earlier) for earlier, later in itertools.pairwise(stages)]
         m.d.sync += [later.eq(earlier) for earlier, later in itertools.pairwise(addresses)]
-        before, access, after, back = stages[_PIPELINE - 2 :]
-        accessed = enables[_PIPELINE]
+        before, access = stages[_ACCESS - 2 : _ACCESS]
+        after, back = stages[_ANSWER - 1 :]
+        accessed = enables[_ANSWER - 1]
         m.d.comb += [
-            self.pop.eq(enables[_PIPELINE - 2] & before.write),
+            self.pop.eq(enables[_ACCESS - 2] & before.write),
             self.pop_requester.eq(before.requester),
-            self.storage.enable.eq(enables[_PIPELINE - 1]),
+            self.storage.enable.eq(enables[_ACCESS - 1]),
             self.storage.write.eq(access.write),
             self.storage.address.eq(addresses[-1]),
             self.storage.write_data.eq(self.write_beat.data),
             self.storage.write_mask.eq(self.write_beat.mask),
             self.written.eq(Mux(accessed & after.write & after.last, 1, 0) << after.requester),
             self.read_requester.eq(back.requester),
-            self.idle.eq((level == 0) & ~enables.any()),
+            self.idle.eq(~valid & ~enables.any()),
         ]
         m.d.sync += self.read_valid.eq(accessed & ~after.write)
         with m.If(accessed & ~after.write):

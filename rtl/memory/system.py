@@ -1,6 +1,6 @@
 """The card's memory: four requesters, HBM or an ideal memory, and the port to the bytes."""
 
-from amaranth.hdl import Cat, Module, Signal
+from amaranth.hdl import Cat, Const, Module, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
@@ -43,6 +43,7 @@ class MemorySystem(wiring.Component):
     storage : ``Out(Storage(config))``
     ideal : ``In(1)``
         Ideal memory instead of HBM. Changes only while ``idle`` and with ``halt``, or in reset.
+        Ignored where the card has no HBM channel: its memory is ideal.
     halt : ``In(1)``
         Accept no burst; accepted ones finish.
     flush : ``In(1)``
@@ -60,8 +61,8 @@ class MemorySystem(wiring.Component):
     """
 
     def __init__(self, config: CardConfig, *, timing: Timing = HBM3_6400) -> None:
-        if config.hbm_channels not in (1, 2):
-            raise ValueError(f"hbm_channels must be 1 or 2, not {config.hbm_channels!r}")
+        if config.hbm_channels not in (0, 1, 2):
+            raise ValueError(f"hbm_channels must be 0, 1 or 2, not {config.hbm_channels!r}")
         self.config = config
         self.timing = timing
         count = range(config.hbm_channels + 1)
@@ -93,8 +94,11 @@ class MemorySystem(wiring.Component):
         connect(m, mover.storage, flipped(self.storage))
 
         request = arbiter.burst.payload.request
-        channel_of, access = decode(config, request.address, request.last_beat)
-        accepted = arbiter.burst.valid & mover.burst.ready & ~self.ideal
+        ideal = self.ideal if config.hbm_channels else Const(1, 1)
+        channel_of, access = Const(0, 1), {}
+        if config.hbm_channels:
+            channel_of, access = decode(config, request.address, request.last_beat)
+        accepted = arbiter.burst.valid & mover.burst.ready & ~ideal
         channels = []
         for number in range(config.hbm_channels):
             channel = Channel(row_bits=row_bits(config), timing=self.timing, depth=_DEPTH)
@@ -110,7 +114,7 @@ class MemorySystem(wiring.Component):
 
         any_illegal = Signal()
         m.d.comb += [
-            arbiter.batch.eq(~self.ideal),
+            arbiter.batch.eq(~ideal),
             arbiter.halt.eq(self.halt),
             arbiter.flush.eq(self.flush),
             arbiter.pop.eq(mover.pop),
@@ -121,13 +125,13 @@ class MemorySystem(wiring.Component):
             arbiter.read_requester.eq(mover.read_requester),
             arbiter.written.eq(mover.written),
             mover.channel.eq(channel_of),
-            mover.ideal.eq(self.ideal),
+            mover.ideal.eq(ideal),
             self.idle.eq(mover.idle),
             self.read_beat.eq(self.storage.enable & ~self.storage.write),
             self.write_beat.eq(self.storage.enable & self.storage.write),
             any_illegal.eq(Cat(channel.illegal for channel in channels).any()),
         ]
-        with m.If(~self.ideal):
+        with m.If(~ideal):
             m.d.comb += [
                 self.row_hit.eq(sum(channel.row_hit for channel in channels)),
                 self.activate.eq(sum(channel.activate for channel in channels)),

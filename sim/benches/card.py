@@ -4,6 +4,7 @@ The bench is the host and the bytes of card memory. What it offers in cycles in 
 be looked at is noise.
 """
 
+import collections
 from typing import Any
 
 import cocotb
@@ -12,6 +13,7 @@ import numpy.typing as npt
 
 from ...rtl.hostport.csr import ALL_ENGINES
 from ...rtl.isa import COMMAND_BYTES, Completion, Csr, Opcode, Status, Unit
+from ...rtl.memory.bus import STORAGE_LATENCY
 from ..functional.assemble import command
 from ..functional.card import FunctionalCard
 from ..functional.random_jobs import RandomJob, RandomJobs
@@ -22,7 +24,10 @@ SLOTS = 64
 LARGEST = 320
 RECORD_CYCLES = 1000
 IDENTITY = 0x4B535044
-CONSTANT = (Csr.ID, Csr.ABI, Csr.GEOMETRY, Csr.SCRATCHPAD_BYTES, Csr.OPERAND_DEPTH)
+CONSTANT = (
+    *(Csr.ID, Csr.ABI, Csr.GEOMETRY, Csr.SCRATCHPAD_BYTES, Csr.OPERAND_DEPTH),
+    Csr.PARTS,
+)
 ENGINE_CYCLES = (
     *(Csr.MAC_ACTIVE, Csr.STALL_STREAM, Csr.STALL_FILL, Csr.STALL_DRAIN),
     *(Csr.IDLE_IMBALANCE, Csr.IDLE_MEMORY, Csr.IDLE_OTHER),
@@ -59,6 +64,7 @@ class Bench:
         """Answer the storage port."""
         dut, width = self.dut, self.config.bus_bytes
         beats = self.memory.reshape(-1, width)
+        answers = collections.deque([bytes(width)] * (STORAGE_LATENCY - 1))
         while True:
             await sample(dut)
             self.cycle += 1
@@ -73,7 +79,8 @@ class Bench:
                 else:
                     answer = beat.tobytes()
             await tick(dut)
-            dut.storage__read_data.value = int.from_bytes(answer, "little")
+            answers.append(answer)
+            dut.storage__read_data.value = int.from_bytes(answers.popleft(), "little")
 
     # The host port. Every access ends at a `tick`.
 

@@ -9,7 +9,13 @@ import os
 import cocotb
 
 from ...rtl.memory.arbiter import REQUESTERS
-from ...rtl.memory.bus import BURST_BYTES, burst_beats, request_layout, write_layout
+from ...rtl.memory.bus import (
+    BURST_BYTES,
+    STORAGE_LATENCY,
+    burst_beats,
+    request_layout,
+    write_layout,
+)
 from .lib import bench_config, pack, rng, sample, start, tick
 
 AREA = 1 << 18
@@ -110,6 +116,7 @@ class Bench:
         self.requesters = [Requester(dut, name, config, generator, stall) for name in REQUESTERS]
         # What the storage holds, and what it must hold when all that was accepted is done.
         self.stored: dict[int, bytes] = {}
+        self.answers = collections.deque([0] * (STORAGE_LATENCY - 1))
         self.model: dict[int, bytes] = {}
         self.seen: collections.Counter[str] = collections.Counter()
         self.cycle = 0
@@ -170,7 +177,7 @@ class Bench:
                 self._accept(requester, burst)
         for event in ("read_beat", "write_beat", "row_hit", "activate", "refresh"):
             self.seen[event] += int(getattr(dut, event).value)
-        answer = None
+        answer = int.from_bytes(self.rng.bytes(8), "little")
         if int(dut.storage__enable.value):
             address = int(dut.storage__address.value)
             if int(dut.storage__write.value):
@@ -188,9 +195,8 @@ class Bench:
             assert not outstanding or any(accepted), "idle with a burst outstanding"
         await tick(dut)
         self.cycle += 1
-        if answer is None:
-            answer = int.from_bytes(self.rng.bytes(8), "little")
-        dut.storage__read_data.value = answer
+        self.answers.append(answer)
+        dut.storage__read_data.value = self.answers.popleft()
         for requester, burst, beat in zip(self.requesters, accepted, beats, strict=True):
             requester.advance(burst is not None, beat)
 

@@ -200,16 +200,16 @@ async def speed(dut: Any) -> None:
     defer, table, rms = (int(flag) for flag in (RowsFlag.DEFER, RowsFlag.TABLE, RowsFlag.RMS))
     card.fill(0, numbers(r, Format.INT8, rows * length))
     granules, columns = length // GRANULE, length // 2
-    scalars = 120  # of a row that is normalized
+    scalars = 125  # of a row that is normalized
     # Cycles of a row, and what goes before the first result or after the last statistics.
     for op, flags, wanted, around in (
-        (Op.AFFINE, 0, beats, 60),
-        (Op.AFFINE, table, max(beats, columns + granules), 80),
-        (Op.SOFTMAX, defer, max(beats, 2 * granules), beats + 95),
-        (Op.SOFTMAX, 0, max(2 * beats, 3 * granules), beats + 150),
-        (Op.QUANTIZE, 0, max(beats, 2 * granules), beats + 95),
-        (Op.NORMALIZE, rms, max(2 * beats, scalars), beats + scalars + 100),
-        (Op.NORMALIZE, table, max(2 * beats, columns + 3 * granules), beats + scalars + 150),
+        (Op.AFFINE, 0, beats, 75),
+        (Op.AFFINE, table, max(beats, columns + granules), 95),
+        (Op.SOFTMAX, defer, max(beats, 2 * granules), beats + 140),
+        (Op.SOFTMAX, 0, max(2 * beats, 3 * granules), beats + 195),
+        (Op.QUANTIZE, 0, max(beats, 2 * granules), beats + 140),
+        (Op.NORMALIZE, rms, max(2 * beats, scalars), beats + scalars + 150),
+        (Op.NORMALIZE, table, max(2 * beats, columns + 3 * granules), beats + scalars + 195),
     ):
         body = plain(op, length, y=rows, flags=flags)
         body |= {"in_y_stride": length, "out_y_stride": length, "scale_y_stride": 4}

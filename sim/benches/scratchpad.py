@@ -9,6 +9,7 @@ import cocotb
 import numpy as np
 
 from ...rtl.config import GRANULE
+from ...rtl.core.ports import READ_LATENCY
 from .lib import bench_config, rng, sample, start, tick
 from .units import noise
 
@@ -23,6 +24,7 @@ class Model:
         self.banks = banks
         self.granules = granules
         self.words = np.zeros((granules, GRANULE), np.uint8)
+        self.steady = np.ones((granules, GRANULE), bool)  # not written in this cycle
 
     def bank(self, granule: int) -> int:
         """Return the bank of a granule; `Scratchpad` says why."""
@@ -49,18 +51,19 @@ class Model:
     def read(self, address: int, width: int) -> int:
         return int.from_bytes(self.words[self.span(address, width)].tobytes(), "little")
 
-    def known(self, needed: int, width: int) -> int:
-        """Return a mask of the bits that a read returns."""
-        granule = (1 << 8 * GRANULE) - 1
-        return sum(granule << 8 * GRANULE * i for i in range(width) if needed >> i & 1)
+    def known(self, address: int, needed: int, width: int) -> int:
+        """Return a mask of the bits that a read returns: not those that are being written."""
+        bytes_known = self.steady[self.span(address, width)].copy()
+        bytes_known[[not needed >> i & 1 for i in range(width)]] = False
+        return int.from_bytes(np.where(bytes_known, 255, 0).astype(np.uint8).tobytes(), "little")
 
     def write(self, address: int, width: int, value: int, mask: int) -> None:
         span = self.span(address, width)
         chosen = np.array([mask >> i & 1 for i in range(width * GRANULE)], bool)
+        chosen = chosen.reshape(width, GRANULE)
         fresh = np.frombuffer(value.to_bytes(width * GRANULE, "little"), np.uint8)
-        self.words[span] = np.where(
-            chosen.reshape(width, GRANULE), fresh.reshape(width, GRANULE), self.words[span]
-        )
+        self.words[span] = np.where(chosen, fresh.reshape(width, GRANULE), self.words[span])
+        self.steady[span] = ~chosen
 
 
 class Traffic:
@@ -72,7 +75,7 @@ class Traffic:
         self.r = r
         self.model = Model(config.scratchpad_banks, config.scratchpad_bytes // GRANULE)
         self.answers: collections.deque[list[tuple[int, int] | None]] = collections.deque(
-            [[None] * len(READERS)] * 2
+            [[None] * len(READERS)] * READ_LATENCY
         )
         self.refused = collections.Counter[str]()
         self.served = collections.Counter[str]()
@@ -124,19 +127,22 @@ class Traffic:
                     ready = int(self.port(port, "ready").value)
                     assert ready == granted[name][i], f"{port}: ready"
                     (self.served if ready else self.refused)[port] += 1
-        self.answers.append(
-            [
-                (model.read(address, width), model.known(bits, width))
-                if go and address is not None
-                else None
-                for address, width, bits, go in zip(
-                    reads, READERS, needed, granted["read"], strict=True
-                )
-            ]
-        )
+        answers = [
+            model.read(address, width) if go and address is not None else None
+            for address, width, go in zip(reads, READERS, granted["read"], strict=True)
+        ]
+        model.steady[:] = True
         for address, width, go, word in zip(writes, WRITERS, granted["write"], data, strict=True):
             if go and address is not None:
                 model.write(address, width, *word)
+        self.answers.append(
+            [
+                None if answer is None else (answer, model.known(address or 0, bits, width))
+                for answer, address, width, bits in zip(
+                    answers, reads, READERS, needed, strict=True
+                )
+            ]
+        )
         await tick(self.dut)
 
     async def idle(self, cycles: int = 3) -> None:
@@ -237,7 +243,7 @@ async def reset_drops_reads(dut: Any) -> None:
     await tick(dut)
     dut.rst.value = 0
     dut.read0__valid.value = 0
-    traffic.answers = collections.deque([[None] * len(READERS)] * 2)
+    traffic.answers = collections.deque([[None] * len(READERS)] * READ_LATENCY)
     await traffic.idle()
     for address in range(8):
         await traffic.cycle([address] + [None] * (len(READERS) - 1), [None] * len(WRITERS))

@@ -10,7 +10,7 @@ import numpy as np
 from cocotb.triggers import FallingEdge, RisingEdge
 
 from ...rtl.config import GRANULE, CardConfig
-from ...rtl.core.ports import iteration_layout
+from ...rtl.core.ports import READ_LATENCY, iteration_layout
 from ...rtl.memory.bus import BURST_BYTES, request_layout, write_layout
 from .lib import pack, sample, tick, unpack
 
@@ -32,9 +32,9 @@ def noise(rng: np.random.Generator, bits: int) -> int:
 
 
 async def reset(dut: Any) -> None:
-    """Reset a design whose clock runs. Ends at a `tick`."""
+    """Reset a design whose clock runs: no read is answered after it. Ends at a `tick`."""
     dut.rst.value = 1
-    await tick(dut, 2)
+    await tick(dut, READ_LATENCY)
     dut.rst.value = 0
     await tick(dut)
 
@@ -99,6 +99,7 @@ class ScratchpadModel:
         self.reads = 0
         self.writes = 0
         self._rng = rng
+        self._changing = np.zeros(0, np.int64)  # bytes written at the end of this cycle
         if read:
             cocotb.start_soon(self._run_read(dut, read))
         if write:
@@ -108,7 +109,7 @@ class ScratchpadModel:
         return np.arange(address * GRANULE, (address + granules) * GRANULE) % len(self.bytes)
 
     async def _run_read(self, dut: Any, granules: int) -> None:
-        answers: collections.deque[int | None] = collections.deque([None, None])
+        answers: collections.deque[int | None] = collections.deque([None] * READ_LATENCY)
         bits = 8 * GRANULE * granules
         while True:
             answer = answers.popleft()
@@ -117,13 +118,17 @@ class ScratchpadModel:
             go = self.read_stall.go()
             dut.read__ready.value = int(go)
             await FallingEdge(dut.clk)
-            if go and int(dut.read__valid.value):
-                span = self._span(int(dut.read__address.value), granules)
-                answers.append(int.from_bytes(self.bytes[span].tobytes(), "little"))
-                self.reads += 1
-            else:
-                answers.append(None)
+            asked = go and int(dut.read__valid.value)
+            address = int(dut.read__address.value)
             await RisingEdge(dut.clk)
+            answers.append(None)
+            if asked:
+                self.reads += 1
+                span = self._span(address, granules)
+                found = self.bytes[span].copy()
+                # Nobody may rely on what is written in the same cycle.
+                found[np.isin(span, self._changing)] ^= self._rng.integers(1, 256, dtype=np.uint8)
+                answers[-1] = int.from_bytes(found.tobytes(), "little")
 
     async def _run_write(self, dut: Any, granules: int) -> None:
         size = GRANULE * granules
@@ -132,15 +137,16 @@ class ScratchpadModel:
             dut.write__ready.value = int(go)
             await FallingEdge(dut.clk)
             taken = go and int(dut.write__valid.value)
+            self._changing = np.zeros(0, np.int64)
             if taken:
                 span = self._span(int(dut.write__address.value), granules)
                 value = int(dut.write__data.value).to_bytes(size, "little")
                 mask = int(dut.write__mask.value)
                 assert mask, "a write without a byte"
+                chosen = np.array([mask >> i & 1 for i in range(size)], bool)
+                self._changing = span[chosen]
             await RisingEdge(dut.clk)
             if taken:
-                # After the edge: reads accepted in the same cycle have seen the old bytes.
-                chosen = np.array([mask >> i & 1 for i in range(size)], bool)
                 self.bytes[span[chosen]] = np.frombuffer(value, np.uint8)[chosen]
                 self.writes += 1
 
@@ -278,6 +284,7 @@ class UnitDriver:
         body: int,
         operands: Sequence[Sequence[int]],
         *,
+        opcode: int = 0,
         on_done: Callable[[int], None] = lambda index: None,
         limit: int = 200_000,
     ) -> Outcome:
@@ -287,6 +294,8 @@ class UnitDriver:
         ----------
         body : int
         operands : sequence of three addresses for each iteration
+        opcode : int
+            Units that run one kind of command do not look at it.
         on_done : callable
             Called with the number of each iteration in the cycle of its ``done``.
         limit : int
@@ -297,13 +306,15 @@ class UnitDriver:
         first = None
         offered = False
         # Without a next iteration the operands are noise, but the body stays.
-        idle = pack(layout, operand=[noise(self._rng, 32) for _ in range(3)], body=body)
+        operand = [noise(self._rng, 32) for _ in range(3)]
+        idle = pack(layout, operand=operand, opcode=opcode, body=body)
         dut.unit__start__payload.value = idle
         for cycle in range(limit):
             if not offered and started < len(operands) and started - done < 2:
                 offered = self.stall.go()
                 if offered:
-                    payload = pack(layout, operand=operands[started], body=body)
+                    operand = list(operands[started])
+                    payload = pack(layout, operand=operand, opcode=opcode, body=body)
                     dut.unit__start__payload.value = payload
                     dut.unit__start__valid.value = 1
             await sample(dut)

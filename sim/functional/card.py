@@ -164,6 +164,7 @@ class FunctionalCard:
             Csr.SCRATCHPAD_BYTES: config.scratchpad_bytes,
             Csr.MEMORY_BYTES: config.memory_bytes & WORD,
             Csr.OPERAND_DEPTH: config.operand_depth,
+            Csr.PARTS: config.parts_mask,
             Csr.STATE: self._state(),
         }
         if addr in fixed:

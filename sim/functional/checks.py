@@ -53,7 +53,8 @@ VECTOR
     scale that is used and zero, subnormal, infinite or NaN. BAD_ADDRESS: a granule read or written
     is outside the scratchpad.
 ROWS, REFORMAT
-    See `rows` and `reformat`.
+    BAD_OPCODE, before any other check: the part is not among `CardConfig.vector_parts`. Else see
+    `rows` and `reformat`.
 
 Where an iteration has several faults, or several units fail at a time, the RTL may report another
 of them. What a failed job leaves in card memory and in the scratchpad, apart from its completion

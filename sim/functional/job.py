@@ -114,6 +114,7 @@ class Job:
         self._next = dict.fromkeys(Queue, started)
         self._end = dict.fromkeys(Queue, started)
         self._bus = started
+        ideal = ideal or not config.hbm_channels
         self._latency = IDEAL_LATENCY if ideal else HBM_LATENCY
         hbm_bytes = HBM_CHANNEL_BYTES * config.hbm_channels
         self._bandwidth = config.bus_bytes if ideal else min(config.bus_bytes, hbm_bytes)

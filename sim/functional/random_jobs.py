@@ -4,6 +4,8 @@ Each operation of a job loads what it reads, works, and stores what it wrote; it
 and its store run ahead of each other through loops, two buffers and semaphores.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 
 from ...rtl.isa import Opcode
@@ -42,24 +44,31 @@ class RandomJobs(RandomRows):
             source = self._noise(size) if source < 0 else source
             job.commands += [command(Opcode.LOAD, body, operands=[source, 0])]
             job.commands += [command(Opcode.BARRIER)]
+        kinds, shares = self._kinds()
         for _ in range(operations):
             if self._chance(0.2):
                 self._barrier()
-            kinds = (
-                self._matmul,
-                self._matmuls,
-                self._copy,
-                self._relay,
-                self._vector,
-                self._rows,
-                self._reformat,
-            )
-            kinds[self.rng.choice(7, p=[0.3, 0.15, 0.1, 0.05, 0.1, 0.15, 0.15])]()
+            kinds[self.rng.choice(len(kinds), p=shares)]()
         if whole:
             job.commands += [command(Opcode.BARRIER)]
             job.dump = self._memory(size)
             job.commands += [command(Opcode.STORE, body, operands=[job.dump, 0])]
         return job
+
+    def _kinds(self) -> tuple[list[Callable[[], None]], list[float]]:
+        """Return what makes an operation of each kind that the card runs, and how many are such."""
+        parts = self.config.vector_parts
+        kinds = [
+            (self._matmul, 0.3),
+            (self._matmuls, 0.15),
+            (self._copy, 0.1),
+            (self._relay, 0.05),
+            (self._vector, 0.1),
+            *([(self._rows, 0.15)] if "rows" in parts else []),
+            *([(self._reformat, 0.15)] if "reformat" in parts else []),
+        ]
+        total = sum(share for _, share in kinds)
+        return [kind for kind, _ in kinds], [share / total for _, share in kinds]
 
     # Products.
 

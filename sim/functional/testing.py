@@ -33,8 +33,8 @@ MANY = 10**7
 class Host:
     """A card, and a ring that jobs are written to."""
 
-    def __init__(self, name: str = "tiny", ring_size: int = RING_SIZE) -> None:
-        self.card = FunctionalCard(preset(name))
+    def __init__(self, card: str | CardConfig = "tiny", ring_size: int = RING_SIZE) -> None:
+        self.card = FunctionalCard(preset(card) if isinstance(card, str) else card)
         self.size = ring_size
         self.open()
 

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from ...rtl.config import GRANULE, CardConfig
-from ...rtl.isa import Opcode
-from .checks import check_matmul, check_transfer, check_vector
+from ...rtl.isa import Opcode, Status
+from .checks import check_matmul, check_transfer, check_vector, refuse
 from .matmul import matmul
 from .reformat import check_reformat, reformat
 from .rows import check_rows, rows
@@ -17,6 +17,9 @@ __all__ = ["execute"]
 
 CHUNK_BYTES = 1 << 24
 """Bytes that a transfer moves in one NumPy operation."""
+
+_PARTS = {Opcode.ROWS: "rows", Opcode.REFORMAT: "reformat"}
+"""What of `CardConfig.vector_parts` runs a command; the others of the VECTOR queue: "pool"."""
 
 
 def execute(
@@ -47,6 +50,7 @@ def execute(
     if opcode is Opcode.MATMUL:
         check_matmul(body, operand, config)
         return matmul(body, operand, scratchpad, config, dealt=dealt)
+    refuse(_PARTS.get(opcode, "pool") not in config.vector_parts, Status.BAD_OPCODE)
     if opcode is Opcode.ROWS:
         check_rows(body, operand, config)
         return rows(body, operand, scratchpad, config)

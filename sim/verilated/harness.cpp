@@ -19,6 +19,8 @@
 
 namespace {
 
+constexpr unsigned STORAGE_LATENCY = 3;  // as rtl/memory/bus.py says
+
 // A port is an integer, or words of 32 bits (VlWide). All hosts are little-endian.
 template <typename T>
 void load(T& port, const void* bytes, size_t n) {
@@ -45,6 +47,9 @@ struct Card {
     uint64_t cycles = 0;
 #if HAS_STORAGE
     uint8_t* memory = nullptr;
+    // Reads on their way; each slot comes up once in as many cycles as there are slots.
+    uint8_t answers[STORAGE_LATENCY - 1][BEAT_BYTES];
+    bool answered[STORAGE_LATENCY - 1] = {};
 #endif
 #if VM_TRACE
     std::unique_ptr<VerilatedVcdC> wave;
@@ -108,7 +113,10 @@ struct Card {
         t.clk = 0;
 #endif
 #if HAS_STORAGE
-        if (enable && !write) load(t.storage___05Fread_data, beat, BEAT_BYTES);
+        const unsigned slot = cycles % (STORAGE_LATENCY - 1);
+        if (answered[slot]) load(t.storage___05Fread_data, answers[slot], BEAT_BYTES);
+        answered[slot] = enable && !write;
+        if (answered[slot]) std::memcpy(answers[slot], beat, BEAT_BYTES);
 #endif
         t.eval();
         dump(1);

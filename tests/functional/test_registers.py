@@ -29,6 +29,7 @@ def test_fixed_registers():
     assert card.csr_read(Csr.SCRATCHPAD_BYTES) == 128 << 10
     assert card.csr_read(Csr.MEMORY_BYTES) == 64 << 20
     assert card.csr_read(Csr.OPERAND_DEPTH) == 1024
+    assert card.csr_read(Csr.PARTS) == 0b111
     card.csr_write(Csr.ID, 0)
     assert card.csr_read(Csr.ID) != 0
     assert card.csr_read(0xFC) == 0

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from deepseek.host.allocator import OutOfMemoryError
-from deepseek.host.card import RING_COMMANDS, Card
+from deepseek.host.card import Card
 from deepseek.host.compiler import commands
 from deepseek.host.compiler.commands import Operand, Wait
 from deepseek.host.compiler.matmul import matmul
@@ -19,6 +19,7 @@ from deepseek.host.errors import (
     result_warning,
     stalls,
 )
+from deepseek.host.ring import RING_COMMANDS
 from deepseek.host.transport import open_transport
 from deepseek.rtl.config import preset
 from deepseek.rtl.isa import Csr, Encoding, Flag, Format, Opcode, Status, Unit
@@ -343,6 +344,7 @@ class Liar:
         (Csr.BUILD_LOW, "build hash is 0000000000001234, expected 0000000000000000"),
         (Csr.GEOMETRY, "geometry is 0x00001234, expected 0x01080404"),
         (Csr.OPERAND_DEPTH, "operand depth is 4660, expected 1024"),
+        (Csr.PARTS, r"vector unit is reformat \+ 0x1234, expected pool \+ rows \+ reformat"),
     ],
 )
 def test_a_card_that_is_not_the_one_expected(register, message):

@@ -13,7 +13,7 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from deepseek.rtl.config import preset
-from deepseek.rtl.memory.bus import Storage
+from deepseek.rtl.memory.bus import STORAGE_LATENCY, Storage
 from deepseek.sim.verilated import build as build_module
 from deepseek.sim.verilated import doctor, library, toolchain
 from deepseek.sim.verilated.build import build
@@ -63,18 +63,20 @@ class StandIn(wiring.Component):
             m.d.sync += registers[host.address[2:5]].eq(host.write_data)
         with m.If(host.write & (host.address == 8)):
             m.d.sync += self.irq.eq(0)
-        writing = Signal()
+        phase, writing = Signal(range(STORAGE_LATENCY + 1)), Signal()
         masks = Cat(mask, mask)[: self.config.bus_bytes]
         m.d.comb += [
-            storage.enable.eq(count != 0),
+            writing.eq(phase == STORAGE_LATENCY),
+            storage.enable.eq((count != 0) & ((phase == 0) | writing)),
             storage.write.eq(writing),
             storage.address.eq(Mux(writing, target, source)),
             storage.write_data.eq(~storage.read_data),
             storage.write_mask.eq(masks),
         ]
         with m.If(count != 0):
-            m.d.sync += writing.eq(~writing)
+            m.d.sync += phase.eq(phase + 1)
             with m.If(writing):
+                m.d.sync += phase.eq(0)
                 m.d.sync += [source.eq(source + 1), target.eq(target + 1), count.eq(count - 1)]
                 m.d.sync += self.irq.eq(count == 1)
         return m
@@ -98,7 +100,7 @@ def test_card_copies(name):
                 card.csr_write(address, value)
                 assert card.csr_read(address) == value or address == 8
             before = card.cycles
-            assert card.run(1000) == card.cycles - before < 2 * beats
+            assert card.run(1000) == card.cycles - before < (STORAGE_LATENCY + 1) * beats
             assert card.run(1000) == 0 and card.get("irq") == 1
             keep = np.array([mask >> (i % 32) & 1 for i in range(beat)], bool)
             for i in range(beats):

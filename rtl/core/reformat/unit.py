@@ -6,6 +6,7 @@ from amaranth.lib.fifo import SyncFIFOBuffered
 
 from ...config import GRANULE
 from ...isa import ReformatBody, Status
+from ..ports import READ_LATENCY
 from ..transfer import granules
 from ..vector_part import VectorPart
 from .compress import Compressor
@@ -207,9 +208,8 @@ class ReformatUnit(VectorPart):
         with m.If(issue):
             m.d.sync += asked.eq(due)
 
-        # The answer comes two cycles later.
-        asked_rows, asked_scales = Signal(2), Signal(2)
-        lasts = Signal(2, reset_less=True)
+        asked_rows, asked_scales = Signal(READ_LATENCY), Signal(READ_LATENCY)
+        lasts = Signal(READ_LATENCY, reset_less=True)
         m.d.sync += [
             asked_rows.eq(Cat(issue & ~due, asked_rows)),
             asked_scales.eq(Cat(issue & due, asked_scales)),
@@ -218,9 +218,9 @@ class ReformatUnit(VectorPart):
             scales_left.eq(scales_left - (issue & due) + (scales.r_en & scales.r_rdy)),
         ]
         m.d.comb += [
-            rows.w_en.eq(asked_rows[1]),
-            rows.w_data.eq(Cat(self.read.data, lasts[1])),
-            scales.w_en.eq(asked_scales[1]),
+            rows.w_en.eq(asked_rows[-1]),
+            rows.w_data.eq(Cat(self.read.data, lasts[-1])),
+            scales.w_en.eq(asked_scales[-1]),
             scales.w_data.eq(self.read.data),
         ]
         self._scales_asked = issue & due

@@ -7,7 +7,7 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 
 from ...config import GRANULE, CardConfig
 from ...numerics.delay import delayed
-from ..ports import ReadPort
+from ..ports import READ_LATENCY, ReadPort
 from .shape import TABLE_BYTES, shape_layout
 
 __all__ = ["RowReader", "TableReader", "column_layout", "request_layout"]
@@ -92,7 +92,7 @@ class _Fetch(wiring.Component):
                 rest.eq(self.count),
             ]
 
-        beside = delayed(m, 1, Cat(last, tag), 2, "beside")
+        beside = delayed(m, 1, Cat(last, tag), READ_LATENCY, "beside")
         taken = Signal()
         m.d.sync += ahead.eq(ahead + issue - taken)
         m.d.comb += [

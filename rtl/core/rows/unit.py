@@ -6,6 +6,8 @@ from amaranth.lib.fifo import SyncFIFOBuffered
 
 from ...config import GRANULE
 from ...isa import RowsBody
+from ...numerics.delay import delayed
+from ..ports import READ_LATENCY
 from ..vector_part import VectorPart
 from .finish import RowFinish, pass_layout
 from .scalars import RowScalars, factors_layout, job_layout
@@ -229,13 +231,12 @@ class RowsUnit(VectorPart):
         asks = Cat(port.valid for port in ports)
         chosen = Signal(len(ports))
         m.d.comb += [chosen.eq(asks & ~(asks - 1)), read.valid.eq(asks.any())]
-        asked = [Signal(len(ports), name=f"asked{i}") for i in range(2)]
-        m.d.sync += [asked[0].eq(chosen), asked[1].eq(asked[0])]
+        answered = delayed(m, 1, chosen, READ_LATENCY, "answered")
         for i, port in enumerate(ports):
             with m.If(chosen[i]):
                 m.d.comb += read.address.eq(port.address)
             m.d.comb += [
                 port.ready.eq(read.ready & chosen[i]),
-                port.data_valid.eq(read.data_valid & asked[1][i]),
+                port.data_valid.eq(read.data_valid & answered[i]),
                 port.data.eq(read.data),
             ]

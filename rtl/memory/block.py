@@ -1,0 +1,143 @@
+"""Card memory in the block RAM of an FPGA."""
+
+from amaranth.hdl import Array, Cat, Module, Signal, unsigned
+from amaranth.lib import wiring
+from amaranth.lib.memory import Memory
+from amaranth.lib.wiring import In, Out
+
+from ..config import CardConfig
+from ..hierarchy import Repeated
+from .bus import STORAGE_LATENCY, Storage
+
+__all__ = ["BlockStorage", "StorageLane"]
+
+_PORTS = ("card", "host")
+
+_DEEPEST = 1 << 14
+"""Words of the deepest shape of a block RAM."""
+
+
+class StorageLane(wiring.Component):
+    """One byte of each beat.
+
+    Block RAMs are far from each other, and slow to answer. So a lane has registers of its own in
+    front of its RAMs and behind them.
+
+    Parameters
+    ----------
+    depth : int
+        Bytes, a power of two.
+
+    Members
+    -------
+    card, host : ports
+        ``answer`` is the byte that ``address`` named `STORAGE_LATENCY` cycles before; void where a
+        port wrote it in that cycle.
+    """
+
+    def __init__(self, *, depth: int) -> None:
+        if depth < 2 or depth & (depth - 1):
+            raise ValueError(f"depth must be a power of two, not {depth!r}")
+        self.depth = depth
+        port = wiring.Signature(
+            {"address": Out(range(depth)), "write": Out(1), "data": Out(8), "answer": In(8)}
+        )
+        super().__init__({name: In(port) for name in _PORTS})
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        bank_depth = min(self.depth, _DEEPEST)
+        bank_bits = (bank_depth - 1).bit_length()
+        banks = self.depth // bank_depth
+        memories = [Memory(shape=unsigned(8), depth=bank_depth, init=[]) for _ in range(banks)]
+        for i, memory in enumerate(memories):
+            m.submodules[f"bank_{i}"] = memory
+        for name in _PORTS:
+            port = getattr(self, name)
+
+            def register(width: int, what: str, name: str = name) -> Signal:
+                return Signal(width, name=f"{name}_{what}", reset_less=True)
+
+            address, data = register(len(port.address), "address"), register(8, "data")
+            m.d.sync += [address.eq(port.address), data.eq(port.data)]
+            answers = []
+            for i, memory in enumerate(memories):
+                write = register(1, f"write_{i}")
+                word, answer = register(8, f"word_{i}"), register(8, f"answer_{i}")
+                # A synchronous read port promises the old word while the other port writes, which
+                # no block RAM does with two ports that write, and there would be none. Of a
+                # register behind a read, yosys makes a port without that promise (memory
+                # -no-rw-check).
+                writer, reader = memory.write_port(), memory.read_port(domain="comb")
+                m.d.comb += [
+                    writer.addr.eq(address),
+                    writer.data.eq(data),
+                    writer.en.eq(write),
+                    reader.addr.eq(address),
+                ]
+                m.d.sync += [
+                    write.eq(port.write & (port.address[bank_bits:] == i)),
+                    word.eq(reader.data),
+                    answer.eq(word),
+                ]
+                answers.append(answer)
+            if banks == 1:
+                m.d.comb += port.answer.eq(answers[0])
+                continue
+            bank_of_word = register(len(address) - bank_bits, "bank_of_word")
+            bank_of_answer = register(len(address) - bank_bits, "bank_of_answer")
+            m.d.sync += [bank_of_word.eq(address[bank_bits:]), bank_of_answer.eq(bank_of_word)]
+            m.d.comb += port.answer.eq(Array(answers)[bank_of_answer])
+        return m
+
+
+class BlockStorage(wiring.Component):
+    """All of card memory in true dual-port RAM, a port for the card and one for the host.
+
+    What a port reads of a byte that the other one writes in the same cycle is void, and so is what
+    remains of two writes to the same byte in the same cycle.
+
+    Parameters
+    ----------
+    config : CardConfig
+
+    Members
+    -------
+    card : ``In(Storage(config))``
+    host : ``In(Storage(config))``
+        An access is held until ``host_ready``; ``read_data`` comes in the cycle after it. Memory is
+        read in the access's first cycle.
+    host_ready : ``Out(1)``
+        At once for a write; a read takes `STORAGE_LATENCY` cycles.
+    """
+
+    def __init__(self, config: CardConfig) -> None:
+        self.config = config
+        port = Storage(config)
+        super().__init__({"card": In(port), "host": In(port), "host_ready": Out(1)})
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        width = self.config.bus_bytes
+        for i in range(width):
+            lane = StorageLane(depth=self.config.memory_bytes // width)
+            m.submodules[f"lane_{i}"] = Repeated(lane, "storage_lane")
+            for name in _PORTS:
+                port, own = getattr(self, name), getattr(lane, name)
+                m.d.comb += [
+                    own.address.eq(port.address),
+                    own.write.eq(port.enable & port.write & port.write_mask[i]),
+                    own.data.eq(port.write_data.word_select(i, 8)),
+                    port.read_data.word_select(i, 8).eq(own.answer),
+                ]
+        waited = Signal(STORAGE_LATENCY - 1)
+        reading = Signal()
+        m.d.comb += [
+            reading.eq(self.host.enable & ~self.host.write),
+            self.host_ready.eq(~reading | waited[-1]),
+        ]
+        with m.If(self.host_ready):
+            m.d.sync += waited.eq(0)
+        with m.Else():
+            m.d.sync += waited.eq(Cat(1, waited))
+        return m

@@ -1,0 +1,123 @@
+"""Bench of `BlockStorage`: both ports at random against a model of the bytes."""
+
+import collections
+from typing import Any
+
+import cocotb
+import numpy as np
+
+from ...rtl.memory.bus import STORAGE_LATENCY
+from .lib import bench_config, rng, sample, start, tick
+
+HOST_READ = STORAGE_LATENCY - 1
+"""Cycles for which a read of the host waits."""
+
+Access = tuple[int, np.ndarray | None, np.ndarray]
+"""Address, data to write or None, and the mask."""
+
+
+class Bench:
+    """The ports, and the bytes that they must read."""
+
+    def __init__(self, dut: Any) -> None:
+        self.dut, self.config, self.rng = dut, bench_config(), rng()
+        self.width = self.config.bus_bytes
+        self.words = np.zeros((self.config.memory_bytes // self.width, self.width), np.uint8)
+        self.busy, self.span = 0.0, 1
+        self.card = collections.deque[np.ndarray | None]([None] * STORAGE_LATENCY)
+        self.held: Access | None = None  # by the host
+        self.waited = 0
+        self.read: np.ndarray | None = None  # by the access that the host holds
+        self.shown: np.ndarray | None = None
+        self.count: collections.Counter[str] = collections.Counter()
+
+    def random(self) -> Access | None:
+        """Return a read or a write, or nothing. Addresses are the lowest of either half, or the
+        highest."""
+        r = self.rng
+        if r.random() >= self.busy:
+            return None
+        places = (0, len(self.words) // 2, len(self.words) - self.span)
+        address = int(r.choice(places)) + int(r.integers(self.span))
+        mask = r.random(self.width) < r.choice([0.1, 0.5, 1.0])
+        write = r.random() < 0.5
+        return address, r.integers(256, size=self.width, dtype=np.uint8) if write else None, mask
+
+    def drive(self, port: str, access: Access | None) -> None:
+        """Set a port's inputs; where nothing is asked for, to noise."""
+        r, width = self.rng, self.width
+        address, written, mask = access or (int(r.integers(1 << 8)), None, r.random(width) < 0.5)
+        data = r.integers(256, size=width, dtype=np.uint8) if written is None else written
+        values = {
+            "enable": int(access is not None),
+            "write": int(written is not None) if access else int(r.integers(2)),
+            "address": address,
+            "write_data": int.from_bytes(data.tobytes(), "little"),
+            "write_mask": int.from_bytes(np.packbits(mask, bitorder="little").tobytes(), "little"),
+        }
+        for name, value in values.items():
+            getattr(self.dut, f"{port}__{name}").value = value
+
+    def defined(self, access: Access | None, first: Access | None) -> Access | None:
+        """Return ``access`` without what is void beside ``first`` in the same cycle."""
+        if access is None or first is None or access[0] != first[0]:
+            return access
+        if access[1] is None or first[1] is None:
+            return access if access[1] is first[1] else None
+        self.count["both write a word"] += 1
+        return access[0], access[1], access[2] & ~first[2]
+
+    def answer(self, access: Access | None) -> np.ndarray | None:
+        """Return what is read now, if the access is a read."""
+        return self.words[access[0]].copy() if access is not None and access[1] is None else None
+
+    def check(self, port: str, wanted: np.ndarray | None) -> None:
+        if wanted is not None:
+            value = int(getattr(self.dut, f"{port}__read_data").value)
+            assert value == int.from_bytes(wanted.tobytes(), "little"), port
+            self.count[f"{port} reads"] += 1
+
+    async def step(self) -> None:
+        """Run a cycle."""
+        fresh = self.held is None
+        if fresh:
+            self.held = self.random()
+        host = self.held
+        # What the host waits with was done in the first cycle of its access.
+        card = self.defined(self.random(), host if fresh else None)
+        self.drive("card", card)
+        self.drive("host", host)
+        await sample(self.dut)
+        self.check("card", self.card.popleft())
+        self.check("host", self.shown)
+        self.shown = None
+        self.card.append(self.answer(card))
+        if fresh:
+            self.read = self.answer(host)
+        if host is not None:
+            ready = int(self.dut.host_ready.value)
+            assert ready == (host[1] is not None or self.waited == HOST_READ)
+            if ready:
+                self.shown = self.read
+                self.held, self.read, self.waited = None, None, 0
+            else:
+                self.waited += 1
+        for access in (card, host):
+            if access is not None and access[1] is not None:
+                address, written, mask = access
+                self.words[address] = np.where(mask, written, self.words[address])
+        await tick(self.dut)
+
+
+@cocotb.test()
+async def random_accesses(dut):
+    """What one port writes, both read; bytes that the mask leaves out stay."""
+    bench = Bench(dut)
+    for port in ("card", "host"):
+        bench.drive(port, None)
+    await start(dut)
+    for cycle in range(12_000):
+        bench.busy = (0.3, 1.0)[cycle // 500 % 2]
+        bench.span = (4, 1000)[cycle // 1000 % 2]
+        await bench.step()
+    assert len(bench.count) == 3 and min(bench.count.values()) > 20, bench.count
