@@ -38,7 +38,7 @@ byte are written `byte[high:low]`.
 
 Contents: [commands](#commands), [bodies](#bodies), [enumerations](#enumerations),
 [checks and errors](#checks-and-errors), [completion record](#completion-record),
-[streams](#streams), [registers](#registers), [examples](#examples).
+[streams](#streams), [registers](#registers), [link](#link), [examples](#examples).
 """
 
 CHECKS = """\
@@ -54,6 +54,9 @@ A command is checked in this order, and the first check that fails gives the sta
 These errors blame the unit `SEQUENCER`, and are reported when everything before the command has
 run as far as it can. All other errors come from the unit that runs the command. SEMAPHORE, BARRIER
 and END ignore `wait`, `signal`, `inner`, `outer` and `operand`.
+
+On a card without the part that runs them (`PARTS`), ROWS and REFORMAT give `BAD_OPCODE`, blamed on
+`VECTOR`, when their first iteration starts.
 
 MATMUL checks each iteration in this order:
 
@@ -201,6 +204,34 @@ def _registers() -> str:
     )
 
 
+def _link() -> str:
+    """Return the section on the serial link: prose, framing, headers, codes, registers."""
+    names = ("FLAG", "ESCAPE", "ESCAPE_XOR", "LINK_VERSION", "MAX_DATA", "WINDOW_BYTES")
+    codes = ("FLAG", "ESCAPE", "ESCAPE_XOR")
+    constants: list[tuple[str, ...]] = [
+        (f"`{name}`", f"0x{value:02X}" if name in codes else str(value))
+        for name, value in ((name, getattr(isa, name)) for name in names)
+    ]
+    meanings = _docstrings(isa.ShellCsr)
+    registers: list[tuple[str, ...]] = [
+        (f"0x{item.value:03X}", f"`{item.name}`", _markdown(meanings.get(item.name, "")))
+        for item in isa.ShellCsr
+    ]
+    return "\n".join(
+        [
+            f"{_markdown(inspect.getdoc(isa.link) or '')}\n",
+            f"{_table(('name', 'value'), constants)}\n",
+            *map(_structure, (isa.RequestHeader, isa.ReplyHeader)),
+            *map(_enumeration, (isa.LinkOp, isa.Reply)),
+            f"### Registers of the board\n\n{_prose(isa.ShellCsr)}\nCard and board have "
+            f"{isa.CSR_BYTES} bytes of addresses; what is no register reads as 0.\n",
+            f"{_table(('address', 'name', 'meaning'), registers)}\n",
+            _enumeration(isa.CaptureControl),
+            *map(_structure, (isa.Probe, isa.UnitProbe)),
+        ]
+    )
+
+
 def _entries() -> str:
     """Return how many entries of a stream a granule holds."""
     widths = sorted({bits for by_bits in isa.ENTRIES.values() for bits in by_bits})
@@ -340,6 +371,8 @@ def document() -> str:
         f"{_entries()}\n",
         "## Registers\n",
         _registers(),
+        "## Link\n",
+        _link(),
         "## Examples\n",
         _examples(),
     ]

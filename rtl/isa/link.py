@@ -3,18 +3,20 @@
 Frames are those of RFC 1662 ("PPP in HDLC-like framing"): `FLAG` before and after each (one flag
 may do for both), `ESCAPE` and the byte exclusive-or `ESCAPE_XOR` for a byte that is one of the two,
 and behind the content its check sequence, FCS-32: CRC-32 as in zlib, lowest byte first. What has a
-wrong check sequence, or is too short or too long, is dropped without a word.
+wrong check sequence, is too short or too long, or ends behind an `ESCAPE`, is dropped without a
+word.
 
 The host asks, the board answers, in order. A request is a `RequestHeader`, then data if it writes;
 a reply is a `ReplyHeader`, then data if that was asked for. Addresses and lengths count bytes.
 
 The board carries out a request whose `sequence` is the next one (modulo 256), and answers one that
 it has carried out already (up to 127 back) again: a read is read again, a write is not written
-again. Of anything else it answers `Reply.RESEND` with the sequence that it expects, once until a
-request fits. So the host may send on without waiting, and goes back to the first request without an
-answer after `RESEND` or a time-out. It must not let a write follow a read that is not answered yet,
-nor have more than `WINDOW_BYTES` of unanswered requests on their way, framing not counted: the line
-has no flow control.
+again. Of anything else it answers `Reply.RESEND` with the sequence that it expects, and then says
+nothing to requests that are further and further ahead: they were on their way. So the host may send
+on without waiting, and goes back to the first request without an answer after `RESEND` or a
+time-out. It must not let a write follow a read that is not answered yet, nor have more than
+`WINDOW_BYTES` of unanswered requests on their way, framing not counted: the line has no flow
+control.
 """
 
 from amaranth.hdl import unsigned
@@ -23,6 +25,7 @@ from amaranth.lib import data, enum
 from .registers import Csr
 
 __all__ = [
+    "CSR_BYTES",
     "ESCAPE",
     "ESCAPE_XOR",
     "FLAG",
@@ -53,6 +56,9 @@ WINDOW_BYTES = 4096
 SHELL_BASE = 0x100
 """Registers from here on are the shell's (`ShellCsr`); those below are the card's (`Csr`)."""
 
+CSR_BYTES = 0x1000
+"""Space of the registers: what lies in it and is none reads as 0."""
+
 assert max(Csr) < SHELL_BASE
 
 
@@ -61,7 +67,7 @@ class LinkOp(enum.Enum, shape=unsigned(8)):
 
     HELLO = 0
     """Begin anew: whatever sequence this has, the next one follows it. Answers 4 bytes:
-    LINK_VERSION, then zeros. Resets nothing else."""
+    LINK_VERSION, then zeros. Resets nothing else. Its length and address do not matter."""
     READ_CSR = 1
     """Read ``length`` / 4 registers from ``address`` on; both are multiples of 4."""
     WRITE_CSR = 2
@@ -78,7 +84,8 @@ class Reply(enum.Enum, shape=unsigned(8)):
     """A request is missing: ``sequence`` is the one that is expected. Without data."""
     BAD_REQUEST = 2
     """No such operation, a length of zero or above MAX_DATA, registers that are not whole, or a
-    write whose data are not as long as it says. Nothing was done; the sequence goes on."""
+    write whose data are not as long as it says (data behind other requests are ignored). Nothing
+    was done; the sequence goes on."""
     BAD_ADDRESS = 3
     """Outside of card memory or of the registers. Nothing was done; the sequence goes on."""
 
@@ -112,7 +119,8 @@ class ShellCsr(enum.IntEnum):
     """Cycles of the card since power-up, 64 bits: reading the low word holds the high one."""
     CYCLES_HIGH = 0x108
     FRAMES_DROPPED = 0x10C
-    """Frames with a wrong check sequence or length since power-up, modulo 2^32."""
+    """Frames dropped since power-up, modulo 2^32: check sequence or length was wrong, or there was
+    no room for more."""
     SHELL_STATE = 0x110
     """Bit 0: the card's interrupt line."""
 
