@@ -38,6 +38,8 @@ class Card(wiring.Component):
         The bytes of card memory.
     irq : ``Out(1)``
         A job has ended that the host has not acknowledged.
+    running, failed : ``Out(1)``
+        A job runs; one has failed since the last reset.
     probe : ``Out(Probe)``
         What a capture on the chip sees.
     """
@@ -50,6 +52,8 @@ class Card(wiring.Component):
                 "host": In(HostPort()),
                 "storage": Out(Storage(config)),
                 "irq": Out(1),
+                "running": Out(1),
+                "failed": Out(1),
                 "probe": Out(Probe),
             }
         )
@@ -107,6 +111,8 @@ class Card(wiring.Component):
         events, engines = sequencer.events, compute.events
         m.d.comb += [
             self.irq.eq(sequencer.irq),
+            self.running.eq(sequencer.running),
+            self.failed.eq(sequencer.failed),
             sequencer.memory_idle.eq(memory.idle),
             sequencer.memory_illegal.eq(memory.illegal),
             memory.halt.eq(sequencer.halt),

@@ -108,8 +108,9 @@ class NetworkRunner:
     def _run(self, first: int, images: npt.NDArray[np.int8]) -> Batch:
         program, card, count = self.program, self.card, len(images)
         # Outputs of an earlier batch must not pass for this one's.
-        stale = program.memory_bytes - program.tensor_offset(1)
-        card.write(self._memory, np.full(stale, 0x55, np.uint8), offset=program.tensor_offset(1))
+        for index, layout in enumerate(program.tensors[1:], start=1):
+            stale = np.full(count * layout.image_bytes, 0x55, np.uint8)
+            card.write(self._memory, stale, offset=program.tensor_offset(index))
         card.write(self._memory, program.pack_input(images), offset=program.tensor_offset(0))
         self._launch(program.run(self._memory.address, count))
         tensors, identical = [], 0

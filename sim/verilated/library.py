@@ -5,6 +5,7 @@ import functools
 import hashlib
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,7 @@ from .toolchain import cache_dir, package_version
 if TYPE_CHECKING:
     from amaranth.lib.wiring import Component
 
-__all__ = ["VerilatedCard", "card_design", "card_hash"]
+__all__ = ["VerilatedCard", "card_design", "card_hash", "shell_design"]
 
 
 @functools.cache
@@ -40,10 +41,32 @@ def _sources_hash() -> str:
 def card_hash(config: CardConfig) -> int:
     """Return the build hash of a card: 64 bits of a hash of the RTL's sources, of the versions of
     the tools that make Verilog of them, and of the configuration."""
-    settings = json.dumps(dataclasses.asdict(config), sort_keys=True)
+    return _design_key(dataclasses.asdict(config))
+
+
+def _design_key(settings: dict[str, object]) -> int:
     yosys = os.environ.get("AMARANTH_USE_YOSYS", "")
-    key = hashlib.sha256(f"{_sources_hash()} {yosys} {settings}".encode())
+    text = json.dumps(settings, sort_keys=True)
+    key = hashlib.sha256(f"{_sources_hash()} {yosys} {text}".encode())
     return int.from_bytes(key.digest()[:8], "big")
+
+
+def _cached_design(name: str, progress: Progress | None, make: Callable[[], Design]) -> Design:
+    """Return what ``make`` returns, from the cache if it was made before under this name."""
+    path = cache_dir() / "verilog" / f"{name}.json"
+    if path.exists():
+        os.utime(path)
+        return Design.from_json(path.read_text())
+    if progress:
+        progress("convert", 0.0)
+    design = make()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.{os.getpid()}")
+    partial.write_text(design.to_json())
+    partial.replace(path)
+    if progress:
+        progress("convert", 1.0)
+    return design
 
 
 def card_design(
@@ -57,26 +80,41 @@ def card_design(
         See `to_design`.
     """
     build_hash = card_hash(config)
-    kind = "" if arrays else "-plain"
-    path = cache_dir() / "verilog" / f"{config.name}-{build_hash:016x}{kind}.json"
-    if path.exists():
-        os.utime(path)
-        return Design.from_json(path.read_text())
-    if progress:
-        progress("convert", 0.0)
-    from ...rtl.card import Card
-    from .convert import to_design
-    from .late_reset import LateReset
 
-    top = LateReset(Card(config, build_hash=build_hash))
-    design = to_design(top, "card", arrays=arrays)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}")
-    partial.write_text(design.to_json())
-    partial.replace(path)
-    if progress:
-        progress("convert", 1.0)
-    return design
+    def make() -> Design:
+        from ...rtl.card import Card
+        from .convert import to_design
+        from .late_reset import LateReset
+
+        top = LateReset(Card(config, build_hash=build_hash))
+        return to_design(top, "card", arrays=arrays)
+
+    kind = "" if arrays else "-plain"
+    return _cached_design(f"{config.name}-{build_hash:016x}{kind}", progress, make)
+
+
+def shell_design(
+    config: CardConfig,
+    *,
+    clock_hz: int,
+    baud: int,
+    build_hash: int,
+    arrays: bool = True,
+    progress: Progress | None = None,
+) -> Design:
+    """Return a `Shell`, from the cache if the RTL is unchanged; for ``arrays`` see `to_design`."""
+    settings = {"clock_hz": clock_hz, "baud": baud, "build_hash": build_hash}
+
+    def make() -> Design:
+        from ...rtl.shell import Shell
+        from .convert import to_design
+        from .late_reset import LateReset
+
+        return to_design(LateReset(Shell(config, **settings)), "board", arrays=arrays)
+
+    kind = "" if arrays else "-plain"
+    key = _design_key({**dataclasses.asdict(config), **settings})
+    return _cached_design(f"{config.name}-board-{key:016x}{kind}", progress, make)
 
 
 class VerilatedCard(Model):

@@ -2,6 +2,7 @@
 
 import ctypes
 import importlib.resources
+import os
 from pathlib import Path
 from typing import Self
 
@@ -31,6 +32,7 @@ _STORAGE = {
     "storage__read_data",
 }
 _HOST = {"host__address", "host__write", "host__write_data", "host__read_data"}
+_SERIAL = {"rx", "tx", "busy"}
 
 
 def _size(port: Port) -> int:
@@ -81,7 +83,10 @@ def model_recipe(design: Design, *, memory_bytes: int = 0, waves: bool = False) 
     waves : bool
         Whether waves can be written. It makes everything slower.
     """
-    harness = (importlib.resources.files(__package__) / "harness.cpp").read_text()
+    folder = importlib.resources.files(__package__)
+    harness = (folder / "harness.cpp").read_text()
+    if {port.name for port in design.ports} >= _SERIAL:
+        harness += (folder / "serial.cpp").read_text()
     args = ["-O3", "--x-assign", "fast", "--x-initial", "fast", "--no-assert", "--no-timing"]
     # Alone, -O3 inlines every module: 64 PEs in one function are slower, and longer to compile.
     args += ["--inline-mult", "2000"]
@@ -270,6 +275,31 @@ class Model:
         """
         return self._library.card_run(self._handle, max_cycles)
 
+    def serve(self, terminal: int, stop: int, *, clock_hz: int, baud: int, rest: int) -> None:
+        """Run with the pins ``rx`` and ``tx`` of a serial line connected to a file descriptor.
+
+        Parameters
+        ----------
+        terminal : int
+            Non-blocking file descriptor; -1 for none: then nothing comes, and what is sent is lost.
+            While it takes nothing, no time passes.
+        stop : int
+            File descriptor: returns when something can be read there, or its other end is closed.
+        clock_hz, baud : int
+            Cycles and bits of the line a second.
+        rest : int
+            Cycles without bits on the line and with ``busy`` low, after which time stands still
+            until something comes.
+
+        Raises
+        ------
+        OSError
+            If the terminal cannot be read or written.
+        """
+        error = self._library.card_serve(self._handle, terminal, stop, clock_hz, baud, rest)
+        if error:
+            raise OSError(error, os.strerror(error))
+
 
 def _load(path: Path) -> ctypes.CDLL:
     library = ctypes.CDLL(str(path))
@@ -290,9 +320,10 @@ def _load(path: Path) -> ctypes.CDLL:
         "card_csr_read": (u32, [handle, u32]),
         "card_wave_open": (status, [handle, buffer, u64]),
         "card_wave_close": (None, [handle]),
+        "card_serve": (status, [handle, status, status, u64, u64, u64]),
     }
     for name, (result, arguments) in signatures.items():
-        # Those for memory, host port and waves are only there if the design has them.
+        # Those for memory, host port, waves and serial line are only there if the design has them.
         if hasattr(library, name):
             function = getattr(library, name)
             function.restype, function.argtypes = result, arguments

@@ -1,0 +1,122 @@
+"""The registers and the lights of the shell around the card."""
+
+from amaranth.hdl import Cat, Const, Module, Signal, Value
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from ..isa.link import SHELL_BASE, ShellCsr
+from .csr import HostPort
+from .requests import RegisterPort
+
+__all__ = ["Lasting", "ShellRegisters"]
+
+
+class ShellRegisters(wiring.Component):
+    """Shares the link's accesses to registers out to the card and the shell, and holds `ShellCsr`.
+
+    Parameters
+    ----------
+    clock_hz : int
+        What `ShellCsr.CLOCK_HZ` shows.
+    cycles : int
+        What `ShellCsr.CYCLES` starts at.
+
+    Members
+    -------
+    link : ``In(RegisterPort)``
+    card : ``Out(HostPort)``
+        Serves what is below `SHELL_BASE`.
+    capture : ``Out(RegisterPort)``
+        Serves what the shell does not know.
+    irq : ``In(1)``
+    dropped : ``In(32)``
+    """
+
+    def __init__(self, *, clock_hz: int, cycles: int = 0) -> None:
+        if not 1 <= clock_hz < 1 << 32:
+            raise ValueError(f"clock_hz must be from 1 to {(1 << 32) - 1}, not {clock_hz!r}")
+        if not 0 <= cycles < 1 << 64:
+            raise ValueError(f"cycles must fit 64 bits, not {cycles!r}")
+        self._clock_hz = clock_hz
+        self._cycles = cycles
+        super().__init__(
+            {
+                "link": In(RegisterPort()),
+                "card": Out(HostPort()),
+                "capture": Out(RegisterPort()),
+                "irq": In(1),
+                "dropped": In(32),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        link, card, capture = self.link, self.card, self.capture
+
+        # The high word follows the low one by a cycle, and is taken a cycle later.
+        low = Signal(32, init=self._cycles & 0xFFFFFFFF)
+        high, carry = Signal(32, init=self._cycles >> 32), Signal()
+        held, take = Signal(32, reset_less=True), Signal()
+        m.d.sync += [
+            Cat(low, carry).eq(low + 1),
+            high.eq(high + carry),
+            take.eq(link.address == ShellCsr.CYCLES),
+        ]
+        with m.If(take):
+            m.d.sync += held.eq(high)
+
+        readable: dict[ShellCsr, Value] = {
+            ShellCsr.CLOCK_HZ: Const(self._clock_hz, 32),
+            ShellCsr.CYCLES: low,
+            ShellCsr.CYCLES_HIGH: held,
+            ShellCsr.FRAMES_DROPPED: self.dropped,
+            ShellCsr.SHELL_STATE: self.irq,
+        }
+        own = Signal(32, reset_less=True)
+        with m.Switch(link.address):
+            for address, value in readable.items():
+                with m.Case(address):
+                    m.d.sync += own.eq(value)
+            with m.Default():
+                m.d.sync += own.eq(0)
+
+        of_card, was_of_card = Signal(), Signal(reset_less=True)
+        m.d.sync += was_of_card.eq(of_card)
+        m.d.comb += [
+            of_card.eq(link.address < SHELL_BASE),
+            card.address.eq(link.address[: len(card.address)]),
+            card.write.eq(link.write & of_card),
+            card.write_data.eq(link.write_data),
+            capture.address.eq(link.address),
+            capture.write.eq(link.write),
+            capture.write_data.eq(link.write_data),
+            link.read_data.eq(
+                (card.read_data & was_of_card.replicate(32)) | own | capture.read_data
+            ),
+        ]
+        return m
+
+
+class Lasting(wiring.Component):
+    """Makes events last until they can be seen.
+
+    Members
+    -------
+    tick : ``In(1)``
+        One cycle in a long time.
+    events, lights : ``In``, ``Out``
+        A light is on from the cycle after its event on, for one to two ticks.
+    """
+
+    def __init__(self, *, width: int) -> None:
+        super().__init__({"tick": In(1), "events": In(width), "lights": Out(width)})
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        recent, before = Signal.like(self.events), Signal.like(self.events)
+        with m.If(self.tick):
+            m.d.sync += [recent.eq(self.events), before.eq(recent)]
+        with m.Else():
+            m.d.sync += recent.eq(recent | self.events)
+        m.d.comb += self.lights.eq(recent | before)
+        return m
