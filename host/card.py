@@ -25,15 +25,22 @@ from .counters import Counters
 from .errors import CardError, CardTimeoutError, job_error, stalls
 from .identity import CardInfo, check_identity
 from .job import Job, JobResult
+from .ring import Ring, ring_bytes
 from .transport import Progress, Transport, open_transport
 
 __all__ = ["Card", "CardInfo", "Job", "JobResult"]
 
-RING_COMMANDS = 1024
-"""Commands in the ring, a power of two."""
-
 RUN_CYCLES = 100_000
 """Cycles between two looks at the clock on the wall."""
+
+RUN_S = 0.25
+"""The same, in seconds, for a card that runs by itself."""
+
+ROOM_CYCLES = 1000
+"""Cycles between two looks at a full ring."""
+
+JOB_S = 60
+"""Seconds at its clock that such a card has for a job, if no other deadline is given."""
 
 STALLED_CYCLES = 1000
 """A job in which nothing moves for so long has stalled, and is not only slow."""
@@ -62,7 +69,8 @@ class Card:
     transport : Transport
         The way to the card.
     memory : str
-        ``"hbm"``, or ``"ideal"``: a memory with a fixed latency.
+        ``"hbm"``, or ``"ideal"``: a memory with a fixed latency. A card without HBM channels has
+        only this one.
 
     Raises
     ------
@@ -75,12 +83,15 @@ class Card:
             raise ValueError(f"no memory {memory!r}; choose one of: {', '.join(MEMORY_MODES)}")
         self.transport = transport
         self.config: CardConfig = transport.config
-        self.memory = memory
+        self.memory = memory if self.config.hbm_channels else "ideal"
         check_identity(transport)
         self._allocator = Allocator(0, self.config.memory_bytes)
-        self._ring = self.allocate(RING_COMMANDS * COMMAND_BYTES, "the command ring")
+        nbytes = ring_bytes(self.config.memory_bytes)
+        self._ring = Ring(transport, self.allocate(nbytes, "the command ring"))
         self._tag = 0
-        self._tail = 0
+        if transport.clock_hz is not None:
+            # It has run before, and keeps what another host has left.
+            transport.csr_write(Csr.CONTROL, RESET)
         self._watchdog = self._csr(Csr.WATCHDOG)
         self.reset()
 
@@ -93,32 +104,57 @@ class Card:
         memory: str = "hbm",
         waves: str | Path | None = None,
         progress: Progress | None = None,
+        bitstream: str | Path | None = None,
+        board: str | None = None,
+        port: str | None = None,
+        load: bool = True,
     ) -> "Card":
         """Open a card.
 
         Parameters
         ----------
         backend : str
-            ``"rtl"`` or ``"functional"``.
+            ``"rtl"``, ``"functional"``, or ``"board"``: a bitstream on an FPGA board.
         preset : str or CardConfig
-            Name of a preset, or sizes of your own.
+            Name of a preset, or sizes of your own. A bitstream has its own.
         memory : str
             ``"hbm"`` or ``"ideal"``.
         waves : path
             Write waves there (rtl only).
         progress : callable
             Hears of the build of the Verilated card: phase and fraction.
+        bitstream : path
+            For a board: what is loaded, with its manifest beside it.
+        board : str
+            The bitstream's board, or ``"virtual"``: that board simulated.
+        port : str
+            The board's serial port, where more than one fits.
+        load : bool
+            False: the board runs the bitstream already.
 
         Raises
         ------
         ValueError
             If a name is unknown; says which ones there are.
+        SetupError
+            If a tool, a board, or the card that the bitstream holds, is missing.
+        LinkError
+            If a board does not answer.
         """
         config = preset if isinstance(preset, CardConfig) else find_preset(preset)
         if memory not in MEMORY_MODES:
             raise ValueError(f"no memory {memory!r}; choose one of: {', '.join(MEMORY_MODES)}")
         path = Path(waves) if waves is not None else None
-        transport = open_transport(backend, config, waves=path, progress=progress)
+        transport = open_transport(
+            backend,
+            config,
+            waves=path,
+            progress=progress,
+            bitstream=Path(bitstream) if bitstream is not None else None,
+            board=board,
+            port=port,
+            load=load,
+        )
         try:
             return cls(transport, memory=memory)
         except BaseException:
@@ -195,7 +231,9 @@ class Card:
 
     def counters(self) -> Counters:
         """Read the counters of the newest job."""
-        return Counters.read(self.transport.csr_read)
+        addresses = range(Csr.CYCLES, Csr.COUNT_ENGINE, 4)
+        words = dict(zip(addresses, self.transport.csr_read_many(addresses), strict=True))
+        return Counters.read(words.__getitem__)
 
     def set_watchdog(self, cycles: int) -> None:
         """End jobs in which nothing moves for ``cycles`` cycles; 0 is never."""
@@ -223,14 +261,14 @@ class Card:
         record = self.allocate(_COMPLETION_BYTES, "a completion record")
         self.write(record, np.zeros(_COMPLETION_BYTES, np.uint8))
         whole = [*commands, end(record.address, self._tag)]
-        job = Job(self, self._tag, whole, record, self._tail, labels)
+        job = Job(self, self._tag, whole, record, self._ring.tail, labels)
         waiting = job.commands
         while waiting:
-            room = RING_COMMANDS - (self._tail - self._csr(Csr.RING_HEAD)) % (1 << 32)
+            room = self._ring.room()
             if not room:
                 self._make_room()
                 continue
-            self._write_ring(waiting[:room])
+            self._ring.write(waiting[:room])
             waiting = waiting[room:]
         return job
 
@@ -244,28 +282,47 @@ class Card:
         write(Csr.CONTROL, RESET)
         write(Csr.MEMORY_MODE, MEMORY_MODES[self.memory])
         write(Csr.WATCHDOG, self._watchdog)
-        write(Csr.RING_BASE, self._ring.address)
-        write(Csr.RING_SIZE, RING_COMMANDS)
-        self._tail = self._csr(Csr.RING_HEAD)
+        self._ring.reset()
 
     def _make_room(self) -> None:
         """Let the card fetch; the watchdog ends a job that blocks the ring."""
-        if self._run(RUN_CYCLES) == 0:
+        clock_hz = self.transport.clock_hz
+        if clock_hz is None:
+            moves = self._run(RUN_CYCLES) != 0
+        else:
+            moves = self._fetches(JOB_S * clock_hz)
+        if not moves:
             raise CardError("the ring is full and the card does not move; reset it")
+
+    def _fetches(self, max_cycles: int) -> bool:
+        """Wait until a card that runs by itself has taken a command; False if it does not."""
+        head, spent = self._ring.head(), 0
+        while self._ring.head() == head:
+            ran = self._run(ROOM_CYCLES)
+            spent += ran or 0
+            if ran == 0 or spent > max_cycles:
+                return False
+        return True
 
     def finish(self, job: Job, max_cycles: int | None, deadline_s: float | None) -> JobResult:
         """Run until a job has ended: what `Job.wait` does, once."""
         start = time.monotonic()
         spent = 0
+        turn, clock_hz = RUN_CYCLES, self.transport.clock_hz
+        if clock_hz is not None:
+            turn = round(RUN_S * clock_hz)
+            if max_cycles is None and deadline_s is None:
+                max_cycles = JOB_S * clock_hz
         while (record := self._completion(job)) is None:
             late = deadline_s is not None and time.monotonic() - start > deadline_s
-            left = RUN_CYCLES if max_cycles is None else min(RUN_CYCLES, max_cycles - spent)
+            left = turn if max_cycles is None else min(turn, max_cycles - spent)
             if late or left <= 0:
                 raise self._timeout(job, spent)
-            ran = self._run(left)
+            ran = self._run(left, job)
             spent += ran or 0
             if self._completion(job) is None:
-                if self._idle():
+                # A card that runs by itself may have ended the job since.
+                if self._idle() and self._completion(job) is None:
                     raise self._lost(job)
                 if ran == 0:
                     raise self._timeout(job, spent)
@@ -281,8 +338,8 @@ class Card:
         )
 
     def _idle(self) -> bool:
-        fetched_all = self._csr(Csr.RING_HEAD) == self._tail
-        return fetched_all and not self._csr(Csr.STATE) & 1
+        head, state = self.transport.csr_read_many((Csr.RING_HEAD, Csr.STATE))
+        return head == self._ring.tail and not state & 1
 
     def _acknowledge(self) -> int:
         completed = self._csr(Csr.COMPLETED)
@@ -290,10 +347,13 @@ class Card:
         # Reading it back gives the interrupt the cycle that it takes to fall.
         return self._csr(Csr.ACK)
 
-    def _run(self, max_cycles: int) -> int | None:
+    def _run(self, max_cycles: int, job: Job | None = None) -> int | None:
         """Let the card run until a job ends; None if one had just ended, 0 if nothing moves."""
         # With the interrupt high the run would end at once.
         completed = self._acknowledge()
+        # A card that runs by itself may have ended it before that, and would not say so again.
+        if job is not None and self._completion(job) is not None:
+            return None
         ran = self.transport.run(max_cycles)
         return ran or (0 if self._csr(Csr.COMPLETED) == completed else None)
 
@@ -316,7 +376,7 @@ class Card:
     def _timeout(self, job: Job, spent: int) -> CardTimeoutError:
         """Stop a job that is late, and find out whether it stalled or is only long."""
         state = self._csr(Csr.STATE)
-        fetched = (self._csr(Csr.RING_HEAD) - job.first) % (1 << 32)
+        fetched = (self._ring.head() - job.first) % (1 << 32)
         self.transport.csr_write(Csr.WATCHDOG, STALLED_CYCLES)
         self.transport.run(4 * STALLED_CYCLES)
         record = self._completion(job)
@@ -344,7 +404,7 @@ class Card:
         """Whether the card has done all commands of the newest job, and still runs it."""
         state = self._csr(Csr.STATE)
         queues = sum(1 << 8 + unit for unit in Unit if unit < Unit.SEQUENCER)
-        fetched_all = self._csr(Csr.RING_HEAD) == self._tail
+        fetched_all = self._ring.head() == self._ring.tail
         return bool(fetched_all and state & 1 and not state & queues)
 
     def _lost(self, job: Job) -> CardError:
@@ -363,15 +423,6 @@ class Card:
 
     def _stalls(self) -> str:
         return stalls(self._csr(Csr.STALL), self._csr(Csr.STALL_SEMAPHORE))
-
-    def _write_ring(self, commands: list[bytes]) -> None:
-        data = np.frombuffer(b"".join(commands), np.uint8)
-        at = self._tail % RING_COMMANDS * COMMAND_BYTES
-        first = min(data.size, self._ring.nbytes - at)
-        self.write(self._ring, data[:first], offset=at)
-        self.write(self._ring, data[first:])
-        self._tail = (self._tail + len(commands)) % (1 << 32)
-        self.transport.csr_write(Csr.RING_TAIL, self._tail)
 
     def _inside(self, buffer: Buffer, offset: int, nbytes: int, what: str) -> None:
         if offset < 0 or nbytes < 0 or offset + nbytes > buffer.nbytes:

@@ -1,15 +1,19 @@
 """Options that several commands share."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from .bench import DTYPES, ENCODINGS, GEMM_DTYPES, OUT_DTYPES, QUANTIZE, STREAMS
-from .transport import BACKENDS
+from .transport import BACKENDS, SIMULATED, board_preset
 
 __all__ = [
     "BackendOption",
+    "BitstreamOption",
+    "BoardOption",
+    "CardBackendOption",
+    "CardPresetOption",
     "CompressOption",
     "CsvOption",
     "DensityOption",
@@ -18,8 +22,10 @@ __all__ = [
     "GemmDtypeOption",
     "GemmResidentOption",
     "JsonOption",
+    "LoadOption",
     "MemoryOption",
     "OutOption",
+    "PortOption",
     "PresetOption",
     "QuantizeOption",
     "ScaleOption",
@@ -29,11 +35,39 @@ __all__ = [
     "StreamOption",
     "TransposeAOption",
     "TransposeBOption",
+    "chosen_card",
 ]
 
-BackendOption = Annotated[str, typer.Option(help=f"The card: {' or '.join(BACKENDS)}.")]
+BackendOption = Annotated[str, typer.Option(help=f"The card: {' or '.join(SIMULATED)}.")]
 PresetOption = Annotated[str, typer.Option(help="Size of the card: tiny, ecp5 or sim.")]
 MemoryOption = Annotated[str, typer.Option(help="Card memory: hbm, or ideal (fixed latency).")]
+CardBackendOption = Annotated[
+    str | None,
+    typer.Option(
+        help=f"The card: {', '.join(BACKENDS)} (with --bitstream: board).",
+        show_default=False,
+    ),
+]
+CardPresetOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Size of the card: tiny, ecp5 or sim (default: ecp5; a bitstream has its own).",
+        show_default=False,
+    ),
+]
+BitstreamOption = Annotated[
+    Path | None, typer.Option(help="Run on a board: load this bitstream, as host build made it.")
+]
+BoardOption = Annotated[
+    str | None,
+    typer.Option(help="The bitstream's board, or virtual: simulate it (default: the bitstream's)."),
+]
+PortOption = Annotated[
+    str | None, typer.Option(help="The board's serial port (default: the one that fits).")
+]
+LoadOption = Annotated[
+    bool, typer.Option("--load/--no-load", help="Load the bitstream, or it runs already.")
+]
 CsvOption = Annotated[Path | None, typer.Option(help="Write the rows there, too.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")]
 SeedOption = Annotated[int, typer.Option(help="Seed of the random numbers.")]
@@ -95,3 +129,43 @@ QuantizeOption = Annotated[
         help=f"A is quantized on the card, with a scale a {' or a '.join(QUANTIZE)} (1 x 128)."
     ),
 ]
+
+
+def chosen_card(
+    *,
+    backend: str | None,
+    default: str,
+    preset: str | None,
+    memory: str,
+    bitstream: Path | None,
+    board: str | None,
+    port: str | None,
+    load: bool,
+) -> dict[str, Any]:
+    """Return the arguments of `Card.open` that the options stand for.
+
+    Raises
+    ------
+    ValueError
+        If they contradict each other.
+    """
+    chosen = backend or ("board" if bitstream is not None else default)
+    if bitstream is not None:
+        if chosen != "board":
+            raise ValueError(f"a bitstream runs on a board, not on the backend {chosen!r}")
+        inside = board_preset(bitstream)
+        if preset not in (None, inside):
+            raise ValueError(
+                f"{bitstream.name} holds a card of preset {inside}, not {preset}; leave --preset "
+                f"out, or build one with: deepseek-host build --preset {preset}"
+            )
+        preset = inside
+    return {
+        "backend": chosen,
+        "preset": preset or "ecp5",
+        "memory": memory,
+        "bitstream": bitstream,
+        "board": board,
+        "port": port,
+        "load": load,
+    }

@@ -1,7 +1,9 @@
 """``host run``: networks with real weights and real inputs, checked against the golden model."""
 
+import dataclasses
 import json
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import typer
 from .bench import MismatchError
 from .card import Card
 from .console import progress_display, table
+from .transport import LinkStatistics
 from .workloads import WORKLOADS, WorkloadResult
 from .workloads import workload as find_workload
 
@@ -30,15 +33,18 @@ def list_workloads(*, as_json: bool) -> None:
 
 def run(
     name: str,
+    chosen: Mapping[str, Any],
     *,
-    backend: str,
-    preset: str,
-    memory: str,
     limit: int | None,
     wave: Path | None,
     as_json: bool,
 ) -> None:
     """Run a workload and print its figures.
+
+    Parameters
+    ----------
+    chosen : mapping
+        Arguments of `Card.open`.
 
     Raises
     ------
@@ -52,36 +58,76 @@ def run(
         raise ValueError(f"--limit must be at least 1, not {limit!r}")
     with (
         progress_display() as progress,
-        Card.open(backend, preset=preset, memory=memory, waves=wave, progress=progress) as card,
+        Card.open(**chosen, waves=wave, progress=progress) as card,
     ):
         result = entry.run(card, limit, progress)
-        modelled = card.transport.cycles_modelled
+        where = _Where.of(card)
     if not result.bit_exact:
         raise MismatchError(
             f"{result.tensors - result.identical_tensors} of {result.tensors} tensors differ from "
             f"the golden model; no figure is given"
         )
-    words = ["run", name, "--backend", backend, "--preset", preset, "--memory", memory]
+    words = ["run", name, *_options(chosen)]
     if limit is not None:
         words += ["--limit", str(limit)]
     command = shlex.join(["deepseek-host", *words])
     if as_json:
-        typer.echo(json.dumps(_fields(result, backend, preset, memory, modelled, command)))
+        typer.echo(json.dumps(_fields(result, where) | {"command": command}))
         return
-    _print(result, backend, preset, memory, modelled)
+    _print(result, where)
     if wave is not None:
         typer.echo(f"waves: {wave}; look at them with: surfer {wave}  (or gtkwave)")
-    elif backend == "rtl":
+    elif where.backend == "rtl":
         typer.echo(
-            f"waves: deepseek-host run {name} --preset {preset} --limit 1 --wave {name}.vcd, "
+            f"waves: deepseek-host run {name} --preset {where.preset} --limit 1 --wave {name}.vcd, "
             f"then: surfer {name}.vcd  (or gtkwave)"
         )
     else:
         typer.echo("waves: only the rtl backend has them; use --backend rtl --wave FILE")
 
 
-def _print(result: WorkloadResult, backend: str, preset: str, memory: str, modelled: bool) -> None:
-    mark = " (modelled)" if modelled else ""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Where:
+    """On what card a workload ran."""
+
+    backend: str
+    preset: str
+    memory: str
+    modelled: bool
+    clock_hz: int | None
+    statistics: LinkStatistics | None
+    details: dict[str, str]
+
+    @classmethod
+    def of(cls, card: Card) -> "_Where":
+        transport = card.transport
+        return cls(
+            backend=transport.backend,
+            preset=card.config.name,
+            memory=card.memory,
+            modelled=transport.cycles_modelled,
+            clock_hz=transport.clock_hz,
+            statistics=transport.statistics,
+            details=transport.details(),
+        )
+
+
+def _options(chosen: Mapping[str, Any]) -> list[str]:
+    """Return the words of the command line that stand for the arguments of `Card.open`."""
+    if chosen["bitstream"] is None:
+        words = ["--backend", chosen["backend"], "--preset", chosen["preset"]]
+    else:
+        words = ["--bitstream", str(chosen["bitstream"])]
+        for name in ("board", "port"):
+            if chosen[name] is not None:
+                words += [f"--{name}", chosen[name]]
+        if not chosen["load"]:
+            words.append("--no-load")
+    return [*words, "--memory", chosen["memory"]]
+
+
+def _print(result: WorkloadResult, where: _Where) -> None:
+    mark = " (modelled)" if where.modelled else ""
     counters = result.counters
     rows: dict[str, Any] = {
         "images": result.images,
@@ -94,28 +140,40 @@ def _print(result: WorkloadResult, backend: str, preset: str, memory: str, model
         f"MAC utilisation{mark}": f"{result.utilization:.1%} of {result.mac_units} a cycle",
         "bytes read, written": f"{counters.bytes_read:,}, {counters.bytes_written:,}",
     }
-    if not modelled:
+    if where.clock_hz is not None:
+        rows["card's clock"] = f"{where.clock_hz / 1e6:,.3f} MHz"
+        rows["seconds at this clock"] = f"{result.cycles / where.clock_hz:.6f}"
+    elif not where.modelled:
         rows["simulated cycles a second"] = f"{result.cycles_per_second:,.0f}"
+    if where.statistics is not None:
+        link = where.statistics
+        rows["bytes over the link, to and fro"] = f"{link.bytes_sent:,}, {link.bytes_received:,}"
+        rows["requests over the link, repeated"] = f"{link.requests:,}, {link.repeated:,}"
     rows["seconds"] = f"{result.wall_seconds:.1f}"
-    table(f"{result.name} ({result.dtype}) on {backend}, preset {preset}, memory {memory}", rows)
+    backend = where.backend
+    if where.clock_hz is not None:
+        backend += f" {where.details['board']} at {where.details['port']}"
+    table(
+        f"{result.name} ({result.dtype}) on {backend}, preset {where.preset}, "
+        f"memory {where.memory}",
+        rows,
+    )
 
 
-def _fields(
-    result: WorkloadResult, backend: str, preset: str, memory: str, modelled: bool, command: str
-) -> dict[str, Any]:
+def _fields(result: WorkloadResult, where: _Where) -> dict[str, Any]:
     counters = result.counters
-    return {
+    fields = {
         "name": result.name,
-        "preset": preset,
-        "backend": backend,
-        "memory": memory,
+        "preset": where.preset,
+        "backend": where.backend,
+        "memory": where.memory,
         "dtype": result.dtype,
         "shape": {"images": result.images, "batch": result.batch},
         "images": result.images,
         "accuracy": result.accuracy,
         "float_accuracy": result.float_accuracy,
         "cycles": result.cycles,
-        "cycles_modelled": modelled,
+        "cycles_modelled": where.modelled,
         "cycles_per_image": round(result.cycles_per_image, 1),
         "macs": result.macs,
         "mac_units": result.mac_units,
@@ -131,5 +189,12 @@ def _fields(
         "card_seconds": round(result.card_seconds, 3),
         "wall_seconds": round(result.wall_seconds, 3),
         "cycles_per_second": round(result.cycles_per_second),
-        "command": command,
     }
+    if where.clock_hz is not None:
+        fields |= where.details | {
+            "clock_hz": where.clock_hz,
+            "clock_seconds": result.cycles / where.clock_hz,
+        }
+    if where.statistics is not None:
+        fields["link"] = dataclasses.asdict(where.statistics)
+    return fields

@@ -18,12 +18,14 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "boards": ("rtl",),
     "sim/golden": (),
     "sim": ("rtl",),
-    # A transport is where the driver meets a simulator.
-    "host/transport": ("rtl.config", "rtl.isa", "sim"),
+    # A transport is where the driver meets a simulator, or a board.
+    "host/transport": ("rtl.config", "rtl.isa", "sim", "boards.board", "boards.manifest"),
     # Figures are printed only of results that equal the golden model's.
     "host/bench": ("rtl.config", "rtl.isa", "sim.golden"),
     "host/workloads": ("rtl.config", "rtl.isa", "sim.golden"),
-    "host": ("rtl.config", "rtl.isa"),
+    # A bitstream comes with a file that says which card it is.
+    "host/cli_build.py": ("rtl.config", "rtl.isa", "boards"),
+    "host": ("rtl.config", "rtl.isa", "boards.manifest"),
 }
 
 # Packages that a folder must do without. Golden models are independent of the RTL's language, and

@@ -1,44 +1,74 @@
-"""Transports: the functional simulator and the Verilated card."""
+"""Transports: the functional simulator, the Verilated card, and boards."""
 
 from pathlib import Path
 
 from ...rtl.config import CardConfig
 from .base import Progress, SetupError, ToolCheck, Transport
+from .line import LinkError, LinkStatistics
 
 __all__ = [
     "BACKENDS",
+    "SIMULATED",
+    "LinkError",
+    "LinkStatistics",
     "Progress",
     "SetupError",
     "ToolCheck",
     "Transport",
+    "board_preset",
     "check_tools",
     "open_transport",
 ]
 
-BACKENDS = ("rtl", "functional")
+SIMULATED = ("rtl", "functional")
+BACKENDS = (*SIMULATED, "board")
 
 
 def open_transport(
     backend: str,
-    config: CardConfig,
+    config: CardConfig | None = None,
     *,
     waves: Path | None = None,
     progress: Progress | None = None,
+    bitstream: Path | None = None,
+    board: str | None = None,
+    port: str | None = None,
+    load: bool = True,
 ) -> Transport:
     """Open the card ``backend``.
 
     Parameters
     ----------
+    config : CardConfig
+        Of a simulated card. What a board's card is, its bitstream's manifest says.
     waves : Path
         Write the waves of every signal there; only the rtl backend has waves.
     progress : callable
-        Hears of the build of the Verilated card.
+        Hears of the build of the Verilated card, and of the loading of a board.
+    bitstream, board, port, load
+        Of the backend ``"board"``: `serial.open_board`.
 
     Raises
     ------
     ValueError
-        If the backend is unknown, or has no waves; says which ones there are.
+        If the backend is unknown, has no waves, or takes no such argument; says which ones there
+        are.
     """
+    if backend == "board":
+        if waves is not None:
+            raise ValueError("the board backend has no waves; use --backend rtl")
+        if bitstream is None:
+            raise ValueError(
+                "the board backend needs a bitstream: --bitstream FILE; build one with: "
+                "deepseek-host build --board BOARD"
+            )
+        from .serial import open_board
+
+        return open_board(bitstream, board=board, port=port, load_it=load, progress=progress)
+    if bitstream is not None or board is not None or port is not None or not load:
+        raise ValueError(f"a bitstream, a board and a port are for a board, not for {backend!r}")
+    if config is None:
+        raise ValueError("a simulated card needs a configuration")
     # Simulators are imported only when they are opened: the driver does not depend on them.
     if backend == "rtl":
         from .rtl import RtlTransport
@@ -53,8 +83,23 @@ def open_transport(
     raise ValueError(f"no backend {backend!r}; choose one of: {', '.join(BACKENDS)}")
 
 
-def check_tools(progress: Progress | None = None) -> list[ToolCheck]:
-    """Look for the tools that the rtl backend needs, and build and run a small module."""
-    from .rtl import check_tools as check_rtl
+def board_preset(bitstream: Path) -> str:
+    """Return the name of the preset that a bitstream's card was made of.
 
-    return check_rtl(progress)
+    Raises
+    ------
+    ValueError
+        If there is no such bitstream, or it is damaged, or has no manifest.
+    """
+    from ...boards.manifest import Manifest
+
+    return Manifest.of(bitstream).preset
+
+
+def check_tools(progress: Progress | None = None) -> list[ToolCheck]:
+    """Look for the tools that the rtl backend and boards need, and build and run a small module."""
+    from .rtl import check_tools as check_rtl
+    from .serial import check_tools as check_board
+
+    *tools, built = check_rtl(progress)
+    return [*tools, *check_board(), built]

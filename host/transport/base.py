@@ -1,13 +1,16 @@
 """What the driver needs of a card, whichever card it is."""
 
 import dataclasses
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from ...rtl.config import CardConfig
+
+if TYPE_CHECKING:
+    from .line import LinkStatistics
 
 __all__ = ["Progress", "SetupError", "ToolCheck", "Transport"]
 
@@ -35,11 +38,15 @@ class Transport(Protocol):
     Members
     -------
     backend : str
-        ``"rtl"``, ``"functional"``, ...
+        ``"rtl"``, ``"functional"`` or ``"board"``.
     config : CardConfig
         The card that is expected at the other end.
     cycles_modelled : bool
         True if cycles are estimates and not counted by hardware.
+    clock_hz : int or None
+        Cycles in a second of a card that runs by itself; None if it runs in `run` only.
+    statistics : LinkStatistics or None
+        What went over the line to a card that is on one.
     build_hash : int or None
         What `Csr.BUILD_LOW` and `Csr.BUILD_HIGH` have to read, if known.
     cycles : int
@@ -49,6 +56,10 @@ class Transport(Protocol):
     backend: str
     config: CardConfig
     cycles_modelled: bool
+    clock_hz: int | None
+
+    @property
+    def statistics(self) -> "LinkStatistics | None": ...
 
     @property
     def build_hash(self) -> int | None: ...
@@ -58,6 +69,10 @@ class Transport(Protocol):
 
     def csr_read(self, address: int) -> int:
         """Read a 32-bit register."""
+        ...
+
+    def csr_read_many(self, addresses: Sequence[int]) -> list[int]:
+        """Read 32-bit registers in this order, in one round trip if the card is far away."""
         ...
 
     def csr_write(self, address: int, value: int) -> None:
@@ -73,7 +88,10 @@ class Transport(Protocol):
         ...
 
     def run(self, max_cycles: int) -> int:
-        """Let the card run until a job has ended, at most ``max_cycles``; return the cycles."""
+        """Let the card run until a job has ended, at most ``max_cycles``; return the cycles.
+
+        That is while `Csr.COMPLETED` equals `Csr.ACK`. 0 if the card does not move.
+        """
         ...
 
     def details(self) -> dict[str, str]:

@@ -1,5 +1,6 @@
 """What the two simulated cards have in common as transports."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,6 +16,9 @@ __all__ = ["SimulatedTransport"]
 class SimulatedTransport:
     """Hands everything on to a card in this process (`base.Transport`)."""
 
+    clock_hz: int | None = None
+    statistics = None
+
     def __init__(self, card: "FunctionalCard | VerilatedCard") -> None:
         self._card = card
 
@@ -28,6 +32,9 @@ class SimulatedTransport:
 
     def csr_read(self, address: int) -> int:
         return self._card.csr_read(address)
+
+    def csr_read_many(self, addresses: Sequence[int]) -> list[int]:
+        return [self._card.csr_read(address) for address in addresses]
 
     def csr_write(self, address: int, value: int) -> None:
         self._card.csr_write(address, value)
