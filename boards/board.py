@@ -1,0 +1,162 @@
+"""What a board is to the card: its device, its clock, its pins, and how it is built for."""
+
+import dataclasses
+import importlib
+import importlib.util
+from typing import TYPE_CHECKING, Any
+
+from ..rtl.config import CardConfig, preset
+
+if TYPE_CHECKING:
+    from amaranth.build import Resource
+
+__all__ = ["DEVICES", "LED_NAMES", "Board", "BoardError", "Device"]
+
+LED_NAMES = ("heartbeat", "running", "activity", "error")
+"""What the LEDs can show: a clock that runs, a job that runs, bytes on the line, an error."""
+
+MEMORY_BYTES = {"tiny": 256 << 10}
+"""Card memory by preset where block RAM has to hold it ..."""
+
+LEAST_MEMORY_BYTES = 64 << 10
+"""... and where the array and its scratchpad leave no room for more."""
+
+
+class BoardError(ValueError):
+    """A bitstream cannot be built. The message is one line with the next step."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Device:
+    """What a device holds.
+
+    Parameters
+    ----------
+    comb : int
+        Combinational cells: a LUT4 each, two of them for a carry cell or 16 x 4 bits of RAM.
+    ff : int
+        Flip-flops.
+    dsp : int
+        18 x 18 multipliers.
+    ebr : int
+        Block RAMs of 18 kbit.
+    """
+
+    comb: int
+    ff: int
+    dsp: int
+    ebr: int
+
+
+DEVICES = {
+    "25F": Device(24_288, 24_288, 28, 56),
+    "45F": Device(43_848, 43_848, 72, 108),
+    "85F": Device(83_640, 83_640, 156, 208),
+}
+"""By the end of the device's name."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Board:
+    """A board.
+
+    Parameters
+    ----------
+    name : str
+        Name on the command line.
+    summary : str
+        What it is, for people.
+    device, speed : str
+        Device and its speed grade; "virtual" and an empty string where there is none.
+    clock_hz : int
+        Default of the card's clock; the next lower one that the PLL makes is taken.
+    baud : int
+        Bits a second of the serial line.
+    platform : str
+        ``module:class`` of the platform in amaranth-boards.
+    oscillator : str
+        Name of the clock resource.
+    oscillator_hz : int
+        Its frequency.
+    uart : tuple[str, int]
+        Resource with ``rx`` and ``tx``.
+    leds : dict[str, tuple]
+        Resource (name, number, and subsignal if it has some) of each of `LED_NAMES` that the
+        board has room for.
+    high : tuple[tuple[str, int], ...]
+        Outputs that have to be driven high.
+    resources : tuple[Resource, ...]
+        What the platform lacks.
+    programmer : str
+        Name of the board for openFPGALoader.
+    pack : tuple[str, ...]
+        Options of ecppack.
+    """
+
+    name: str
+    summary: str
+    device: str
+    speed: str
+    clock_hz: int
+    baud: int
+    platform: str = ""
+    oscillator: str = ""
+    oscillator_hz: int = 0
+    uart: tuple[str, int] = ("uart", 0)
+    leds: dict[str, tuple[Any, ...]] = dataclasses.field(default_factory=dict)
+    high: tuple[tuple[str, int], ...] = ()
+    resources: "tuple[Resource, ...]" = ()
+    programmer: str = ""
+    pack: tuple[str, ...] = ("--compress",)
+
+    @property
+    def is_virtual(self) -> bool:
+        return not self.platform
+
+    @property
+    def capacity(self) -> Device:
+        """What its device holds."""
+        return DEVICES[self.device[-3:]]
+
+    def config(self, name: str) -> CardConfig:
+        """Return the card of a preset as it is on this board: with memory in block RAM, and
+        without the parts of the vector unit that need the most room.
+
+        Raises
+        ------
+        ValueError
+            If there is no such preset; lists those there are.
+        """
+        config = preset(name)
+        memory_bytes = MEMORY_BYTES.get(name, LEAST_MEMORY_BYTES)
+        return dataclasses.replace(config, memory_bytes=memory_bytes, vector_parts=("pool",))
+
+    def make_platform(self) -> Any:
+        """Return the Amaranth platform, with everything the board adds to it.
+
+        It has the attribute ``technology`` (`deepseek.rtl.tech`). Raise `BoardError` if
+        amaranth-boards is missing.
+        """
+        module, _, name = self.platform.partition(":")
+        if importlib.util.find_spec("amaranth_boards") is None:
+            raise BoardError(
+                "amaranth-boards is not installed: pip install 'deepseek-card[boards]'"
+            )
+        base = getattr(importlib.import_module(module), name)
+        files = {
+            name: text
+            for name, text in base._trellis_file_templates.items()
+            if name in ("{{name}}.il", "{{name}}.lpf")
+        }
+        # Only the text is wanted of it: it is run block by block, by the flow.
+        return type(
+            name,
+            (base,),
+            {
+                "technology": "ecp5",
+                "resources": [*base.resources, *self.resources],
+                "file_templates": files,
+                "command_templates": [],
+                "required_tools": [],
+            },
+        )()

@@ -1,0 +1,140 @@
+"""What the blocks of a card take on a board, compared with a recorded table.
+
+The table is ``resources.csv`` beside this file. A block may differ from it by `PERCENT`, or by
+`CELLS` where that is more: enough for another version of yosys, and too little for a change to
+the design to go by unseen. Record it anew, with its reason in the commit's message, by::
+
+    deepseek-host build --board ulx3s --preset tiny --record
+"""
+
+import csv
+import dataclasses
+import io
+import os
+from pathlib import Path
+
+from .board import Board, BoardError
+from .flow.build import build_hash, prepare
+from .flow.report import block_rows
+from .flow.synthesis import Resources
+from .flow.tools import Progress, tool_version
+from .pll import pll_setting
+
+__all__ = ["CELLS", "PERCENT", "TABLE", "check_resources", "differences", "record_resources"]
+
+TABLE = Path(__file__).with_name("resources.csv")
+
+PERCENT = 3.0
+"""A block may differ by so much in COMB and in FF; DSP and EBR have to be equal."""
+
+CELLS = 25
+"""A block may always differ by so many cells."""
+
+HEAD = ("board", "preset", "yosys", "block", "instances", "comb", "ff", "dsp", "ebr")
+
+Rows = dict[str, tuple[int, Resources]]
+"""By name of the block: instances, and what all of them take."""
+
+
+def _check_device(board: Board) -> None:
+    if board.is_virtual:
+        raise BoardError(f"the board {board.name} has no device; choose another --board")
+
+
+def measure(board: Board, preset: str, progress: Progress | None = None) -> Rows:
+    """Synthesise a card for a board, and return what its blocks take."""
+    _check_device(board)
+    config = board.config(preset)
+    setting = pll_setting(board.oscillator_hz, board.clock_hz)
+    number = build_hash(board, config, setting.hz)
+    prepared = prepare(board, config, setting, build_hash=number, progress=progress)
+    rows = block_rows(prepared.own, prepared.design)
+    found = {name: (count, resources) for name, count, resources in rows}
+    total = sum((resources for _, resources in found.values()), Resources())
+    return {**found, "total": (1, total)}
+
+
+def _lines() -> list[dict[str, str]]:
+    if not TABLE.exists():
+        return []
+    return list(csv.DictReader(io.StringIO(TABLE.read_text(encoding="utf-8"))))
+
+
+def _recorded(board: Board, preset: str) -> tuple[Rows, str]:
+    rows, version = {}, ""
+    for line in _lines():
+        if (line["board"], line["preset"]) == (board.name, preset):
+            version = line["yosys"]
+            amounts = (int(line[key]) for key in ("comb", "ff", "dsp", "ebr"))
+            rows[line["block"]] = (int(line["instances"]), Resources(*amounts))
+    if not rows:
+        raise BoardError(
+            f"no table is recorded for {preset} on {board.name}; record it: {_how(board, preset)}"
+        )
+    return rows, version
+
+
+def _how(board: Board, preset: str) -> str:
+    return f"deepseek-host build --board {board.name} --preset {preset} --record"
+
+
+def differences(found: Rows, recorded: Rows) -> list[str]:
+    """Return one line for each block that is out of bounds."""
+    faults = []
+    for name in sorted(found.keys() | recorded.keys()):
+        if name not in found:
+            faults.append(f"{name} is gone")
+        elif name not in recorded:
+            faults.append(f"{name} is new ({found[name][1].comb:,} COMB)")
+        elif found[name][0] != recorded[name][0]:
+            faults.append(f"{name} is there {found[name][0]} times, not {recorded[name][0]}")
+        else:
+            new, old = found[name][1], recorded[name][1]
+            for field in dataclasses.fields(Resources):
+                now, then = getattr(new, field.name), getattr(old, field.name)
+                bound = max(CELLS, then * PERCENT / 100) if field.name in ("comb", "ff") else 0
+                if abs(now - then) > bound:
+                    faults.append(f"{name} takes {now:,} {field.name.upper()}, recorded {then:,}")
+    return faults
+
+
+def check_resources(board: Board, preset: str, progress: Progress | None = None) -> str:
+    """Synthesise a card for a board and compare it with the table; return one line of summary.
+
+    Raises
+    ------
+    BoardError
+        If a block is out of bounds; names all of them, and how to record the table anew.
+    """
+    _check_device(board)
+    recorded, version = _recorded(board, preset)
+    found = measure(board, preset, progress)
+    if faults := differences(found, recorded):
+        other = tool_version("yosys")
+        remark = f" (recorded with yosys {version}, this is {other})" if version != other else ""
+        raise BoardError(
+            f"{preset} on {board.name} is not what {TABLE.name} says{remark}: {'; '.join(faults)}; "
+            f"if that is meant, record the table anew: {_how(board, preset)}"
+        )
+    total = found["total"][1]
+    return (
+        f"{preset} on {board.name}: {len(found) - 1} blocks within {PERCENT:g} % of {TABLE.name}; "
+        f"{total.comb:,} COMB, {total.ff:,} FF, {total.dsp} DSP, {total.ebr} EBR"
+    )
+
+
+def record_resources(board: Board, preset: str, progress: Progress | None = None) -> Path:
+    """Synthesise a card for a board and record the table anew; return its path."""
+    found = measure(board, preset, progress)
+    kept = [x for x in _lines() if (x["board"], x["preset"]) != (board.name, preset)]
+    for name, (count, resources) in found.items():
+        row = (board.name, preset, tool_version("yosys"), name, count, *resources.tuple)
+        kept.append(dict(zip(HEAD, map(str, row), strict=True)))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, HEAD, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(kept)
+    partial = TABLE.with_name(f"{TABLE.name}.{os.getpid()}")
+    partial.write_text(text.getvalue(), encoding="utf-8")
+    partial.replace(TABLE)
+    return TABLE

@@ -1,0 +1,342 @@
+"""From a board and a preset to a bitstream with its manifest and report."""
+
+import contextlib
+import dataclasses
+import functools
+import gzip
+import hashlib
+import importlib.metadata
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import filelock
+
+from ...rtl.config import CardConfig
+from ...rtl.isa import ABI_VERSION
+from ...rtl.isa.link import LINK_VERSION
+from ..board import Board, BoardError
+from ..manifest import Manifest
+from ..pll import PllSetting, pll_setting
+from . import report as reports
+from .convert import Converted, convert
+from .netlist import Design, split
+from .place import pack, place_and_route
+from .synthesis import Netlist, Resources, link, netlist_resources, synthesise
+from .tools import Progress, cache_dir, prune, tool_version, write_whole
+
+__all__ = ["Built", "Prepared", "build", "build_hash", "prepare"]
+
+KEEP_DAYS = 30.0
+"""How long results stay in the cache that nobody has used."""
+
+HARMLESS = ("build.py", "check.py", "manifest.py", "report.py", "tools.py")
+"""Sources of this package that do not decide what is in a bitstream."""
+
+PACKAGES = ("amaranth", "amaranth-boards")
+TOOLS = ("yosys", "nextpnr-ecp5")
+
+
+@dataclasses.dataclass(frozen=True)
+class Built:
+    """What a build made.
+
+    Parameters
+    ----------
+    bitstream : Path
+        Its manifest and its report lie beside it.
+    manifest : Manifest
+    report : dict[str, object]
+        See `deepseek.boards.flow.report`.
+    """
+
+    bitstream: Path
+    manifest: Manifest
+    report: dict[str, Any]
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+def tools(board: Board) -> dict[str, str]:
+    """Return the versions of everything that has a say in a board's bitstream."""
+    found = {"deepseek-card": _version("deepseek-card")}
+    if not board.is_virtual:
+        found |= {package: _version(package) for package in PACKAGES}
+        found |= {name: tool_version(name) for name in TOOLS}
+    return found
+
+
+@functools.cache
+def _sources_hash() -> str:
+    """Return a hash of the sources that decide what becomes of a configuration."""
+    package = Path(__file__).parents[2]
+    boards = package / "boards"
+    deciding = [path for path in boards.rglob("*.py") if path.name not in HARMLESS]
+    digest = hashlib.sha256()
+    for path in sorted([*(package / "rtl").rglob("*.py"), *deciding]):
+        content = path.read_bytes()
+        digest.update(f"{path.relative_to(package)} {len(content)} ".encode())
+        digest.update(content)
+    return digest.hexdigest()
+
+
+def build_hash(board: Board, config: CardConfig, clock_hz: int) -> int:
+    """Return the build hash of a card on a board: 64 bits of a hash of the sources of RTL and
+    boards, of the versions of the tools, and of the settings. The seed is not among them."""
+    settings = (tools(board), board.name, board.baud, clock_hz, dataclasses.asdict(config))
+    text = f"{_sources_hash()} {json.dumps(settings, sort_keys=True)}"
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
+
+
+def _shell(config: CardConfig, *, clock_hz: int, baud: int, build_hash: int) -> Any:
+    from ...rtl.shell import Shell
+
+    return Shell(config, clock_hz=clock_hz, baud=baud, build_hash=build_hash)
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """A board's design before place and route.
+
+    Parameters
+    ----------
+    design : Design
+    constraints : str
+        Pins and clocks (LPF).
+    package : str
+        As nextpnr calls it.
+    netlists : dict[str, Netlist]
+        Its blocks after synthesis.
+    """
+
+    design: Design
+    constraints: str
+    package: str
+    netlists: dict[str, Netlist]
+
+    @property
+    def own(self) -> dict[str, Resources]:
+        """What each instance of a block takes, without the blocks inside, by its path."""
+        return {path: self.netlists[block].own for path, block in self.design.instances().items()}
+
+
+def prepare(
+    board: Board,
+    config: CardConfig,
+    setting: PllSetting,
+    *,
+    build_hash: int,
+    make_shell: Callable[..., Any] = _shell,
+    progress: Progress | None = None,
+) -> Prepared:
+    """Convert and synthesise a board's design, block by block."""
+    if progress is not None:
+        progress("convert", 0.0)
+    platform = board.make_platform()
+    package = platform._nextpnr_package_options[platform.package].upper()
+    # What a test puts in the shell's place is not among what the hash is made of.
+    kept = cache_dir() / "converted" / f"{board.name}-{build_hash:016x}.json.gz"
+    if make_shell is _shell and kept.exists():
+        os.utime(kept)
+        found = Converted(**json.loads(gzip.decompress(kept.read_bytes())))
+    else:
+        from ..top import BoardTop
+
+        shell = make_shell(config, clock_hz=setting.hz, baud=board.baud, build_hash=build_hash)
+        found = convert(BoardTop(board, shell, setting), platform)
+        if make_shell is _shell:
+            text = json.dumps(dataclasses.asdict(found)).encode()
+            write_whole(kept, gzip.compress(text, 1))
+    if progress is not None:
+        progress("convert", 1.0)
+    design = split(found.texts)
+    return Prepared(design, found.constraints, package, synthesise(design, progress))
+
+
+@contextlib.contextmanager
+def _lock(name: str, progress: Progress | None) -> Iterator[None]:
+    """Let one process at a time build a bitstream."""
+    path = cache_dir() / "locks" / f"{name}.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        if progress is not None:
+            progress("wait for another build of the same card", 0.0)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _check_memories(board: Board, config: CardConfig) -> None:
+    """Refuse at once a card whose memories alone do not fit."""
+    ebr_bytes = 2048
+    parts = {
+        "card memory": config.memory_bytes // ebr_bytes,
+        "scratchpad": config.scratchpad_bytes // ebr_bytes,
+        "operands": config.rows * config.cols * -(-2 * config.operand_depth // ebr_bytes),
+    }
+    least = sum(parts.values())
+    if least > board.capacity.ebr:
+        raise BoardError(
+            f"the card of preset {config.name} does not fit {board.name} ({board.device}): it "
+            f"needs at least {least} of {board.capacity.ebr} EBR "
+            f"({', '.join(f'{name} {number}' for name, number in parts.items())}); "
+            "choose a smaller preset or a larger board"
+        )
+
+
+def _check_fit(board: Board, preset: str, rows: list[tuple[str, int, Resources]]) -> None:
+    total = sum((row[2] for row in rows), Resources())
+    over = [use for use in reports.device_use(board, total) if use.used > use.available]
+    if over:
+        needs = ", ".join(
+            f"{use.used:,} of {use.available:,} {use.name} ({use.percent:g} %)" for use in over
+        )
+        key = {"COMB": "comb", "FF": "ff", "DSP": "dsp", "EBR": "ebr"}[over[0].name]
+        largest = sorted(rows, key=lambda row: -getattr(row[2], key))[:5]
+        blocks = ", ".join(
+            f"{name}{f' x {count}' if count > 1 else ''} {getattr(found, key):,}"
+            for name, count, found in largest
+        )
+        raise BoardError(
+            f"the card of preset {preset} does not fit {board.name} ({board.device}): it needs "
+            f"{needs}; its largest blocks are {blocks}; choose a smaller preset or a larger board"
+        )
+
+
+def _too_slow(board: Board, clock_hz: int, report: dict[str, Any], bitstream: Path) -> BoardError:
+    best, seeds = report["fmax_mhz"], len(report["seeds"])
+    lower = pll_setting(board.oscillator_hz, best * 1e6).hz / 1e6
+    return BoardError(
+        f"the card's clock on {board.name} is to be {clock_hz / 1e6:g} MHz, but the best of "
+        f"{seeds} seed{'s' if seeds > 1 else ''} reaches {best:.1f} MHz: no bitstream was written; "
+        f"build it with --freq {lower:g}, or try --seeds {max(4, 2 * seeds)}; slowest path: "
+        f"{report['critical_path_in_words']}; all of it is in "
+        f"{bitstream.with_suffix('.report.json')}"
+    )
+
+
+def build(
+    board: Board,
+    preset: str,
+    output: Path,
+    *,
+    seeds: int = 1,
+    freq_mhz: float | None = None,
+    netlist: bool = False,
+    make_shell: Callable[..., Any] = _shell,
+    progress: Progress | None = None,
+) -> Built:
+    """Build the bitstream of a preset's card for a board.
+
+    The bitstream is ``BOARD-PRESET.bit`` in ``output``; beside it lie its manifest
+    (`Manifest.of`), and ``BOARD-PRESET.report.json`` with the report.
+
+    Parameters
+    ----------
+    seeds : int
+        Place and route with the seeds 1 to ``seeds``, and keep the fastest.
+    freq_mhz : float, optional
+        The card's clock; the board's default without it. The highest clock is taken that the PLL
+        makes and that is not above.
+    netlist : bool
+        Also write ``BOARD-PRESET.netlist.json.gz``, the netlist after place and route.
+    make_shell : callable
+        Makes what is built instead of the `Shell`; for tests.
+
+    Raises
+    ------
+    BoardError
+        If a tool is missing or fails, or the card does not fit, or its clock is not reached. What
+        an earlier build wrote is then still there.
+    """
+    if seeds < 1:
+        raise BoardError(f"--seeds must be 1 or more, not {seeds}")
+    config = board.config(preset)
+    wanted = board.clock_hz if freq_mhz is None else round(freq_mhz * 1e6)
+    setting = None if board.is_virtual else pll_setting(board.oscillator_hz, wanted)
+    clock_hz = wanted if setting is None else setting.hz
+    number = build_hash(board, config, clock_hz)
+    manifest = {
+        "board": board.name,
+        "device": board.device,
+        "speed": board.speed,
+        "preset": preset,
+        "config": dataclasses.asdict(config),
+        "abi": ABI_VERSION,
+        "link_version": LINK_VERSION,
+        "build_hash": f"{number:016x}",
+        "clock_hz": clock_hz,
+        "baud": board.baud,
+        "memory": "block RAM",
+        "tools": tools(board),
+        "seed": 0,
+        "fmax_mhz": 0.0,
+    }
+    output.mkdir(parents=True, exist_ok=True)
+    bitstream = output / f"{board.name}-{preset}.bit"
+    told = ("board", "device", "speed", "preset", "build_hash", "tools")
+    report: dict[str, Any] = {name: manifest[name] for name in told}
+    report |= {"clock_mhz": clock_hz / 1e6, "bitstream": str(bitstream)}
+    if setting is None:
+        content = json.dumps({"deepseek virtual board": 1, **manifest}, indent=2)
+        write_whole(bitstream, f"{content}\n".encode())
+    else:
+        start = time.monotonic()
+        _check_memories(board, config)
+        with _lock(f"{board.name}-{number:016x}", progress):
+            prepared = prepare(
+                board, config, setting, build_hash=number, make_shell=make_shell, progress=progress
+            )
+            path, linked = link(prepared.design, prepared.netlists, progress)
+            found = netlist_resources(linked, prepared.design)
+            rows = reports.block_rows(found, prepared.design)
+            _check_fit(board, preset, rows)
+            report["synthesis_seconds"] = round(time.monotonic() - start, 1)
+            placed = place_and_route(
+                board,
+                prepared.package,
+                path,
+                prepared.constraints,
+                clock_hz,
+                range(1, seeds + 1),
+                progress,
+            )
+            report |= reports.summary(board, rows, placed, linked, prepared.design)
+            report["seconds"] = round(time.monotonic() - start, 1)
+            if placed[0].fmax_mhz * 1e6 < clock_hz:
+                _write_report(bitstream, {**report, "bitstream": None})
+                raise _too_slow(board, clock_hz, report, bitstream)
+            manifest |= {"seed": report["seed"], "fmax_mhz": report["fmax_mhz"]}
+            if progress is not None:
+                progress("pack", 0.0)
+            about = f"{board.name} {preset} {number:016x} ABI {ABI_VERSION} link {LINK_VERSION}"
+            pack(board, placed[0], bitstream, build_hash=number, about=about)
+            if netlist:
+                routed = (placed[0].folder / "routed.json.gz").read_bytes()
+                write_whole(bitstream.with_suffix(".netlist.json.gz"), routed)
+            if progress is not None:
+                progress("pack", 1.0)
+        for name in ("converted", "synthesis", "netlists", "routes", "locks"):
+            prune(cache_dir() / name, KEEP_DAYS)
+    written = Manifest(**manifest, **Manifest.measure(bitstream))
+    written.write(bitstream)
+    _write_report(bitstream, report)
+    return Built(bitstream, written, report)
+
+
+def _write_report(bitstream: Path, report: dict[str, Any]) -> None:
+    text = json.dumps(report, indent=2)
+    write_whole(bitstream.with_suffix(".report.json"), f"{text}\n".encode())

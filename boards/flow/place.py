@@ -1,0 +1,199 @@
+"""nextpnr and ecppack: from the netlist to the bitstream."""
+
+import dataclasses
+import gzip
+import hashlib
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any
+
+from ..board import Board, BoardError
+from .synthesis import WORKERS
+from .tools import Processes, Progress, ToolFailure, cache_dir, tool_version, write_whole
+
+__all__ = ["Placed", "pack", "place_and_route"]
+
+DEVICES = {"LFE5U-": "", "LFE5UM-": "um-", "LFE5UM5G-": "um5g-"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Placed:
+    """A placed and routed design.
+
+    Parameters
+    ----------
+    seed : int
+    fmax_mhz : float
+        Clock that it reaches.
+    folder : Path
+        Has ``out.config`` (what ecppack takes), and of nextpnr ``report.json``, ``log`` and
+        ``routed.json.gz`` (the netlist with its places).
+    """
+
+    seed: int
+    fmax_mhz: float
+    folder: Path
+
+    @property
+    def report(self) -> dict[str, Any]:
+        """What nextpnr says of timing and use of the device."""
+        return json.loads((self.folder / "report.json").read_text())
+
+
+def _arguments(board: Board, package: str, clock_hz: int, seed: int) -> list[str]:
+    family, size = re.fullmatch(r"(LFE5\w*-)(\d+)F", board.device).groups()  # type: ignore[union-attr]
+    return [
+        f"--{DEVICES[family]}{size}k",
+        *("--package", package, "--speed", board.speed, "--seed", str(seed)),
+        *("--freq", f"{clock_hz / 1e6:g}", "--timing-allow-fail"),
+        *("--json", "in.json", "--lpf", "in.lpf", "--textcfg", "out.config"),
+        *("--report", "report.json", "--detailed-timing-report", "--write", "routed.json"),
+    ]
+
+
+class _Listener:
+    """Guesses from nextpnr's lines how far it is."""
+
+    PLACED = 0.5
+
+    def __init__(self, phase: str, progress: Progress | None) -> None:
+        self.phase, self.progress = phase, progress
+        self.arcs = self.fraction = 0.0
+
+    def __call__(self, line: str) -> None:
+        fraction = self.fraction
+        if re.search(r"at iteration #\d+, type", line):
+            fraction += (self.PLACED - fraction) / 20
+        elif match := re.search(r"Routing (\d+) arcs", line):
+            self.arcs, fraction = float(match[1]), self.PLACED
+        elif self.arcs and (match := re.search(r"\d+ \| +\d+ +\d+ \| +\d+ +\d+ \| +(\d+)\|", line)):
+            left = float(match[1]) / self.arcs
+            fraction = max(fraction, self.PLACED + (1 - self.PLACED) * (1 - min(1.0, left)))
+        if fraction != self.fraction and self.progress is not None:
+            self.progress(self.phase, fraction)
+        self.fraction = fraction
+
+
+def _route(
+    netlist: Path,
+    constraints: str,
+    arguments: list[str],
+    seed: int,
+    processes: Processes,
+    progress: Progress | None,
+) -> Placed:
+    digest = hashlib.sha256(f"{tool_version('nextpnr-ecp5')} {arguments} {constraints}".encode())
+    digest.update(gzip.decompress(netlist.read_bytes()))
+    done = cache_dir() / "routes" / digest.hexdigest()[:24]
+    phase = f"place and route, seed {seed}"
+    if done.exists():
+        os.utime(done)
+    else:
+        done.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=done.parent, prefix="partial-") as name:
+            folder = Path(name)
+            with gzip.open(netlist) as source, (folder / "in.json").open("wb") as target:
+                shutil.copyfileobj(source, target)
+            (folder / "in.lpf").write_text(constraints)
+            if progress is not None:
+                progress(phase, 0.0)
+            heard = _Listener(phase, progress)
+            try:
+                log = processes.run("nextpnr-ecp5", arguments, folder, heard=heard)
+            except ToolFailure as error:
+                raise ToolFailure(f"seed {seed}: {error}", error.log) from None
+            (folder / "in.json").unlink()
+            routed = folder / "routed.json"
+            with routed.open("rb") as source, gzip.open(f"{routed}.gz", "wb", 1) as target:
+                shutil.copyfileobj(source, target)
+            routed.unlink()
+            (folder / "log").write_text(log)
+            try:
+                folder.rename(done)
+            except OSError:  # another build has just done the same
+                if not done.exists():
+                    raise
+    if progress is not None:
+        progress(phase, 1.0)
+    clocks = json.loads((done / "report.json").read_text())["fmax"]
+    return Placed(seed, min((x["achieved"] for x in clocks.values()), default=0.0), done)
+
+
+def place_and_route(
+    board: Board,
+    package: str,
+    netlist: Path,
+    constraints: str,
+    clock_hz: int,
+    seeds: Sequence[int],
+    progress: Progress | None = None,
+) -> list[Placed]:
+    """Place and route a netlist once for each seed; the fastest comes first.
+
+    Parameters
+    ----------
+    package : str
+        As nextpnr calls it.
+    netlist : Path
+        Made by `deepseek.boards.flow.synthesis.link`.
+    constraints : str
+        Pins and clocks (LPF).
+
+    Raises
+    ------
+    BoardError
+        If it fails for all of the seeds; the message has nextpnr's reason.
+    """
+    found, failures = [], []
+    with ThreadPoolExecutor(WORKERS) as pool, Processes() as processes:
+        waiting = [
+            pool.submit(
+                _route,
+                netlist,
+                constraints,
+                _arguments(board, package, clock_hz, seed),
+                seed,
+                processes,
+                progress,
+            )
+            for seed in seeds
+        ]
+        for future in as_completed(waiting):
+            try:
+                found.append(future.result())
+            except ToolFailure as error:
+                failures.append(error)
+    if not found:
+        raise BoardError(
+            f"{failures[0]}; try other seeds (--seeds {len(seeds) + 3}), or a smaller card"
+        )
+    return sorted(found, key=lambda placed: (-placed.fmax_mhz, placed.seed))
+
+
+def pack(board: Board, placed: Placed, path: Path, *, build_hash: int, about: str) -> None:
+    """Write the bitstream of a placed design to ``path``, all of it or nothing.
+
+    Parameters
+    ----------
+    build_hash : int
+        Its lower 32 bits become the device's USERCODE.
+    about : str
+        One line for the bitstream's header.
+    """
+    with tempfile.TemporaryDirectory(prefix="pack-") as name, Processes() as processes:
+        folder = Path(name)
+        first, rest = (placed.folder / "out.config").read_text().split("\n", 1)
+        (folder / "in.config").write_text(f"{first}\n.comment Build: {about}\n{rest}")
+        usercode = str(build_hash & 0xFFFFFFFF)
+        processes.run(
+            "ecppack",
+            [*board.pack, "--usercode", usercode, "--input", "in.config", "--bit", "out.bit"],
+            folder,
+        )
+        write_whole(path, (folder / "out.bit").read_bytes())

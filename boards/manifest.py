@@ -1,0 +1,198 @@
+"""What a bitstream is: the file beside it, by which a host knows the card before it talks to it."""
+
+import dataclasses
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any, get_origin
+
+from ..rtl.config import CardConfig
+
+__all__ = ["MANIFEST_VERSION", "Manifest", "ManifestError", "manifest_path"]
+
+MANIFEST_VERSION = 1
+
+
+class ManifestError(ValueError):
+    """A bitstream and its manifest cannot be used. The message is one line with the next step."""
+
+
+def manifest_path(bitstream: str | os.PathLike[str]) -> Path:
+    """Return where the manifest of a bitstream lies: ``card.bit`` has ``card.bit.json``."""
+    path = Path(bitstream)
+    return path.with_name(f"{path.name}.json")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """Everything that a host has to know of a bitstream.
+
+    Parameters
+    ----------
+    board : str
+        Name of the board (`deepseek.boards.BOARDS`).
+    device, speed : str
+        Device and its speed grade; "virtual" and an empty string for the board that is simulated.
+    preset : str
+        Preset that the card was made of.
+    config : dict[str, object]
+        Every field of the card's `CardConfig`; it is not always the preset's.
+    abi : int
+        `deepseek.rtl.isa.ABI_VERSION`.
+    link_version : int
+        `deepseek.rtl.isa.link.LINK_VERSION`.
+    build_hash : str
+        64 bits as 16 hexadecimal digits; the card's CSRs say the same.
+    clock_hz : int
+        Clock of the card.
+    baud : int
+        Bits a second of the serial line.
+    memory : str
+        What holds the card's memory: "block RAM".
+    tools : dict[str, str]
+        Versions of the tools by their names.
+    seed : int
+        Seed of place and route.
+    fmax_mhz : float
+        Clock that place and route reached; 0.0 for the board that is simulated.
+    bitstream_bytes, bitstream_sha256 : int, str
+        Size and SHA-256 of the bitstream.
+    """
+
+    board: str
+    device: str
+    speed: str
+    preset: str
+    config: dict[str, Any]
+    abi: int
+    link_version: int
+    build_hash: str
+    clock_hz: int
+    baud: int
+    memory: str
+    tools: dict[str, str]
+    seed: int
+    fmax_mhz: float
+    bitstream_bytes: int
+    bitstream_sha256: str
+
+    def __post_init__(self) -> None:
+        try:
+            good = len(self.build_hash) == 16 and int(self.build_hash, 16) >= 0
+        except ValueError:
+            good = False
+        if not good:
+            raise ValueError(f"build_hash must be 16 hexadecimal digits, not {self.build_hash!r}")
+
+    @property
+    def card(self) -> CardConfig:
+        """The card's configuration."""
+        return CardConfig(**self.config)
+
+    @property
+    def build(self) -> int:
+        """The build hash as a number."""
+        return int(self.build_hash, 16)
+
+    def write(self, bitstream: str | os.PathLike[str]) -> Path:
+        """Write the manifest beside its bitstream, all of it or nothing; return its path."""
+        path = manifest_path(bitstream)
+        text = json.dumps({"manifest": MANIFEST_VERSION, **dataclasses.asdict(self)}, indent=2)
+        partial = path.with_name(f"{path.name}.{os.getpid()}")
+        partial.write_text(text + "\n", encoding="utf-8")
+        partial.replace(path)
+        return path
+
+    @staticmethod
+    def measure(bitstream: str | os.PathLike[str]) -> dict[str, Any]:
+        """Return the fields ``bitstream_bytes`` and ``bitstream_sha256`` of a file."""
+        content = Path(bitstream).read_bytes()
+        return {
+            "bitstream_bytes": len(content),
+            "bitstream_sha256": hashlib.sha256(content).hexdigest(),
+        }
+
+    @classmethod
+    def read(cls, path: str | os.PathLike[str]) -> "Manifest":
+        """Read a manifest; raise `ManifestError` if it is none, or of another version."""
+        path = Path(path)
+        again = "build the bitstream again with: deepseek-host build"
+        try:
+            fields = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise ManifestError(
+                f"{path} does not exist: copy it from where the bitstream was built, or {again}"
+            ) from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise ManifestError(f"{path} cannot be read ({error}); {again}") from None
+        except json.JSONDecodeError as error:
+            raise ManifestError(f"{path} is damaged, it is no JSON ({error}); {again}") from None
+        if not isinstance(fields, dict) or "manifest" not in fields:
+            raise ManifestError(f"{path} is no manifest of a bitstream; {again}")
+        version = fields.pop("manifest")
+        if version != MANIFEST_VERSION:
+            raise ManifestError(
+                f"{path} is a manifest of version {version!r}, and this host reads version "
+                f"{MANIFEST_VERSION}; use the host that built it, or {again}"
+            )
+        wanted = {field.name: field.type for field in dataclasses.fields(cls)}
+        if missing := [name for name in wanted if name not in fields]:
+            raise ManifestError(f"{path} lacks {', '.join(missing)}; {again}")
+        if unknown := [name for name in fields if name not in wanted]:
+            raise ManifestError(f"{path} has unknown fields: {', '.join(unknown)}; {again}")
+        for name, kind in wanted.items():
+            plain: Any = (int, float) if kind is float else get_origin(kind) or kind
+            if not isinstance(fields[name], plain) or isinstance(fields[name], bool):
+                raise ManifestError(f"{path}: {name} cannot be {fields[name]!r}; {again}")
+        # JSON has no tuples.
+        fields["config"] = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in fields["config"].items()
+        }
+        try:
+            manifest = cls(**fields)
+            _ = manifest.card
+        except (TypeError, ValueError) as error:
+            raise ManifestError(
+                f"{path} describes no card of this version ({error}); {again}"
+            ) from None
+        return manifest
+
+    @classmethod
+    def of(cls, bitstream: str | os.PathLike[str]) -> "Manifest":
+        """Return the manifest of a bitstream, and check that the file is the one it describes.
+
+        Raises
+        ------
+        ManifestError
+            If there is no such file, it has no manifest, or it was truncated or changed.
+        """
+        path = Path(bitstream)
+        if not path.is_file():
+            raise ManifestError(
+                f"no bitstream {path}; build one with: "
+                f"deepseek-host build --board BOARD --output {path.parent}"
+            )
+        if not manifest_path(path).exists():
+            raise ManifestError(
+                f"{path} has no manifest {manifest_path(path).name} beside it: copy it from where "
+                "the bitstream was built, or build it again with: deepseek-host build"
+            )
+        manifest = cls.read(manifest_path(path))
+        again = "copy it again, or build it again with: deepseek-host build"
+        found = cls.measure(path)
+        if found["bitstream_bytes"] < manifest.bitstream_bytes:
+            raise ManifestError(
+                f"{path} is truncated: {found['bitstream_bytes']:,} of "
+                f"{manifest.bitstream_bytes:,} bytes; {again}"
+            )
+        if (
+            found["bitstream_bytes"] > manifest.bitstream_bytes
+            or found["bitstream_sha256"] != manifest.bitstream_sha256
+        ):
+            raise ManifestError(
+                f"{path} is not the file that {manifest_path(path).name} describes "
+                f"(its content was changed, or another build wrote it); {again}"
+            )
+        return manifest

@@ -1,0 +1,75 @@
+"""What is around the shell on an ECP5 board: clock, reset, serial pins and LEDs."""
+
+from typing import Any
+
+from amaranth.hdl import ClockDomain, ClockSignal, Elaboratable, Module, ResetSignal, Signal
+from amaranth.lib import io, wiring
+from amaranth.lib.cdc import FFSynchronizer
+
+from .board import Board
+from .pll import Pll, PllSetting
+
+__all__ = ["BoardTop"]
+
+
+class BoardTop(Elaboratable):
+    """The top of a board. It is elaborated with the board's platform.
+
+    Parameters
+    ----------
+    board : Board
+    shell : Component
+        `deepseek.rtl.shell.Shell`, or something else with ``rx``, ``tx``, ``running``,
+        ``activity`` and ``error``.
+    setting : PllSetting
+        Of the clock.
+    """
+
+    def __init__(self, board: Board, shell: wiring.Component, setting: PllSetting) -> None:
+        self.board = board
+        self.shell = shell
+        self.setting = setting
+
+    def elaborate(self, platform: Any) -> Module:
+        m = Module()
+        board, shell = self.board, self.shell
+        m.submodules.oscillator = oscillator = io.Buffer(
+            "i", platform.request(board.oscillator, 0, dir="-")
+        )
+        m.submodules.pll = pll = Pll(self.setting)
+        m.domains.sync = ClockDomain()
+        m.d.comb += [pll.oscillator.eq(oscillator.i), ClockSignal().eq(pll.clock)]
+        # Registers start as if in reset, and leave it when the PLL has locked.
+        m.submodules.reset = FFSynchronizer(~pll.locked, ResetSignal(), init=1)
+        m.submodules.shell = shell
+
+        uart = platform.request(*board.uart, dir="-")
+        m.submodules.rx_pin = rx_pin = io.Buffer("i", uart.rx)
+        m.submodules.tx_pin = tx_pin = io.Buffer("o", uart.tx)
+        m.d.comb += shell.rx.eq(rx_pin.i)
+        sent = Signal(init=1)  # no glitches on the line
+        m.d.sync += sent.eq(shell.tx)
+        m.d.comb += tx_pin.o.eq(sent)
+
+        beats = Signal((self.setting.hz - 1).bit_length(), reset_less=True)
+        m.d.sync += beats.eq(beats + 1)
+        shown = {
+            "heartbeat": beats[-1],
+            "running": shell.running,
+            "activity": shell.activity,
+            "error": shell.error,
+        }
+        requested: dict[tuple[str, int], Any] = {}
+        for name, (resource, number, *part) in board.leds.items():
+            if (resource, number) not in requested:
+                requested[resource, number] = platform.request(resource, number, dir="-")
+            pin = requested[resource, number]
+            pin = getattr(pin, part[0]) if part else pin
+            m.submodules[f"led_{name}"] = led = io.Buffer("o", pin)
+            m.d.comb += led.o.eq(shown[name])
+        for number, resource in enumerate(board.high):
+            m.submodules[f"high_{number}"] = high = io.Buffer(
+                "o", platform.request(*resource, dir="-")
+            )
+            m.d.comb += high.o.eq(1)
+        return m

@@ -1,0 +1,301 @@
+"""From a board's top to its bitstream, on a small design in the place of the card."""
+
+import json
+import os
+import re
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from deepseek.boards import BOARDS, BoardError, board
+from deepseek.boards.board import DEVICES, Device
+from deepseek.boards.flow import build as building
+from deepseek.boards.flow import place, tools
+from deepseek.boards.flow.build import build, build_hash
+from deepseek.boards.flow.tools import Processes, ToolFailure, prune
+from deepseek.boards.manifest import Manifest
+from deepseek.rtl.isa import ABI_VERSION
+
+ULX3S = BOARDS["ulx3s"]
+REAL = [name for name, found in BOARDS.items() if not found.is_virtual]
+
+# Where each board's oscillator and serial line are, from its schematics.
+PINS = {
+    "ulx3s": {"G2": "clk25_0__io", "M1": "uart_0__rx__io", "L4": "uart_0__tx__io"},
+    "ecpix5": {"K23": "clk100_0__io", "R26": "uart_0__rx__io", "R24": "uart_0__tx__io"},
+    "orangecrab": {"A9": "clk_0__io", "N17": "uart_0__rx__io", "M18": "uart_0__tx__io"},
+}
+
+
+def phases_of(calls):
+    return list(dict.fromkeys(phase for phase, _ in calls))
+
+
+def test_bitstream(cache, tmp_path, make_shell, monkeypatch):
+    """Twice: the second time everything comes from the cache."""
+    calls = []
+
+    def progress(phase, fraction):
+        assert 0.0 <= fraction <= 1.0
+        calls.append((phase, fraction))
+
+    out = tmp_path / "out"
+    built = build(
+        ULX3S, "tiny", out, seeds=2, netlist=True, make_shell=make_shell, progress=progress
+    )
+    assert sorted(phases_of(calls)[3:5]) == ["place and route, seed 1", "place and route, seed 2"]
+    assert phases_of(calls)[:3] + phases_of(calls)[5:] == [
+        "convert",
+        "synthesise",
+        "link",
+        "pack",
+    ]
+    assert sorted(path.name for path in out.iterdir()) == [
+        "ulx3s-tiny.bit",
+        "ulx3s-tiny.bit.json",
+        "ulx3s-tiny.netlist.json.gz",
+        "ulx3s-tiny.report.json",
+    ]
+    manifest = Manifest.of(built.bitstream)
+    assert manifest == built.manifest
+    assert manifest.card == ULX3S.config("tiny")
+    assert manifest.build == build_hash(ULX3S, manifest.card, ULX3S.clock_hz)
+    assert (manifest.abi, manifest.clock_hz) == (ABI_VERSION, ULX3S.clock_hz)
+    assert manifest.fmax_mhz * 1e6 >= manifest.clock_hz
+
+    content = built.bitstream.read_bytes()
+    header = f"Build: ulx3s tiny {manifest.build_hash} ABI {ABI_VERSION}".encode()
+    assert header in content[:200]
+    assert b"Part: LFE5U-85F-6CABGA381" in content[:200]
+    assert bytes.fromhex("41113043") in content[:400]  # the device's IDCODE
+    assert bytes.fromhex("c2800000" + manifest.build_hash[8:]) in content  # its USERCODE
+
+    report = built.report
+    assert report == json.loads((out / "ulx3s-tiny.report.json").read_text())
+    blocks = {row["block"]: row for row in report["blocks"]}
+    assert blocks["lane"]["instances"] == 4
+    assert blocks["lane"]["ff"] == 4 * 12
+    assert report["use"]["EBR"]["used"] == 2 == sum(row["ebr"] for row in report["blocks"])
+    assert report["use"]["FF"]["of"] == 83640
+    assert report["fmax_mhz"] == max(report["seeds"].values())
+    path = report["critical_path"]
+    assert path["ns"] == pytest.approx(1e3 / report["fmax_mhz"], rel=0.1)
+    assert path["ns"] == pytest.approx(path["logic_ns"] + path["routing_ns"], abs=0.02)
+    assert path["hops"][0]["block"] in path["start"]
+    assert str(path["ns"]) in report["critical_path_in_words"]
+    assert report["slowest"][0]["ns"] <= path["ns"] + 0.1
+
+    before = content
+    calls.clear()
+    run, used = Processes.run, []
+
+    def recorded(self, name, *arguments, **options):
+        used.append(name)
+        return run(self, name, *arguments, **options)
+
+    monkeypatch.setattr(Processes, "run", recorded)
+    again = build(ULX3S, "tiny", out, seeds=2, make_shell=make_shell, progress=progress)
+    assert again.bitstream.read_bytes() == before
+    assert used == ["ecppack"]
+    assert not [p for p in (cache / "routes").iterdir() if p.name.startswith("partial")]
+
+
+def test_clock_that_is_not_reached_is_refused(cache, tmp_path, make_shell):
+    with pytest.raises(BoardError) as error:
+        build(ULX3S, "tiny", tmp_path, freq_mhz=400, make_shell=make_shell)
+    message = str(error.value)
+    found = re.search(
+        r"is to be 400 MHz, but the best of 1 seed reaches ([\d.]+) MHz: no bitstream was written; "
+        r"build it with --freq ([\d.]+),",
+        message,
+    )
+    assert float(found[2]) <= float(found[1]) < 400
+    assert "slowest path: " in message
+    report = json.loads((tmp_path / "ulx3s-tiny.report.json").read_text())
+    assert (report["bitstream"], report["fmax_mhz"]) == (
+        None,
+        pytest.approx(float(found[1]), abs=0.1),
+    )
+    assert not (tmp_path / "ulx3s-tiny.bit").exists()
+
+
+def test_design_that_does_not_fit_is_refused(cache, tmp_path, make_shell, monkeypatch):
+    monkeypatch.setitem(DEVICES, "85F", Device(comb=60, ff=80, dsp=156, ebr=208))
+    with pytest.raises(
+        BoardError,
+        match=r"needs \d+ of 60 COMB \([\d.]+ %\), \d+ of 80 FF \([\d.]+ %\); "
+        r"its largest blocks are .*lane x 4 \d+.*; choose a smaller preset",
+    ):
+        build(ULX3S, "tiny", tmp_path, make_shell=make_shell)
+    assert list(tmp_path.glob("*.bit")) == []
+
+
+def test_memories_that_do_not_fit_are_refused_at_once(cache, tmp_path):
+    with pytest.raises(
+        BoardError,
+        match=r"preset sim does not fit ulx3s .*at least 544 of 208 EBR "
+        r"\(card memory 32, scratchpad 256, operands 256\); choose a smaller",
+    ):
+        build(ULX3S, "sim", tmp_path)
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_cards_have_memories_that_fit(name):
+    for preset in ("tiny", "ecp5"):
+        config = board(name).config(preset)
+        used = config.memory_bytes + config.scratchpad_bytes
+        assert used // 2048 + config.rows * config.cols <= 0.9 * board(name).capacity.ebr
+        assert config.vector_parts == ("pool",)
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_pins(name, make_shell):
+    from deepseek.boards.flow.convert import TOP, convert
+    from deepseek.boards.pll import pll_setting
+    from deepseek.boards.top import BoardTop
+
+    found = board(name)
+    setting = pll_setting(found.oscillator_hz, found.clock_hz)
+    top = convert(BoardTop(found, make_shell(None), setting), found.make_platform())
+    sites = dict(re.findall(r'LOCATE COMP "(\S+)" SITE "(\S+)"', top.constraints))
+    for pin, port in PINS[name].items():
+        assert sites[port] == pin
+    assert f'FREQUENCY PORT "{PINS[name] and next(iter(PINS[name].values()))}"' in top.constraints
+    assert len(sites) == 3 + len(found.leds) + len(found.high)
+    text = top.texts[TOP]
+    assert f"parameter \\CLKFB_DIV {setting.feedback}" in text
+    assert f"parameter \\CLKI_DIV {setting.divider}" in text
+
+
+def test_virtual(tmp_path):
+    built = build(BOARDS["virtual"], "tiny", tmp_path)
+    manifest = Manifest.of(built.bitstream)
+    assert (manifest.device, manifest.fmax_mhz) == ("virtual", 0.0)
+    assert manifest.card.memory_bytes == 256 << 10
+    assert manifest.card.vector_parts == ("pool",)
+    fields = json.loads(built.bitstream.read_text())
+    assert fields["build_hash"] == manifest.build_hash
+    assert build(BOARDS["virtual"], "tiny", tmp_path, freq_mhz=24).manifest.clock_hz == 24_000_000
+
+
+def test_build_hash_tells_builds_apart():
+    config = ULX3S.config("tiny")
+    hashes = {
+        build_hash(ULX3S, config, 100_000_000),
+        build_hash(ULX3S, config, 120_000_000),
+        build_hash(ULX3S, ULX3S.config("ecp5"), 100_000_000),
+        build_hash(BOARDS["ecpix5"], config, 100_000_000),
+    }
+    assert len(hashes) == 4
+    assert build_hash(ULX3S, config, 100_000_000) in hashes
+
+
+@pytest.mark.parametrize("seeds", [0, -1])
+def test_seeds_are_checked(tmp_path, seeds):
+    with pytest.raises(BoardError, match="--seeds must be 1 or more"):
+        build(ULX3S, "tiny", tmp_path, seeds=seeds)
+
+
+def test_unknown_names():
+    with pytest.raises(BoardError, match="no board 'x'; choose one of: ulx3s, ecpix5"):
+        board("x")
+    with pytest.raises(ValueError, match="no preset 'x'; choose one of: tiny"):
+        ULX3S.config("x")
+
+
+def test_missing_tools(cache, tmp_path, make_shell, monkeypatch):
+    monkeypatch.setattr(tools.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(BoardError, match=r"amaranth-boards is not installed: pip install"):
+        build(ULX3S, "tiny", tmp_path, make_shell=make_shell)
+    with pytest.raises(BoardError, match=r"yosys is not installed: pip install 'deepseek-card"):
+        tools.tool("yosys")
+
+
+def test_tool_of_the_environment(tmp_path, monkeypatch):
+    script = tmp_path / "yosys"
+    script.write_text("#!/bin/sh\necho called $*; echo ERROR: a bad day; exit 3\n")
+    script.chmod(0o755)
+    monkeypatch.setenv("YOSYS", str(script))
+    with Processes() as processes, pytest.raises(ToolFailure) as error:
+        processes.run("yosys", ["-q", "x"], tmp_path)
+    assert str(error.value) == "yosys failed: ERROR: a bad day"
+    assert "called -q x" in error.value.log
+    monkeypatch.setenv("YOSYS", str(tmp_path / "none"))
+    with Processes() as processes, pytest.raises(ToolFailure, match="cannot be started"):
+        processes.run("yosys", [], tmp_path)
+
+
+def test_end_of_the_context_stops_what_runs(tmp_path, monkeypatch):
+    script = tmp_path / "yosys"
+    script.write_text(f"#!/bin/sh\necho $$ > {tmp_path}/pid\nexec sleep 60\n")
+    script.chmod(0o755)
+    monkeypatch.setenv("YOSYS", str(script))
+    failures = []
+
+    def work(processes):
+        try:
+            processes.run("yosys", [], tmp_path)
+        except ToolFailure as error:
+            failures.append(error)
+
+    with pytest.raises(KeyboardInterrupt), Processes() as processes:
+        thread = threading.Thread(target=work, args=(processes,))
+        thread.start()
+        while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():
+            time.sleep(0.01)
+        raise KeyboardInterrupt
+    thread.join(10)
+    assert not thread.is_alive()
+    assert len(failures) == 1
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "pid").read_text()), 0)
+    with pytest.raises(ToolFailure, match="interrupted"):
+        processes.run("yosys", [], tmp_path)
+
+
+def test_progress_follows_what_nextpnr_says():
+    calls = []
+    listen = place._Listener("route", lambda phase, fraction: calls.append(fraction))
+    for line in (
+        "Info: Packing IOs..",
+        "Info:     at iteration #1, type ALL: wirelen solved = 895, spread = 1069, legal = 1117;",
+        "Info:     at iteration #2, type TRELLIS_COMB: wirelen solved = 8, spread = 9, legal = 9;",
+        "Info: Routing 1000 arcs.",
+        "Info:        264 |        4        230 |    4   230 |       500|       0.13       0.13|",
+        "Info:       1264 |       44       1230 |   40  1000 |         0|       0.13       0.26|",
+    ):
+        listen(line)
+    assert calls == sorted(calls)
+    assert len(calls) == 5
+    assert calls[2:] == [0.5, 0.75, 1.0]
+
+
+def test_two_builds_of_one_card_wait_for_each_other(cache):
+    order = []
+
+    def second():
+        with building._lock("card", lambda phase, fraction: order.append(phase)):
+            order.append("second")
+
+    with building._lock("card", None):
+        thread = threading.Thread(target=second)
+        thread.start()
+        while not order:
+            time.sleep(0.01)
+        order.append("first")
+    thread.join(10)
+    assert order == ["wait for another build of the same card", "first", "second"]
+
+
+def test_prune(tmp_path):
+    for name, days in (("old", 40), ("new", 1)):
+        (tmp_path / name).write_text("")
+        (tmp_path / f"{name}-folder").mkdir()
+        then = time.time() - days * 86400
+        for path in (tmp_path / name, tmp_path / f"{name}-folder"):
+            os.utime(path, (then, then))
+    prune(tmp_path, 30)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["new", "new-folder"]
+    prune(Path(tmp_path, "none"), 30)

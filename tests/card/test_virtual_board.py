@@ -1,0 +1,293 @@
+"""The whole board, from the driver through the operating system's terminal to the pins and back."""
+
+import contextlib
+import json
+import threading
+import time
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from deepseek.boards import board
+from deepseek.boards.flow.build import build
+from deepseek.host.card import Card
+from deepseek.host.cli import app
+from deepseek.host.transport.link import LinkError
+from deepseek.host.transport.serial import SerialTransport
+from deepseek.host.workloads import digits
+from deepseek.rtl.isa import COMMAND_BYTES, Completion, Csr, Opcode
+from deepseek.rtl.isa.link import ShellCsr
+from deepseek.sim.functional.assemble import command, semaphore
+from deepseek.sim.functional.card import FunctionalCard
+from deepseek.sim.functional.decode import unpack
+from deepseek.sim.functional.random_jobs import RandomJobs
+from deepseek.sim.verilated.board import REST_CYCLES, VirtualBoard
+
+RING, RING_COMMANDS = 0x1000, 256
+RECORD, NOISE, NOISE_BYTES = 0x800, 0xC00, 256
+DATA, DATA_BYTES = 0x20000, 0x20000
+SHOWN_BYTES = 0x2400
+VIRTUAL = board("virtual")
+CONFIG = VIRTUAL.config("tiny")
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    return build(VIRTUAL, "tiny", tmp_path_factory.mktemp("bitstream"))
+
+
+@pytest.fixture(scope="module")
+def manifest(built):
+    return built.manifest
+
+
+@pytest.fixture(scope="module")
+def virtual(manifest):
+    with VirtualBoard(
+        manifest.card,
+        build_hash=manifest.build,
+        clock_hz=manifest.clock_hz,
+        baud=manifest.baud,
+    ) as powered:
+        yield powered
+
+
+@contextlib.contextmanager
+def connected(virtual, manifest):
+    """Open the board; at the end close it, also if it was hung up on."""
+    transport = SerialTransport(virtual.port, manifest, simulated=True)
+    try:
+        yield transport
+    finally:
+        transport.close()
+
+
+@pytest.fixture
+def link(virtual, manifest):
+    with connected(virtual, manifest) as transport:
+        yield transport
+
+
+def begin(card):
+    """Reset a card, and give it a ring."""
+    card.csr_write(Csr.CONTROL, 1)
+    card.csr_write(Csr.RING_BASE, RING)
+    card.csr_write(Csr.RING_SIZE, RING_COMMANDS)
+    card.write_memory(RECORD, np.zeros(16, np.uint8))
+
+
+def ring_doorbell(card, commands):
+    raw = np.frombuffer(b"".join(commands), np.uint8)
+    assert raw.size <= RING_COMMANDS * COMMAND_BYTES
+    card.write_memory(RING, raw)
+    card.csr_write(Csr.RING_TAIL, len(commands))
+
+
+def small_job(rng):
+    """Return what a job needs in memory, and its commands."""
+    job = RandomJobs(CONFIG, rng, base=DATA, nbytes=DATA_BYTES, largest=128).job(2)
+    # Two cards are alike only if nothing is left of earlier jobs.
+    fill = {"x_bytes": NOISE_BYTES, "y": CONFIG.scratchpad_bytes // NOISE_BYTES, "z": 1}
+    fill |= {"scratchpad_y_stride": NOISE_BYTES}
+    before = [command(Opcode.LOAD, fill, operands=[NOISE, 0]), command(Opcode.BARRIER)]
+    end = command(Opcode.END, {"completion": RECORD, "tag": int(rng.integers(1 << 32))})
+    return [(NOISE, rng.bytes(NOISE_BYTES)), *job.writes], [*before, *job.commands, end]
+
+
+def start_job(card, writes, commands):
+    begin(card)
+    for address, content in writes:
+        card.write_memory(address, np.frombuffer(content, np.uint8))
+    ring_doorbell(card, commands)
+
+
+def outcome(card):
+    """Return memory, completion record (but for its cycles), and registers after a job."""
+    memory = bytes(card.read_memory(DATA, SHOWN_BYTES))
+    record = unpack(Completion, bytes(card.read_memory(RECORD, 12)) + bytes(4))
+    assert record["valid"]
+    names = (Csr.COMPLETED, Csr.ERROR, Csr.ERROR_COMMAND, Csr.RING_HEAD, Csr.STATE)
+    return memory, record, [card.csr_read(name) for name in names]
+
+
+def check_job(card, rng):
+    """Run a job on a card and on the functional simulator."""
+    writes, commands = small_job(rng)
+    functional = FunctionalCard(CONFIG)
+    blank = rng.integers(0, 256, SHOWN_BYTES, dtype=np.uint8)
+    for each in (card, functional):
+        each.write_memory(DATA, blank)
+        start_job(each, writes, commands)
+        each.run(2_000_000)
+    assert outcome(card) == outcome(functional)
+
+
+def test_registers_and_memory(link, virtual, rng):
+    """What was written is read, wherever it begins and ends; the neighbours stay as they are."""
+    assert link.csr_read(ShellCsr.CLOCK_HZ) == VIRTUAL.clock_hz
+    assert link.csr_read(Csr.MEMORY_BYTES) == CONFIG.memory_bytes == 256 << 10
+    assert 0 < link.cycles < virtual.cycles
+    span = 5000
+    image = rng.integers(0, 256, span, dtype=np.uint8)
+    for base in (0, CONFIG.memory_bytes - span):
+        link.write_memory(base, image)
+        for _ in range(20):
+            first = int(rng.integers(span))
+            piece = rng.integers(0, 256, int(rng.integers(1, 40)), dtype=np.uint8)[: span - first]
+            image[first : first + piece.size] = piece
+            link.write_memory(base + first, piece)
+            first = int(rng.integers(span - 40))
+            assert np.array_equal(link.read_memory(base + first, 40), image[first : first + 40])
+        assert np.array_equal(link.read_memory(base, span), image)
+    assert link.csr_read(ShellCsr.FRAMES_DROPPED) == 0
+
+
+def test_jobs(link, rng, times):
+    """The same bytes on the board and on the functional simulator leave the same bytes."""
+    for _ in range(3 * times):
+        check_job(link, rng)
+
+
+def test_lights(link, virtual, rng):
+    begin(link)
+    assert virtual.output("activity")
+    ring_doorbell(link, [command(Opcode.LOAD, {"x_bytes": 3, "y": 1, "z": 1}, operands=[0, 0])])
+    link.run(100_000)
+    assert link.csr_read(Csr.ERROR) & 0xFF
+    assert virtual.output("error") and virtual.output("running")
+    check_job(link, rng)
+
+
+def test_memory_while_a_job_runs(link, rng):
+    """The host and the card use memory at the same time."""
+    writes, commands = small_job(rng)
+    other = rng.integers(0, 256, 4096, dtype=np.uint8)
+    functional = FunctionalCard(CONFIG)
+    for each in (link, functional):
+        each.write_memory(DATA, np.zeros(SHOWN_BYTES, np.uint8))
+        start_job(each, writes, commands)
+    link.write_memory(0x10000, other)
+    assert np.array_equal(link.read_memory(0x10000, other.size), other)
+    for each in (link, functional):
+        each.run(2_000_000)
+    assert outcome(link) == outcome(functional)
+
+
+def test_cable_pulled_in_a_transfer(virtual, manifest, rng):
+    """The transfer fails at once; after reconnection all is as before."""
+    for write in (True, False):
+        with connected(virtual, manifest) as link:
+            before = virtual.cycles
+            failed = []
+
+            def transfer(link=link, write=write, failed=failed):
+                try:
+                    if write:
+                        link.write_memory(0, rng.integers(0, 256, 100_000, dtype=np.uint8))
+                        link.csr_read(Csr.STATE)
+                    else:
+                        link.read_memory(0, 100_000)
+                except LinkError as error:
+                    failed.append(str(error))
+
+            worker = threading.Thread(target=transfer)
+            worker.start()
+            while virtual.cycles < before + 100_000:
+                time.sleep(0.01)
+            virtual.cut()
+            cut = time.monotonic()
+            worker.join(60)
+            assert time.monotonic() - cut < 5
+            assert len(failed) == 1
+        virtual.reconnect()
+        with connected(virtual, manifest) as link:
+            check_job(link, rng)
+
+
+def test_job_ends_without_cable(virtual, manifest, rng):
+    writes, commands = small_job(rng)
+    functional = FunctionalCard(CONFIG)
+    blank = np.zeros(SHOWN_BYTES, np.uint8)
+    functional.write_memory(DATA, blank)
+    start_job(functional, writes, commands)
+    functional.run(2_000_000)
+    with connected(virtual, manifest) as link:
+        link.write_memory(DATA, blank)
+        start_job(link, writes, commands)
+        link.csr_read(Csr.STATE)
+        virtual.cut()
+    before = -1
+    while before != virtual.cycles:
+        before = virtual.cycles
+        time.sleep(0.2)
+    virtual.reconnect()
+    with connected(virtual, manifest) as link:
+        assert outcome(link) == outcome(functional)
+
+
+def test_cable_pulled_in_a_job_that_hangs(virtual, manifest, rng):
+    """The job still hangs after reconnection; a reset frees the card."""
+    never = command(
+        Opcode.LOAD, {"x_bytes": 16, "y": 1, "z": 1}, operands=[0, 0], wait=[semaphore(3)]
+    )
+    with connected(virtual, manifest) as link:
+        begin(link)
+        link.csr_write(Csr.WATCHDOG, 0xFFFFFFFF)
+        end = command(Opcode.END, {"completion": RECORD, "tag": 1})
+        ring_doorbell(link, [never, end])
+        assert link.csr_read(Csr.STATE) & 1
+        assert virtual.output("busy") and virtual.output("running")
+        virtual.cut()
+    before = virtual.cycles
+    while virtual.cycles < before + 5 * REST_CYCLES:
+        time.sleep(0.01)
+    virtual.reconnect()
+    with connected(virtual, manifest) as link:
+        assert link.csr_read(Csr.STATE) & 1
+        assert link.csr_read(Csr.COMPLETED) == 0
+        check_job(link, rng)
+
+
+def host(*words):
+    return CliRunner().invoke(app, ["run", *map(str, words)])
+
+
+def test_workload_from_the_command_line(built):
+    """The same tensors as everywhere, and with ideal memory the same cycles as the RTL alone."""
+    words = ("digits", "--limit", 3, "--bitstream", built.bitstream, "--memory", "ideal", "--json")
+    result = host(*words, "--board", "virtual")
+    assert result.exit_code == 0, result.stderr
+    fields = json.loads(result.stdout)
+    assert fields["bit_exact"] and fields["backend"] == "board"
+    results = {}
+    for backend in ("functional", "rtl"):
+        with Card.open(backend, preset=CONFIG, memory="ideal") as card:
+            results[backend] = digits.run(card, 3)
+            assert results[backend].bit_exact
+    assert fields["cycles"] == results["rtl"].cycles
+    for other in results.values():
+        assert fields["accuracy"] == other.accuracy
+        for counter in ("mac_active", "bytes_read", "bytes_written"):
+            assert fields[counter] == getattr(other.counters, counter)
+
+
+def test_cable_pulled_under_the_command_line(built, monkeypatch):
+    """One line with the next step and exit code 2; nothing hangs."""
+
+    class Loose(VirtualBoard):
+        def __init__(self, *args, **more):
+            super().__init__(*args, **more)
+            threading.Thread(target=self.pull, daemon=True).start()
+
+        def pull(self):
+            while self.cycles < 200_000:
+                time.sleep(0.01)
+            self.cut()
+
+    monkeypatch.setattr("deepseek.sim.verilated.board.VirtualBoard", Loose)
+    result = host("digits", "--bitstream", built.bitstream)
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    message = result.stderr.splitlines()[-1]
+    assert message.startswith("error: ") and "next: " in message
