@@ -4,11 +4,13 @@
 # EXTRAS   further extras to install, for example EXTRAS=compiler where no C++ compiler is installed
 # ARGS     further arguments of `make run` (deepseek-host run ...) and `make test` (pytest ...)
 # SEEDS    seeds of `make nightly`
+# BOARD    board of `make board`
 
 PYTHON ?= python3
 EXTRAS ?=
 ARGS ?=
 SEEDS ?= 1 2 3 4 5 6 7 8
+BOARD ?= ulx3s
 
 .DEFAULT_GOAL := help
 SHELL := /bin/sh
@@ -41,6 +43,7 @@ help:
 	@echo 'make run      run a quantized network on the simulated card (preset ecp5)'
 	@echo 'make test     all tests, on two cores'
 	@echo 'make lint     ruff and mypy'
+	@echo 'make board    a bitstream: make board BOARD=ulx3s (minutes; no board is needed)'
 	@echo 'make nightly  every FP16 product, testbenches with many seeds, GEMMs on every preset (hours)'
 	@echo 'make performance  measure the published shapes and write docs/performance.md (an hour)'
 	@echo 'make clean    remove the virtual environment and what tools left in the checkout'
@@ -59,6 +62,10 @@ lint: $(LINT)
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+
+.PHONY: board
+board: $(TEST)
+	@$(BIN)/python -m deepseek.host build --board $(BOARD) $(ARGS)
 
 .PHONY: nightly
 nightly: $(TEST)
@@ -104,12 +111,12 @@ $(RUN): pyproject.toml $(HOME_MARK)
 
 $(TEST): pyproject.toml $(RUN)
 	@echo 'installing what the tests need'
-	@$(call install,test)
+	@$(call install,test boards)
 	@$(BIN)/python -c 'import find_libpython as f, sys; f.find_libpython() or sys.exit( \
 	  "error: cocotb needs the shared library of Python; Debian, Ubuntu: apt install libpython3-dev")'
 	@touch $@
 
 $(LINT): pyproject.toml $(RUN)
 	@echo 'installing ruff and mypy'
-	@$(call install,test lint)
+	@$(call install,test boards lint)
 	@touch $@
