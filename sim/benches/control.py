@@ -25,7 +25,7 @@ from ...rtl.isa import (
 )
 from ...rtl.memory.bus import request_layout, write_layout
 from .lib import bench_config, pack, rng, sample, start, tick, unpack
-from .queue import Iteration, iterations, random_command, used
+from .queue_commands import Iteration, iterations, random_command, used
 
 RING_BASE = 0x4000
 RECORDS = 0x1000

@@ -9,7 +9,7 @@ from ...rtl.core.bank import UNITS
 from ...rtl.hostport.csr import ALL_ENGINES, geometry
 from ...rtl.isa import ABI_VERSION, COMMAND_BYTES, SEMAPHORES, Csr, Opcode, Queue, Status, Unit
 from .control import BARRIER, NOTHING, add, begin, end, image
-from .queue import reference
+from .queue_commands import reference
 
 ABORTED = 9
 
