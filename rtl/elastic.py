@@ -1,0 +1,45 @@
+"""A register between two streams through which no path leads."""
+
+from amaranth.hdl import Module, Mux, Signal, Value
+from amaranth.lib import stream, wiring
+from amaranth.lib.wiring import In, Out
+
+__all__ = ["Elastic"]
+
+
+class Elastic(wiring.Component):
+    """Passes an item a cycle, a cycle later. All that it drives comes from registers: what decides
+    whether an item is taken does not reach back to what makes the next one.
+
+    Parameters
+    ----------
+    shape : shape-like
+        Of the items.
+
+    Members
+    -------
+    source : ``In(stream.Signature(shape))``
+    target : ``Out(stream.Signature(shape))``
+    """
+
+    def __init__(self, shape) -> None:
+        super().__init__(
+            {"source": In(stream.Signature(shape)), "target": Out(stream.Signature(shape))}
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        source, target = self.source, self.target
+        item, held = Value.cast(source.payload), Value.cast(target.payload)
+        spare = Signal(len(item), reset_less=True)  # what came when the target did not take
+        full, move = Signal(), Signal()
+        m.d.comb += [source.ready.eq(~full), move.eq(~target.valid | target.ready)]
+        with m.If(move):
+            m.d.sync += [
+                held.eq(Mux(full, spare, item)),
+                target.valid.eq(full | source.valid),
+            ]
+        with m.If(~full):
+            m.d.sync += spare.eq(item)
+        m.d.sync += full.eq(~move & (full | source.valid))
+        return m
