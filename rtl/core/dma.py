@@ -4,10 +4,12 @@ import itertools
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, unsigned
 from amaranth.lib import data, wiring
-from amaranth.lib.fifo import SyncFIFOBuffered
+from amaranth.lib.fifo import SyncFIFO, SyncFIFOBuffered
+from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from ..config import GRANULE, CardConfig
+from ..elastic import Elastic
 from ..memory.bus import Bus, burst_beats, request_layout
 from .ports import READ_LATENCY, ReadPort, UnitPort, WritePort
 from .transfer import TransferWalk
@@ -15,10 +17,10 @@ from .transfer import TransferWalk
 __all__ = ["LoadUnit", "StoreUnit"]
 
 LOAD_BEATS = 128
-"""A load asks for another burst while it waits for at most this many beats."""
+"""A load asks for another burst while it waits for at most this many beats, a cycle ago."""
 
 LOAD_BURSTS = 32
-"""Bursts whose beats a load waits for."""
+"""Bursts whose beats a load waits for, at most."""
 
 STORE_BURSTS = 32
 """Bursts that a store may have begun and not seen written."""
@@ -65,11 +67,12 @@ def _walk(m: Module, config: CardConfig, unit: UnitPort, idle: Value) -> Transfe
 class LoadUnit(wiring.Component):
     """Copies rows from card memory to the scratchpad (LOAD).
 
-    Asks for a burst a cycle as long as it waits for at most `LOAD_BEATS` beats, and fewer than
-    `LOAD_BURSTS` bursts, and writes a beat a cycle, three cycles after it came. Rows and iterations
-    follow each other without waiting for data. A beat of several granules is one write whose mask
-    leaves out what lies outside the row, so the write's address may be before the row's, modulo the
-    scratchpad's size. See `TransferWalk` for the checks and for what happens before an error.
+    Asks for a burst a cycle as long as it waited a cycle ago for at most `LOAD_BEATS` beats and
+    `LOAD_BURSTS` - 2 bursts, and writes a beat a cycle, three cycles after it came. Rows and
+    iterations follow each other without waiting for data. A beat of several granules is one write
+    whose mask leaves out what lies outside the row, so the write's address may be before the row's,
+    modulo the scratchpad's size. See `TransferWalk` for the checks and for what happens before an
+    error.
 
     Parameters
     ----------
@@ -102,7 +105,7 @@ class LoadUnit(wiring.Component):
         lane_bits = (lanes - 1).bit_length()
         halves = config.bus_bytes < GRANULE
         bus = self.bus
-        depth = LOAD_BEATS + burst_beats(config)
+        most = LOAD_BEATS + 2 * burst_beats(config)
 
         target_layout = data.StructLayout(
             {
@@ -116,50 +119,70 @@ class LoadUnit(wiring.Component):
         m.submodules.targets = targets = SyncFIFOBuffered(
             width=target_layout.size, depth=LOAD_BURSTS
         )
-        m.submodules.beats = beats = SyncFIFOBuffered(width=8 * config.bus_bytes, depth=depth)
-        waiting = Signal(range(depth + 1))
+        waiting = Signal(range(most + 1))
         walk = _walk(m, config, self.unit, (waiting == 0) & ~self.write.valid)
 
-        # The arbiter's choice takes long: what it takes from is between registers.
-        m.submodules.requests = requests = SyncFIFOBuffered(
-            width=request_layout(config).size, depth=2
-        )
+        # The arbiter's choice takes long.
+        m.submodules.requests = requests = Elastic(request_layout(config))
         burst = walk.burst.payload
         request = _request(config, burst, write=0)
         room = Signal()
+        may_ask = Signal()  # a cycle late: it may have asked for one more
         asked = Signal()
         pushed = target_layout(targets.w_data)
         m.d.comb += [
-            room.eq((waiting <= LOAD_BEATS) & targets.w_rdy & requests.w_rdy),
+            room.eq(may_ask & requests.source.ready),
             walk.burst.ready.eq(room),
             asked.eq(walk.burst.valid & room),
-            requests.w_en.eq(asked),
-            requests.w_data.eq(request),
-            bus.request.payload.eq(requests.r_data),
-            bus.request.valid.eq(requests.r_rdy),
-            requests.r_en.eq(bus.request.ready),
+            requests.source.valid.eq(asked),
+            requests.source.payload.eq(request),
+            bus.request.payload.eq(requests.target.payload),
+            bus.request.valid.eq(requests.target.valid),
+            requests.target.ready.eq(bus.request.ready),
             targets.w_en.eq(asked),
             pushed.address.eq(burst.scratchpad - burst.memory[:lane_bits]),
             pushed.last_beat.eq(request.last_beat),
             pushed.head.eq(burst.memory[:lane_bits]),
             pushed.tail.eq(burst.end[:lane_bits]),
             pushed.last.eq(burst.last),
-            beats.w_en.eq(bus.read.valid),
-            beats.w_data.eq(bus.read.payload),
             # Loads do not write to memory.
             bus.write.valid.eq(0),
         ]
+
+        # Beats that have come: there is room for all that it waits for. A read port with a clock
+        # would promise the old word where one is written, which takes logic behind a block RAM.
+        depth = 1 << (most - 1).bit_length()
+        m.submodules.beats = beats = Memory(
+            shape=unsigned(8 * config.bus_bytes), depth=depth, init=[]
+        )
+        beats_write, beats_read = beats.write_port(), beats.read_port(domain="comb")
+        came, read = Signal(range(depth)), Signal(range(depth))
+        here = Signal()  # the next beat is in ``word``
+        word = Signal(8 * config.bus_bytes, reset_less=True)
+        m.d.comb += [
+            beats_write.addr.eq(came),
+            beats_write.data.eq(bus.read.payload),
+            beats_write.en.eq(bus.read.valid),
+            beats_read.addr.eq(read),
+        ]
+        with m.If(bus.read.valid):
+            m.d.sync += came.eq(came + 1)
+
+        m.d.sync += may_ask.eq((waiting <= LOAD_BEATS) & (targets.level < LOAD_BURSTS - 1))
 
         target = target_layout(targets.r_data)
         beat = Signal(range(burst_beats(config)))
         take = Signal()
         final = Signal()
         m.d.comb += [
-            take.eq(beats.r_rdy & targets.r_rdy & (~self.write.valid | self.write.ready)),
+            take.eq(here & targets.r_rdy & (~self.write.valid | self.write.ready)),
             final.eq(beat == target.last_beat),
-            beats.r_en.eq(take),
             targets.r_en.eq(take & final),
         ]
+        with m.If(take | ~here):
+            m.d.sync += [here.eq(came != read), word.eq(beats_read.data)]
+            with m.If(came != read):
+                m.d.sync += read.eq(read + 1)
         with m.If(take):
             m.d.sync += beat.eq(beat + 1)
             with m.If(final):
@@ -178,12 +201,12 @@ class LoadUnit(wiring.Component):
             if halves:
                 m.d.sync += [
                     self.write.address.eq(target.address + beat[1:]),
-                    self.write.data.eq(Cat(self.write.data[8 * config.bus_bytes :], beats.r_data)),
+                    self.write.data.eq(Cat(self.write.data[8 * config.bus_bytes :], word)),
                 ]
             else:
                 m.d.sync += [
                     self.write.address.eq(target.address + (beat << lane_bits)),
-                    self.write.data.eq(beats.r_data),
+                    self.write.data.eq(word),
                 ]
             m.d.sync += self.write.mask.eq(
                 Cat(
@@ -238,7 +261,7 @@ class StoreUnit(wiring.Component):
 
         # One entry a burst that is not written yet: whether it is its iteration's last.
         m.submodules.begun = begun = SyncFIFOBuffered(width=1, depth=STORE_BURSTS)
-        m.submodules.requests = requests = SyncFIFOBuffered(
+        m.submodules.requests = requests = SyncFIFO(
             width=request_layout(config).size, depth=STORE_BURSTS
         )
         m.submodules.words = words = SyncFIFOBuffered(width=word_bits + lanes, depth=STORE_WORDS)
@@ -259,12 +282,24 @@ class StoreUnit(wiring.Component):
         last_word = Signal()
         lane_first = index[:lane_bits]
         lane_last = Mux(last_word, end[:lane_bits], lanes - 1)
+        tag_layout = data.StructLayout({"mask": unsigned(lanes), "burst_last": unsigned(1)})
+        m.submodules.ask = ask = Elastic(
+            data.StructLayout({"address": len(address), "tag": tag_layout})
+        )
+        source = ask.source.payload
         m.d.comb += [
             last_word.eq(index[lane_bits:] == end[lane_bits:]),
-            self.read.valid.eq(reading & (held != STORE_WORDS)),
+            ask.source.valid.eq(reading & (held != STORE_WORDS)),
+            source.address.eq(address - lane_first),
+            source.tag.mask.eq(
+                Cat((lane >= lane_first) & (lane <= lane_last) for lane in range(lanes))
+            ),
+            source.tag.burst_last.eq(last_word),
+            issue.eq(ask.source.valid & ask.source.ready),
+            self.read.valid.eq(ask.target.valid),
             *([self.read.needed.eq(~0)] if _lanes(config) > 1 else []),
-            self.read.address.eq(address - lane_first),
-            issue.eq(self.read.valid & self.read.ready),
+            self.read.address.eq(ask.target.payload.address),
+            ask.target.ready.eq(self.read.ready),
             free.eq(~reading | (issue & last_word)),
             walk.burst.ready.eq(free & begun.w_rdy & requests.w_rdy),
             take.eq(walk.burst.valid & walk.burst.ready),
@@ -288,14 +323,12 @@ class StoreUnit(wiring.Component):
             ]
 
         # What each read is for travels beside it.
-        tag_layout = data.StructLayout({"mask": unsigned(lanes), "burst_last": unsigned(1)})
         tags = [Signal(tag_layout, name=f"tag{step}") for step in range(READ_LATENCY)]
         tag = tags[-1]
         push_last = Signal()
-        wanted = Cat((lane >= lane_first) & (lane <= lane_last) for lane in range(lanes))
+        accepted = self.read.valid & self.read.ready
         m.d.sync += [
-            tags[0].mask.eq(Mux(issue, wanted, 0)),
-            tags[0].burst_last.eq(issue & last_word),
+            tags[0].eq(Mux(accepted, ask.target.payload.tag.as_value(), 0)),
             *(later.eq(earlier) for earlier, later in itertools.pairwise(tags)),
             push_last.eq(tag.burst_last),
         ]
@@ -305,10 +338,14 @@ class StoreUnit(wiring.Component):
         ]
 
         complete = Signal(range(STORE_BURSTS + 1))
+        m.submodules.asking = asking = Elastic(request_layout(config))  # as in `LoadUnit`
         m.d.comb += [
-            bus.request.payload.eq(requests.r_data),
-            bus.request.valid.eq(complete != 0),
-            requests.r_en.eq(bus.request.valid & bus.request.ready),
+            asking.source.payload.eq(requests.r_data),
+            asking.source.valid.eq(complete != 0),
+            requests.r_en.eq(asking.source.valid & asking.source.ready),
+            bus.request.payload.eq(asking.target.payload),
+            bus.request.valid.eq(asking.target.valid),
+            asking.target.ready.eq(bus.request.ready),
         ]
         m.d.sync += complete.eq(complete + push_last - requests.r_en)
 

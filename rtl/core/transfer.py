@@ -108,7 +108,8 @@ class TransferWalk(wiring.Component):
         rest_last = Signal(reset_less=True)
         rest_memory = Signal(config.memory_addr_width - _GRANULE_BITS, reset_less=True)
         rest_scratchpad = Signal(config.granule_addr_width, reset_less=True)
-        rest_count = Signal(config.granule_addr_width + 1, reset_less=True)
+        # Index of its last granule, counted from the beginning of the first one's block.
+        rest_end = Signal(config.granule_addr_width + 1, reset_less=True)
         rest_ready = Signal()
 
         block = BURST_BYTES // GRANULE
@@ -116,9 +117,8 @@ class TransferWalk(wiring.Component):
         fits = Signal()
         step = Signal()
         burst = self.burst
-        short = ~rest_count[_BLOCK_BITS + 1 :].any()
         m.d.comb += [
-            fits.eq(short & (offset + rest_count[: _BLOCK_BITS + 1] <= block)),
+            fits.eq(~rest_end[_BLOCK_BITS:].any()),
             step.eq(rest_valid & (~burst.valid | burst.ready)),
             rest_ready.eq(~rest_valid | (step & fits)),
         ]
@@ -128,7 +128,7 @@ class TransferWalk(wiring.Component):
             m.d.sync += [
                 burst.valid.eq(1),
                 burst.payload.memory.eq(rest_memory),
-                burst.payload.end.eq(Mux(fits, offset + rest_count - 1, block - 1)),
+                burst.payload.end.eq(Mux(fits, rest_end[:_BLOCK_BITS], block - 1)),
                 burst.payload.scratchpad.eq(rest_scratchpad),
                 burst.payload.last.eq(rest_last & fits),
                 rest_valid.eq(~fits),
@@ -140,13 +140,13 @@ class TransferWalk(wiring.Component):
                     rest_last.eq(last_y & last_z),
                     rest_memory.eq(memory.row),
                     rest_scratchpad.eq(scratchpad.row),
-                    rest_count.eq(x),
+                    rest_end.eq(memory.row[:_BLOCK_BITS] + memory.last),
                 ]
         with m.Elif(step):
             m.d.sync += [
                 rest_memory.eq(Cat(Const(0, _BLOCK_BITS), rest_memory[_BLOCK_BITS:] + 1)),
                 rest_scratchpad.eq(rest_scratchpad + block - offset),
-                rest_count.eq(rest_count + offset - block),
+                rest_end[_BLOCK_BITS:].eq(rest_end[_BLOCK_BITS:] - 1),
             ]
 
         with m.FSM():
@@ -226,6 +226,8 @@ class _Side:
     ----------
     row : Signal
         The next row's first granule.
+    last : Signal
+        A row's last granule, counted from its first.
     outside : Signal
         A granule of that row is not in the memory.
     """
@@ -247,11 +249,11 @@ class _Side:
         self._away = Signal(name=f"{name}_away", reset_less=True)  # the row's first granule is
 
         # The row's last granule, counted from its first; and whether no row is so short.
-        last, long = Signal(bits, name=f"{name}_last"), Signal(name=f"{name}_long")
-        m.d.sync += last.eq(x[:bits] - 1)
+        self.last, long = Signal(bits, name=f"{name}_last"), Signal(name=f"{name}_long")
+        m.d.sync += self.last.eq(x[:bits] - 1)
         m.d.sync += long.eq((x[bits + 1 :].any()) | (x[bits] & x[:bits].any()))
         self.outside = Signal(name=f"{name}_outside")
-        m.d.comb += self.outside.eq(self._away | long | (self.row + last)[bits])
+        m.d.comb += self.outside.eq(self._away | long | (self.row + self.last)[bits])
 
         stays = []  # whether a step stays inside without a carry, and whether with one
         for axis, stride in zip("yz", strides, strict=True):

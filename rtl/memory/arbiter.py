@@ -1,26 +1,27 @@
 """Chooses among the requesters, and gathers their write data."""
 
-from amaranth.hdl import Cat, Module, Mux, Signal, Value, unsigned
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from ..config import CardConfig
+from ..tech.select import select
 from .bus import Bus, request_layout, write_layout
 
-__all__ = ["REQUESTERS", "Arbiter", "burst_layout"]
+__all__ = ["REQUESTERS", "WRITERS", "Arbiter", "burst_layout"]
 
 REQUESTERS = ("fetch", "load0", "load1", "store")
 """Names of the four requesters; a requester's number is its place here."""
 
+WRITERS = ("fetch", "store")
+"""Requesters that may write; the others only read."""
 
 _RING = 128
-"""Beats of write data of a requester: four rings fill the depth of ECP5's block RAM."""
-
+"""Beats of write data of a writer."""
 
 _BATCH = 16
 """Bursts that HBM is given in one direction, if so many wait, before it is turned round."""
-
 
 _LULL = 16
 """Cycles without a burst in the present direction after which HBM is turned round as well."""
@@ -35,7 +36,10 @@ def burst_layout(config: CardConfig) -> data.StructLayout:
 
 
 def _next_of(m: Module, waiting: Value, last: Signal, name: str) -> Signal:
-    """Return the first number after ``last``, going round, whose bit of ``waiting`` is set."""
+    """Return the first number after ``last``, going round, whose bit of ``waiting`` is set.
+
+    If there is none, ``last``.
+    """
     chosen = Signal(2, name=name)
     with m.Switch(last):
         for value in range(4):
@@ -52,8 +56,9 @@ class Arbiter(wiring.Component):
     """Grants bursts round robin; with ``batch`` up to 16 in one direction, and of these up to 8 of
     one requester, while they last.
 
-    A write burst takes part only when all of its data are here, so a granted burst always
-    finishes, whatever its requester does. Each requester has its own ring of write data.
+    Whose turn it is, is chosen in the cycle before, and stays until a burst of his is granted. A
+    write burst takes part only when all of its data are here, so a granted burst always finishes,
+    whatever its requester does. Each of `WRITERS` has its own ring of write data.
 
     Parameters
     ----------
@@ -63,10 +68,9 @@ class Arbiter(wiring.Component):
     -------
     fetch, load0, load1, store : ``In(Bus(config))``
         Requests and write data are taken here; ``read`` and ``written`` are driven from the
-        members of that name.
+        members of that name. Those that are not in `WRITERS` must not write.
     burst : ``Out(stream)``
-        The burst granted (`burst_layout`). Not a stream that holds: a later request may take the
-        place of one that waits.
+        The burst granted (`burst_layout`).
     batch : ``In(1)``
         Turning between reads and writes costs time: do it seldom.
     halt : ``In(1)``
@@ -105,104 +109,132 @@ class Arbiter(wiring.Component):
     def elaborate(self, platform) -> Module:
         m = Module()
         ports = [getattr(self, name) for name in REQUESTERS]
-        ring = _RING
-        place_bits = (ring - 1).bit_length()
+        place_bits = (_RING - 1).bit_length()
 
+        # Write data are gathered a beat a cycle, from one writer after the other.
+        writers = [(REQUESTERS.index(name), getattr(self, name)) for name in WRITERS]
         m.submodules.ring = memory = Memory(
-            shape=write_layout(self.config), depth=4 * ring, init=[]
+            shape=write_layout(self.config), depth=len(writers) * _RING, init=[]
         )
         ring_write = memory.write_port()
         ring_read = memory.read_port()
-        waiting = Signal(4)
-        room = Signal(4)
-        granted = Signal()
+        gather = Signal()
+        enough = Signal(4)  # of the data of the write burst that is first
+        grants = Signal(4)
+        put_now = Signal(len(writers))
+        second_pops = self.pop_requester == writers[1][0]
+        ready_to_put = []
+        for place, (number, port) in enumerate(writers):
+            name = REQUESTERS[number]
+            put = Signal(place_bits, name=f"{name}_put")
+            get = Signal(place_bits, name=f"{name}_get")
+            # Beats in the ring: all of them, and those of bursts that are not granted.
+            level = Signal(range(_RING + 1), name=f"{name}_level")
+            gathered = Signal(range(_RING + 1), name=f"{name}_gathered")
+            request = port.request.payload
+            here = put_now[place]
+            popped = self.pop & (second_pops == place)
+            # What a burst takes is subtracted a cycle after it was granted.
+            taken = Signal(name=f"{name}_taken")
+            less = Signal(gathered.shape(), name=f"{name}_less", reset_less=True)
+            m.d.sync += [
+                taken.eq(grants[number] & request.write),
+                less.eq(Cat(~request.last_beat, Const(-1, len(less)))),  # -(last_beat + 1)
+            ]
+            ready_to_put.append(port.write.valid & ~level[-1])
+            m.d.comb += [
+                here.eq(ready_to_put[place] & (gather == place) & ~self.flush),
+                port.write.ready.eq(here),
+            ]
+            m.d.sync += enough[number].eq(
+                port.request.valid & (gathered > request.last_beat) & ~grants[number] & ~taken
+            )
+            with m.If(self.flush):
+                m.d.sync += [put.eq(0), get.eq(0), level.eq(0), gathered.eq(0)]
+                m.d.sync += enough[number].eq(0)
+            with m.Else():
+                m.d.sync += [
+                    put.eq(put + here),
+                    get.eq(get + popped),
+                    gathered.eq(gathered + Mux(taken, less, 0) + here),
+                ]
+                with m.If(here ^ popped):
+                    m.d.sync += level.eq(level + Mux(popped, -1, 1))
+            with m.If(gather == place):
+                m.d.comb += [
+                    ring_write.data.eq(port.write.payload),
+                    ring_write.addr.eq(Cat(put, gather)),
+                ]
+            with m.If(second_pops == place):
+                m.d.comb += ring_read.addr.eq(Cat(get, second_pops))
+        m.d.comb += [
+            ring_write.en.eq(put_now.any()),
+            ring_read.en.eq(self.pop),
+            self.write_beat.eq(ring_read.data),
+        ]
+        m.d.sync += gather.eq(Mux(gather, ~ready_to_put[0], ready_to_put[1]))
 
         # Those that wait for the present direction, until its batch is full or it has had none for
         # a while; then the others.
-        writes = Cat(port.request.payload.write for port in ports)
+        wants_write = Signal(4)
+        waiting = Signal(4)
         writing = Signal()
-        batch_left = Signal(range(_BATCH))
+        batch_left = Signal(range(_BATCH + 1))
         along = Signal(4)
         against = Signal(4)
         candidates = Signal(4)
         lull = Signal(range(_LULL + 1))  # cycles in which none waited for the present direction
-        turning = against.any() & ((batch_left == 0) | (lull == _LULL))
+        turning = Signal()
+        full = Signal()  # with the burst that is offered
+        offers = Signal()
         m.d.comb += [
-            along.eq(waiting & ~(writes ^ writing.replicate(4))),
-            against.eq(waiting & (writes ^ writing.replicate(4))),
-            candidates.eq(Mux(self.batch, Mux(turning, against, along), waiting)),
+            *(wants_write[number].eq(port.request.payload.write) for number, port in writers),
+            waiting.eq(Cat(port.request.valid for port in ports) & (~wants_write | enough)),
+            along.eq(waiting & ~(wants_write ^ writing.replicate(4))),
+            against.eq(waiting & (wants_write ^ writing.replicate(4))),
+            full.eq(~batch_left[1:].any() & (offers | ~batch_left[0])),
+            turning.eq(self.batch & against.any() & (full | lull[-1])),
         ]
         with m.If(along.any()):
             m.d.sync += lull.eq(0)
-        with m.Elif(lull != _LULL):
+        with m.Elif(~lull[-1]):
             m.d.sync += lull.eq(lull + 1)
-        chosen_last = Signal(2)
-        turn = _next_of(m, candidates, chosen_last, "turn")
-        run_left = Signal(range(_RUN))
-        stays = self.batch & (run_left != 0) & candidates.bit_select(chosen_last, 1)
-        chosen = Signal(2)
-        m.d.comb += chosen.eq(Mux(stays, chosen_last, turn))
-        gather_last = Signal(2)
-        gather = _next_of(m, room, gather_last, "gather")
 
-        for number, (name, port) in enumerate(zip(REQUESTERS, ports, strict=True)):
-            # Beats in the ring: all of them, and those of bursts that are not granted.
-            put = Signal(place_bits + 1, name=f"{name}_put")
-            get = Signal(place_bits + 1, name=f"{name}_get")
-            gathered = Signal(range(ring + 1), name=f"{name}_gathered")
-            request = port.request.payload
-            here = Signal(name=f"{name}_put_now")
-            grant = Signal(name=f"{name}_grant")
+        # The burst that the one whose turn it is shows now may go; so the choice is among others.
+        turn = Signal(2)
+        others = ~(Const(1, 4) << turn)[:4]
+        run_left = Signal(range(_RUN))
+        shown = Mux(self.batch, along, waiting).bit_select(turn, 1)
+        m.d.comb += [
+            offers.eq(shown),
+            self.burst.valid.eq(offers & ~self.halt),
+            candidates.eq(Mux(turning, against, Mux(self.batch, along, waiting) & others)),
+        ]
+        following = _next_of(m, candidates, turn, "following")
+        granted = Signal()
+        m.d.comb += granted.eq(self.burst.valid & self.burst.ready)
+        with m.If(granted):
+            with m.If(batch_left != 0):
+                m.d.sync += batch_left.eq(batch_left - 1)
+            m.d.sync += run_left.eq(run_left - 1)
+        with m.If(granted | ~offers):
+            with m.If(~self.batch | turning | ~offers | (run_left == 0)):
+                m.d.sync += [turn.eq(following), run_left.eq(_RUN - 1)]
+            with m.If(turning):
+                m.d.sync += [writing.eq(~writing), batch_left.eq(_BATCH)]
+
+        requests = [port.request.payload.as_value() for port in ports]
+        request = select(m, platform, turn, requests, name="request")
+        m.d.comb += [
+            self.burst.payload.request.eq(request),
+            self.burst.payload.requester.eq(turn),
+        ]
+        for number, port in enumerate(ports):
             m.d.comb += [
-                waiting[number].eq(
-                    port.request.valid
-                    & ~self.halt
-                    & (~request.write | (gathered > request.last_beat))
-                ),
-                room[number].eq(port.write.valid & ((put - get)[: place_bits + 1] != ring)),
-                grant.eq(self.burst.valid & self.burst.ready & (chosen == number)),
-                port.request.ready.eq(grant),
-                here.eq(room[number] & (gather == number) & ~self.flush),
-                port.write.ready.eq(here),
+                grants[number].eq(granted & (turn == number)),
+                port.request.ready.eq(grants[number]),
                 port.read.valid.eq(self.read_valid & (self.read_requester == number)),
                 port.read.payload.eq(self.read_data),
                 port.written.eq(self.written[number]),
             ]
-            taken = Mux(grant & request.write, request.last_beat + 1, 0)
-            with m.If(self.flush):
-                m.d.sync += [put.eq(0), get.eq(0), gathered.eq(0)]
-            with m.Else():
-                m.d.sync += [
-                    put.eq(put + here),
-                    get.eq(get + (self.pop & (self.pop_requester == number))),
-                    gathered.eq(gathered + here - taken),
-                ]
-            with m.If(chosen == number):
-                m.d.comb += self.burst.payload.request.eq(request)
-            with m.If(gather == number):
-                m.d.comb += [
-                    ring_write.data.eq(port.write.payload),
-                    ring_write.addr.eq(Cat(put[:place_bits], gather)),
-                ]
-            with m.If(self.pop_requester == number):
-                m.d.comb += ring_read.addr.eq(Cat(get[:place_bits], self.pop_requester))
-
-        m.d.comb += [
-            self.burst.valid.eq(candidates.any()),
-            self.burst.payload.requester.eq(chosen),
-            granted.eq(self.burst.valid & self.burst.ready),
-            ring_write.en.eq(room.any() & ~self.flush),
-            ring_read.en.eq(self.pop),
-            self.write_beat.eq(ring_read.data),
-        ]
-        with m.If(granted):
-            write = self.burst.payload.request.write
-            m.d.sync += [chosen_last.eq(chosen), writing.eq(write)]
-            m.d.sync += run_left.eq(Mux(stays, run_left - 1, _RUN - 1))
-            with m.If(write != writing):
-                m.d.sync += batch_left.eq(_BATCH - 1)
-            with m.Elif(batch_left != 0):
-                m.d.sync += batch_left.eq(batch_left - 1)
-        with m.If(ring_write.en):
-            m.d.sync += gather_last.eq(gather)
         return m

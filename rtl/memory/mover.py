@@ -93,23 +93,23 @@ class Mover(wiring.Component):
         first, last = Signal(reset_less=True), Signal(reset_less=True)  # beat of the burst
         left = Signal(range(beats), reset_less=True)
         offset = Signal(step_bits, reset_less=True)
-        move, finish, accept = Signal(), Signal(), Signal()
+        move, finish, accept, wait = Signal(), Signal(), Signal(), Signal()
         m.d.comb += [
             finish.eq(move & last),
             queued.eq(level != 0),
-            self.burst.ready.eq(
-                Mux(self.ideal, ~valid | (~queued & finish), level != self.depth - 1)
-            ),
+            # Ideal memory always moves, and never queues.
+            self.burst.ready.eq(Mux(self.ideal, ~valid | last, level != self.depth - 1)),
             accept.eq(self.burst.valid & self.burst.ready),
             taken.burst.eq(self.burst.payload),
             taken.channel.eq(self.channel),
             queue_write.addr.eq(put),
             queue_write.data.eq(taken),
+            queue_write.en.eq(1),  # until ``put`` goes on; that place is free
             queue_read.addr.eq(get),
             following.eq(Mux(queued, queue_read.data, taken)),
         ]
         with m.If(~valid | finish):
-            m.d.comb += queue_write.en.eq(accept & queued)
+            m.d.comb += wait.eq(accept & queued)
             m.d.sync += [
                 valid.eq(accept | queued),
                 head.eq(following),
@@ -118,11 +118,9 @@ class Mover(wiring.Component):
                 left.eq(following.burst.request.last_beat),
                 offset.eq(following.burst.request.address[beat_bits:8]),
                 get.eq(get + queued),
-                level.eq(level + queue_write.en - queued),
             ]
         with m.Else():
-            m.d.comb += queue_write.en.eq(accept)
-            m.d.sync += level.eq(level + accept)
+            m.d.comb += wait.eq(accept)
             with m.If(move):
                 m.d.sync += [
                     first.eq(0),
@@ -130,7 +128,10 @@ class Mover(wiring.Component):
                     left.eq(left - 1),
                     offset.eq(offset + 1),
                 ]
-        m.d.sync += put.eq(put + queue_write.en)
+        m.d.sync += put.eq(put + wait)
+        leaves = queued & (~valid | finish)
+        with m.If(wait ^ leaves):
+            m.d.sync += level.eq(level + Mux(leaves, -1, 1))
 
         # A beat that begins a column waits until that has been transferred; of the wide bus, until
         # both of its columns have.
@@ -145,7 +146,7 @@ class Mover(wiring.Component):
             used = Mux(move & begins & mine & ~self.ideal, columns, 0)
             m.d.sync += count.eq(count + self.done[number] - used)
             with m.If(mine):
-                m.d.comb += here.eq(count >= columns)
+                m.d.comb += here.eq(count[columns.bit_length() - 1 :].any())
         m.d.comb += move.eq(valid & (self.ideal | ~begins | here))
 
         # The way to the storage port and back.

@@ -40,6 +40,7 @@ class MemorySystem(wiring.Component):
     Members
     -------
     fetch, load0, load1, store : ``In(Bus(config))``
+        Only the `WRITERS` among them may write.
     storage : ``Out(Storage(config))``
     ideal : ``In(1)``
         Ideal memory instead of HBM. Changes only while ``idle`` and with ``halt``, or in reset.

@@ -67,6 +67,10 @@ class Timing:
                 raise ValueError(
                     f"{field.name} must be positive, not {getattr(self, field.name)!r}"
                 )
+        # The controller decides up to three clocks ahead.
+        for name in ("faw", "rp", "ras", "rcdrd", "rcdwr"):
+            if getattr(self, name) < 4:
+                raise ValueError(f"{name} must be at least 4, not {getattr(self, name)!r}")
         # The controller remembers the bank group of the last command only.
         for short, long in (("ccds", "ccdl"), ("rrds", "rrdl")):
             low, high = getattr(self, short), getattr(self, long)

@@ -47,7 +47,7 @@ def test_hbm3e_keeps_nanoseconds():
     assert fast.refi * fast.tck_ps <= slow.refi * slow.tck_ps
 
 
-@pytest.mark.parametrize("change", [{"rp": 0}, {"ccdl": 5}, {"rfc": 40}, {"refi": 800}])
+@pytest.mark.parametrize("change", [{"rp": 0}, {"faw": 3}, {"ccdl": 5}, {"rfc": 40}, {"refi": 800}])
 def test_timing_is_checked(change):
     with pytest.raises(ValueError, match=next(iter(change))):
         dataclasses.replace(rtl_timing.HBM3_6400, **change)
