@@ -26,6 +26,8 @@ class CommandRows:
         The next row is whole. Meaningless where all rows are.
     data, out : Value, Signal
         The next row, and its number.
+    following : Value
+        The number of the row behind it.
     """
 
     def __init__(self, m: Module, beat: Value, name: str, bits: int, depth: int) -> None:
@@ -38,6 +40,7 @@ class CommandRows:
         self._into = Signal(range(depth), name=f"{name}_into")
         self.out = Signal(range(depth), name=f"{name}_out")
         self._depth = depth
+        self.following = self._behind(self.out)
         self.there = Signal(name=f"{name}_there")
         self.data = read.data
         m.d.comb += [
@@ -47,15 +50,15 @@ class CommandRows:
             self.there.eq(self.out != self._into),
         ]
 
-    def _following(self, row: Signal) -> Value:
+    def _behind(self, row: Signal) -> Value:
         return Mux(row == self._depth - 1, 0, row + 1)
 
     def write(self, m: Module, lane: int, *, end: bool) -> None:
         """Write the beat to a lane of the row; with ``end`` the row is whole."""
         m.d.comb += self._write.en.eq(1 << lane)
         if end:
-            m.d.sync += self._into.eq(self._following(self._into))
+            m.d.sync += self._into.eq(self._behind(self._into))
 
     def take(self, m: Module) -> None:
         """Go on to the next row."""
-        m.d.sync += self.out.eq(self._following(self.out))
+        m.d.sync += self.out.eq(self.following)

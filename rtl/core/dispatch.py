@@ -114,6 +114,10 @@ class Dispatcher(wiring.Component):
     hold : ``In(1)``
         An error is being handled: ask the bus for nothing.
     skip : ``In(1)``
+    pause : ``In(1)``
+        Take no command.
+    paused : ``Out(1)``
+        A command waits for ``pause`` to fall.
     index : ``In(32)``
         Index within the job of the command at hand.
     idle, stuck : ``In(1)``
@@ -150,6 +154,8 @@ class Dispatcher(wiring.Component):
                 "run": In(1),
                 "hold": In(1),
                 "skip": In(1),
+                "pause": In(1),
+                "paused": Out(1),
                 "index": In(32),
                 "idle": In(1),
                 "stuck": In(1),
@@ -276,7 +282,9 @@ class Dispatcher(wiring.Component):
                     with m.If(beat == beats - 1):
                         m.next = "EXECUTE"
             with m.State("EXECUTE"):
-                with m.If(self.skip):
+                with m.If(self.pause):
+                    m.d.comb += self.paused.eq(1)
+                with m.Elif(self.skip):
                     m.d.comb += self.took.eq(1)
                     m.next = "HEAD"
                     with m.If(is_end):

@@ -121,7 +121,8 @@ class RingFetch(wiring.Component):
                 ]
                 m.next = "REQUEST"
             with m.State("REQUEST"):
-                m.d.comb += self.request.valid.eq(~outside & ~self.hold)
+                # From a register: the choice of whom memory serves comes after it.
+                m.d.sync += self.request.valid.eq(~outside & ~self.hold & ~asked)
                 m.d.comb += self.bad.eq(outside & (ahead == 0))
                 with m.If(asked):
                     m.next = "INDEX"

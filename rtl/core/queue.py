@@ -1,19 +1,17 @@
 """One command queue: its commands' loops, addresses, waits and signals."""
 
-import dataclasses
-
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, unsigned
-from amaranth.lib import data, memory, wiring
+from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..config import CardConfig
-from ..isa import COMMAND_BYTES, Command, Operand
-from ..tech.select import select as tech_select
+from ..isa import COMMAND_BYTES, SEMAPHORES, Command, Operand
 from .command_rows import CommandRows
+from .loops import LoopWalk
 from .ports import UnitPort
 from .select import select
 from .semaphore import WAITS, SemaphorePort
-from .signals import SIGNALS, SignalQueue
+from .signals import SIGNALS, SignalQueue, signals_layout
 
 __all__ = [
     "SERIALS",
@@ -35,6 +33,7 @@ SERIALS = 8
 _OUTSTANDING = 2
 _HEADER_BITS = Operand.as_shape().size
 _BODY_BIT = 4 * COMMAND_BYTES
+_INDEX_BITS = (SEMAPHORES - 1).bit_length()
 
 
 def command_beats(config: CardConfig) -> int:
@@ -97,11 +96,12 @@ class CommandQueue(wiring.Component):
 
     A command that finds the queue empty is read while it is written, and starts 2 cycles after its
     ``commit``, or 3 with a bus of 64 bytes. One that waits starts up to 3 cycles after the
-    last iteration of the one before has ended, or where commands overlap up to 5 cycles after it
-    was started. Addresses are made one after the other, so that an iteration starts no earlier
-    than 4 to 8 cycles after the one before. It starts 1 cycle after its credits are there, or at
-    once if it has no waits. The signals of an iteration are given one a cycle from ``done`` on,
-    after those of the iterations before it.
+    last iteration of the one before has ended, or where commands overlap up to 4 cycles after it
+    was started. Addresses are made one after the other, the first of them ahead: an iteration
+    starts no earlier than 3 to 7 cycles after the one before (a cycle more than it has operands,
+    and one for each of them that adds its ping-pong). It starts 1 cycle after its credits are known
+    to be there, or at once if it has no waits. The signals of an iteration are given one a cycle
+    from ``done`` on, after those of the iterations before it.
 
     Parameters
     ----------
@@ -150,18 +150,16 @@ class CommandQueue(wiring.Component):
         m = Module()
         self._accept = Signal()
         self._outstanding = Signal(range(_OUTSTANDING + 1))
-        self._armed = Signal()  # the header is here, and iterations are to be staged or started
-        self._arming = Signal()  # addresses may be made
         self._active = Signal()  # the body is here
-        self._fresh = Signal(init=1)  # no iteration of the command has been started
         self._staged = Signal()  # the port's payload holds the next iteration
-        self._staging = Signal()  # the payload is complete from the next cycle on
+        self._staging = Signal()  # it is complete from the next cycle on
         self._last = Signal()  # it is the last one of its command
         self._may_load = Signal()  # a body may take the place of the last one
         self._activated = Signal()  # the last part of a body is being taken
+        m.submodules.walk = self._walk = LoopWalk(self._operands)
         self._elaborate_store(m)
         self._elaborate_load(m)
-        self._elaborate_stage(m, platform)
+        self._elaborate_stage(m)
         self._elaborate_issue(m)
         self._elaborate_oldest(m)
         return m
@@ -213,29 +211,28 @@ class CommandQueue(wiring.Component):
             place(_BODY_BIT, self._body_bits, self._row)
 
     def _elaborate_load(self, m: Module) -> None:
-        """From the store to the registers of the issuing side."""
-        rows, wide = self._row, self._wide
+        """From the store to the registers of the walk, and of the unit's body."""
+        rows, wide, walk = self._row, self._wide, self._walk
         header = Signal(_HEADER_BITS, reset_less=True)
         self._command = data.View(Command, Cat(header, Const(0, 8 * COMMAND_BYTES - len(header))))
+        armed = Signal()  # the header is here, and the walk not over
         body = Signal(self._body_bits, reset_less=True)
         part = Signal(range(self._rows))  # the next row's place in its command
         take_header, take_row = Signal(), Signal()
         source = self._operand_row if wide else rows
         m.d.comb += [
             self.unit.start.payload.body.eq(body),
-            take_header.eq(
-                ~self._armed & source.there & ~self.semaphore.taking & (wide | (part == 0))
-            ),
-            take_row.eq(
-                self._armed & ~self._active & self._may_load & rows.there & (wide | (part != 0))
-            ),
+            take_header.eq(~armed & source.there & (wide | (part == 0))),
+            take_row.eq(~self._active & self._may_load & rows.there & (wide | (part != 0))),
+            walk.run.eq(armed | take_header),
+            walk.known.eq(armed),
         ]
-        # The first addresses need no header.
-        m.d.comb += self._arming.eq(self._armed | take_header)
         last = part == self._rows - 1
         whole = (self._staged | self._staging) & self._waiting
         with m.If(take_header):
-            m.d.sync += [header.eq(source.data), self._armed.eq(1)]
+            m.d.sync += [header.eq(source.data), armed.eq(1)]
+        with m.If(walk.over):
+            m.d.sync += armed.eq(0)
         if not wide:
             with m.If(take_header):
                 rows.take(m)
@@ -250,157 +247,99 @@ class CommandQueue(wiring.Component):
                     piece = body[n * rows.bits : (n + 1) * rows.bits]
                     m.d.sync += piece.eq(rows.data)
         with m.If(self._accept & self._last):
-            m.d.sync += [self._armed.eq(0), self._active.eq(0)]
+            m.d.sync += self._active.eq(0)
 
-    def _elaborate_stage(self, m: Module, platform: object) -> None:
-        """The addresses of the next iteration, one operand after the other."""
-        command, fresh, rows = self._command, self._fresh, self._operand_row
+    def _elaborate_stage(self, m: Module) -> None:
+        """From the walk to the unit's port."""
+        command, walk, rows = self._command, self._walk, self._operand_row
         payload = self.unit.start.payload
-        inner, outer = Signal(16, init=1), Signal(16, init=1)  # counted from 1
-        parity = Signal()
-        self._move = move = Signal()  # it is the first one of an outer iteration, but not of all
-        self._last_inner = last_inner = Signal()
-        last_outer = Signal()
-        m.d.sync += [
-            last_inner.eq(inner == command.inner),
-            last_outer.eq(outer == command.outer),
-        ]
-        m.d.comb += self._last.eq(last_inner & last_outer)
-        with m.If(self._accept):
-            m.d.sync += [
-                inner.eq(inner + 1),
-                parity.eq(~parity),
-                move.eq(last_inner),
-                fresh.eq(0),
-            ]
-            with m.If(last_inner):
-                m.d.sync += [inner.eq(1), outer.eq(outer + 1)]
-            with m.If(self._last):
-                m.d.sync += [outer.eq(1), parity.eq(0), move.eq(0), fresh.eq(1)]
-
-        # First what is to be added to an operand's address, then the sum.
-        turn = Signal(range(self._operands))
-        second = Signal()  # the ping-pong offset is to be added
-        sent = Signal()  # everything has been chosen
-        step, ping, end = Signal(), Signal(), Signal()
         word = rows.data
         if self._wide:  # the header and three operands
-            word = select(turn, [word.word_select(n + 1, _HEADER_BITS) for n in range(3)])
-        operand = data.View(Operand, word)
-        last = turn == self._operands - 1
-        kind = Signal(2)
+            word = select(walk.turn, [word.word_select(n + 1, _HEADER_BITS) for n in range(3)])
+            with m.If(walk.over):
+                rows.take(m)
+        else:
+            first = Signal.like(rows.out)  # where the command's operands begin
+            with m.If(walk.take):
+                rows.take(m)
+            with m.If(walk.made):
+                with m.If(walk.last):
+                    m.d.sync += first.eq(rows.following)
+                with m.Else():
+                    m.d.sync += rows.out.eq(first)
         m.d.comb += [
-            step.eq(self._arming & ~sent & (~fresh | rows.there | self._wide)),
-            ping.eq(
-                Mux(select(turn, list(command.pong_outer[: self._operands])), ~outer[0], parity)
-            ),
-            end.eq(step & (second | ~ping)),
-            kind.eq(Cat((move & ~fresh) | second, fresh | second)),
+            walk.inner.eq(command.inner),
+            walk.outer.eq(command.outer),
+            walk.pong_outer.eq(command.pong_outer),
+            walk.operand.eq(word),
+            walk.there.eq(rows.there | self._wide),
+            walk.hold.eq(self._staged),
+            self._staging.eq(walk.whole),
         ]
-        m.d.sync += second.eq(step & ~end)
-        with m.If(end):
-            m.d.sync += turn.eq(Mux(last, 0, turn + 1))
-        with m.If(end & last):
-            m.d.sync += sent.eq(1)
-        with m.Elif(self._accept):
-            m.d.sync += sent.eq(0)
-
-        offset = Signal(32, reset_less=True)
-        sum_turn = Signal.like(turn)
-        sum_step, sum_second, sum_end = Signal(), Signal(), Signal()
-        old = Signal()  # it is added to the address of the outer iteration before
-        offsets = [operand.inner.as_unsigned(), operand.outer.as_unsigned()]
-        offsets += [operand.base, operand.pong]
-        m.d.sync += [
-            offset.eq(tech_select(m, platform, kind, offsets, name="offset_choice")),
-            sum_turn.eq(turn),
-            sum_step.eq(step),
-            sum_second.eq(second),
-            sum_end.eq(end & last),
-            old.eq(move & ~second),
-        ]
-        row, column = (
-            self._addresses(m, sum_turn, name) for name in ("row_addresses", "column_addresses")
-        )
-        address, total = Signal(32), Signal(32)
-        m.d.comb += [
-            address.eq(Mux(fresh, 0, Mux(old, row.read.data, column.read.data))),
-            total.eq(address + offset),
-            row.write.data.eq(total),
-            row.write.en.eq(sum_step & ~sum_second & (fresh | move)),
-            column.write.data.eq(total),
-            column.write.en.eq(sum_step & ~sum_second),
-            self._staging.eq(sum_end),
-        ]
-        with m.If(sum_step), m.Switch(sum_turn):
+        with m.If(walk.give), m.Switch(walk.number):
             for n in range(self._operands):
                 with m.Case(n):
-                    m.d.sync += payload.operand[n].eq(total)
+                    m.d.sync += payload.operand[n].eq(walk.address)
+        # The header may be another command's from now on. The semaphores are told first.
+        wait, signals = Signal(WAITS), Signal(signals_layout())
+        self._wait, self._signals = wait, signals
+        begins, told = Signal(), Signal()
+        self._seen = Signal()  # what is missing is known in the next cycle
+        m.d.comb += begins.eq(walk.give & walk.begin)
+        m.d.sync += [told.eq(begins), self._seen.eq((told | self._seen) & ~begins)]
+        with m.If(begins):
+            m.d.sync += [payload.first.eq(walk.first), payload.opcode.eq(command.opcode)]
+            for n in range(WAITS):
+                ref = command.wait[n]
+                m.d.sync += [
+                    self.semaphore.index[n * _INDEX_BITS : (n + 1) * _INDEX_BITS].eq(ref.index),
+                    wait[n].eq(ref.enable & (~ref.outer | walk.turns)),
+                ]
+        with m.If(walk.whole):
+            m.d.sync += self._last.eq(walk.last)
+            for n in range(SIGNALS):
+                ref = command.signal[n]
+                m.d.sync += [
+                    signals.index[n].eq(ref.index),
+                    signals.pending[n].eq(ref.enable & (~ref.outer | walk.last_inner)),
+                ]
         with m.If(self._staging):
             m.d.sync += self._staged.eq(1)
         with m.Elif(self._accept):
             m.d.sync += self._staged.eq(0)
-        m.d.comb += [payload.first.eq(fresh), payload.opcode.eq(command.opcode)]
-        if self._wide:
-            with m.If(self._accept & self._last):
-                rows.take(m)
-        else:
-            first = Signal.like(rows.out)  # where the command's operands begin
-            with m.If(end):
-                rows.take(m)
-            with m.If(self._accept):
-                with m.If(self._last):
-                    m.d.sync += first.eq(rows.out)
-                with m.Else():
-                    m.d.sync += rows.out.eq(first)
-
-    def _addresses(self, m: Module, turn: Signal, name: str) -> "_Addresses":
-        """Return a memory of an address for each operand."""
-        m.submodules[name] = addresses = memory.Memory(
-            shape=unsigned(32), depth=4, init=[], attrs={"ram_style": "distributed"}
-        )
-        ports = _Addresses(addresses.write_port(), addresses.read_port(domain="comb"))
-        m.d.comb += [ports.write.addr.eq(turn), ports.read.addr.eq(turn)]
-        return ports
 
     def _elaborate_issue(self, m: Module) -> None:
         """Waits, starts and signals."""
-        unit, semaphore, command = self.unit, self.semaphore, self._command
+        unit, semaphore = self.unit, self.semaphore
         outstanding = self._outstanding
         m.submodules.signals = signals = SignalQueue()
-        granted, waits, eligible = Signal(), Signal(), Signal()
-        with m.If(self._accept):
-            m.d.sync += granted.eq(0)
-        with m.Elif(semaphore.grant):
-            m.d.sync += granted.eq(1)
-        for n in range(WAITS):
-            wait = command.wait[n]
-            m.d.comb += semaphore.want[n].eq(wait.enable & (~wait.outer | self._fresh | self._move))
-        for n in range(SIGNALS):
-            signal = command.signal[n]
-            m.d.comb += [
-                signals.signals.index[n].eq(signal.index),
-                signals.signals.pending[n].eq(signal.enable & (~signal.outer | self._last_inner)),
-            ]
+        valid = unit.start.valid
+        waits, room, loaded, eligible = Signal(), Signal(), Signal(), Signal()
         m.d.comb += [
-            semaphore.index.eq(Cat(command.wait[n].index for n in range(WAITS))),
-            waits.eq(semaphore.want.any()),
-            eligible.eq(self._staged & self._active & (outstanding != _OUTSTANDING) & signals.room),
-            semaphore.request.eq(eligible & waits & ~granted),
-            unit.start.valid.eq(eligible & (granted | ~waits)),
-            self._accept.eq(unit.start.valid & unit.start.ready),
+            semaphore.want.eq(self._wait),
+            waits.eq(self._wait.any()),
+            room.eq(((outstanding != _OUTSTANDING) | unit.done) & signals.room),
+            loaded.eq(self._active | self._activated),
+            eligible.eq((self._staged | self._staging) & loaded & room),  # in the next cycle
+            self._accept.eq(valid & unit.start.ready),
             signals.accept.eq(self._accept),
+            signals.signals.eq(self._signals),
             signals.done.eq(unit.done),
             signals.added.eq(semaphore.added),
             semaphore.add.eq(signals.add),
             semaphore.add_index.eq(signals.add_index),
             self.state.busy.eq(self._waiting | self._active | (outstanding != 0) | signals.busy),
         ]
-        m.d.sync += outstanding.eq(outstanding + self._accept - unit.done)
-        lacking = semaphore.request & (semaphore.short & semaphore.want).any()
-        with m.If((outstanding != 0) | (unit.start.valid & ~unit.start.ready)):
+        m.d.sync += [
+            outstanding.eq(outstanding + self._accept - unit.done),
+            semaphore.request.eq(eligible & self._seen & waits & ~semaphore.grant & ~valid),
+            valid.eq((valid | semaphore.grant | (eligible & ~waits)) & ~self._accept),
+        ]
+        refused = Signal()  # in the cycle before
+        m.d.sync += refused.eq(valid & ~unit.start.ready)
+        with m.If((outstanding != 0) | (valid & refused)):
             m.d.comb += self.state.stall.eq(STALL_UNIT)
-        with m.Elif(lacking & ~signals.busy):
+        with m.Elif(semaphore.request & semaphore.short & ~signals.busy):
             m.d.comb += self.state.stall.eq(STALL_SEMAPHORE)
 
     def _elaborate_oldest(self, m: Module) -> None:
@@ -429,11 +368,3 @@ class CommandQueue(wiring.Component):
             m.d.sync += self.state.serial.eq(following)
         with m.Elif(done & oldest_last & (self._active | several)):
             m.d.sync += self.state.serial.eq(newest)
-
-
-@dataclasses.dataclass
-class _Addresses:
-    """Ports of a memory of addresses."""
-
-    write: data.View
-    read: data.View

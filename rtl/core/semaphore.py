@@ -24,13 +24,11 @@ class SemaphorePort(wiring.Signature):
     -------
     index, want : ``Out(4 * WAITS)``, ``Out(WAITS)``
         Semaphores of the waits, and which of them take a credit each. Neither changes from 2
-        cycles before a request until the cycle behind its grant, ``index`` until ``taking`` falls.
+        cycles before a request until the cycle behind its grant.
     request, grant : ``Out(1)``, ``In(1)``
         In a cycle with both high all credits are taken. ``grant`` depends on ``request``.
-    taking : ``In(1)``
-        The semaphores are being brought up to date after a grant.
-    short : ``In(WAITS)``
-        Waits for which credits are missing, whether or not they are requested.
+    short : ``In(1)``
+        In the cycle before a credit was missing, whether or not it was requested.
     add, add_index, added : ``Out``, ``Out``, ``In(1)``
         Adds 1 to a semaphore, in every cycle with ``add`` and ``added`` high.
     """
@@ -42,8 +40,7 @@ class SemaphorePort(wiring.Signature):
                 "want": Out(WAITS),
                 "request": Out(1),
                 "grant": In(1),
-                "taking": In(1),
-                "short": In(WAITS),
+                "short": In(1),
                 "add": Out(1),
                 "add_index": Out(range(SEMAPHORES)),
                 "added": In(1),
@@ -66,8 +63,8 @@ class SemaphoreFile(wiring.Component):
 
     The waits of all queues are looked at in every cycle, and one queue (the first one in the order
     of `Queue`) is granted all of its credits at once. They are then taken, one wait a cycle, which
-    shows 4 to 7 cycles after the grant; until then nothing else is granted. Additions give way to
-    that, those of the queues come first; one shows 2 cycles after it was ``added``.
+    shows 5 to 8 cycles after the grant; until then nothing else is granted. Additions give way to
+    that, those of the queues come first; one shows 3 cycles after it was ``added``.
 
     Members
     -------
@@ -120,16 +117,22 @@ class SemaphoreFile(wiring.Component):
         with m.If(self.clear):
             m.d.sync += [clearing.eq(1), sweep.eq(0)]
 
-        for n, port in enumerate(ports):
+        missing = [
             self._elaborate_waits(m, port, counts, name=f"queue_{n}")
+            for n, port in enumerate(ports)
+        ]
         # The change that is made in this cycle was chosen in the one before.
         changing, taking, index = Signal(), Signal(), Signal(range(SEMAPHORES))
-        take = self._elaborate_grants(m, ports, taking | clearing)
+        taken = Signal()  # and what is missing after it is known in the next cycle
+        take = self._elaborate_grants(m, ports, missing, taking | taken | clearing)
         add, add_index = self._elaborate_adds(m, ports, take | clearing)
-        m.d.comb += self.moving.eq(self.adding | changing)
+        changed = Signal()
+        m.d.comb += self.moving.eq(self.adding | changing | changed)
         m.d.sync += [
             changing.eq(take | add),
+            changed.eq(changing),
             taking.eq(take),
+            taken.eq(taking),
             index.eq(Mux(take, self.lacks_index, add_index)),
         ]
 
@@ -156,8 +159,9 @@ class SemaphoreFile(wiring.Component):
 
     def _elaborate_waits(
         self, m: Module, port: data.View, counts: memory.Memory, *, name: str
-    ) -> None:
-        """Tell which waits find no credit. A semaphore that is named twice must hold two."""
+    ) -> Signal:
+        """Return which waits found no credit. A semaphore that is named twice must hold two."""
+        missing = Signal(WAITS, name=f"{name}_missing")
         index = [port.index[n * _INDEX_BITS : (n + 1) * _INDEX_BITS] for n in range(WAITS)]
         for n in range(WAITS):
             read = counts.read_port(domain="comb")
@@ -168,9 +172,13 @@ class SemaphoreFile(wiring.Component):
             least = [read.data.least[k] for k in range(n + 1)]
             for k in range(n):
                 least = [Mux(twice[k], more, less) for less, more in pairwise(least)]
-            m.d.comb += port.short[n].eq(~least[0])
+            m.d.sync += missing[n].eq(port.want[n] & ~least[0])
+        m.d.comb += port.short.eq(missing.any())
+        return missing
 
-    def _elaborate_grants(self, m: Module, ports: list[data.View], busy: Value) -> Value:
+    def _elaborate_grants(
+        self, m: Module, ports: list[data.View], missing: list[Signal], busy: Value
+    ) -> Value:
         """Choose a queue whose credits are all there, and take them.
 
         Returns whether a credit is taken; ``lacks_index`` is its semaphore.
@@ -189,14 +197,16 @@ class SemaphoreFile(wiring.Component):
                 m.d.sync += number.eq(n)
         for n, port in enumerate(ports):
             m.d.comb += [
-                ready[n].eq(port.request & ~(port.short & port.want).any()),
+                ready[n].eq(port.request & ~port.short),
                 port.grant.eq(ready[n] & free & ~ready[:n].any()),
-                port.taking.eq(granted | left.any()),
             ]
 
         asked = Signal()
         m.d.sync += asked.eq(self.ask)
-        lacks = [port.short & port.want & port.request.replicate(WAITS) for port in ports]
+        lacks = [
+            short & port.request.replicate(WAITS)
+            for short, port in zip(missing, ports, strict=True)
+        ]
         with m.If(granted | asked):
             m.d.sync += [
                 indices.eq(select(number, [port.index for port in ports])),
@@ -219,19 +229,22 @@ class SemaphoreFile(wiring.Component):
         """Choose what is added; return whether there is something, and its semaphore."""
         index, left = Signal(range(SEMAPHORES)), Signal(8)  # of the host's addition
         adds, chosen = Signal(len(Queue)), Signal(range(SEMAPHORES))
+        begins, goes = Signal(), Signal()  # the host's addition begins; one of it is made
         m.d.comb += [
             self.adding.eq(left.any()),
             adds.eq(Cat(port.add for port in ports)),
-            chosen.eq(index),
+            begins.eq(self.add & self.add_value.any()),
+            goes.eq(~adds.any() & ~busy),
+            chosen.eq(Mux(self.adding, index, self.add_index)),
         ]
         for n, port in reversed(list(enumerate(ports))):
             m.d.comb += port.added.eq(~busy & ~adds[:n].any())
             with m.If(port.add):
                 m.d.comb += chosen.eq(port.add_index)
-        with m.If(self.adding & ~adds.any() & ~busy):
+        with m.If(begins):
+            m.d.sync += [index.eq(self.add_index), left.eq(self.add_value - goes)]
+        with m.Elif(self.adding & goes):
             m.d.sync += left.eq(left - 1)
-        with m.If(self.add):
-            m.d.sync += [index.eq(self.add_index), left.eq(self.add_value)]
         with m.If(self.clear):
             m.d.sync += left.eq(0)
-        return ~busy & (adds.any() | self.adding), chosen
+        return ~busy & (adds.any() | self.adding | begins), chosen

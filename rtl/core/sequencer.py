@@ -106,6 +106,8 @@ class Sequencer(wiring.Component):
         transfers = (Queue.LOAD0, Queue.LOAD1, Queue.STORE)
         units = [getattr(self, name) for name in UNITS]
         took = Signal()
+        # No command is dispatched for some cycles before it is asked for.
+        m.d.sync += dispatcher.stuck.eq(~can_move.any() & ~bank.moving)
         m.d.comb += [
             took.eq(dispatcher.took & ~supervisor.hold),
             # registers
@@ -115,6 +117,7 @@ class Sequencer(wiring.Component):
             self.running.eq(supervisor.running),
             self.failed.eq(supervisor.error.status.as_value().any()),
             csr.start.eq(supervisor.start),
+            csr.took.eq(supervisor.advanced),
             csr.transferring.eq(Cat(bank.state[q].stall == STALL_UNIT for q in transfers).any()),
             self.count_engine.eq(csr.count_engine),
             csr.busy.eq(Cat(busy, supervisor.running, ~self.memory_idle)),
@@ -138,9 +141,9 @@ class Sequencer(wiring.Component):
             dispatcher.run.eq(supervisor.running),
             dispatcher.hold.eq(supervisor.hold),
             dispatcher.skip.eq(supervisor.failed),
+            dispatcher.pause.eq(csr.pause),
             dispatcher.index.eq(supervisor.index),
             dispatcher.idle.eq(~busy.any()),
-            dispatcher.stuck.eq(~can_move.any() & ~bank.moving),
             dispatcher.adding.eq(bank.adding),
             dispatcher.written.eq(self.bus.written),
             dispatcher.result.flags.eq(supervisor.flags),
@@ -176,7 +179,9 @@ class Sequencer(wiring.Component):
             supervisor.memory_illegal.eq(self.memory_illegal),
             supervisor.fetch_quiet.eq(fetch.quiet),
             supervisor.moved.eq(
-                self.progress | bank.moved | took | self.bus.read.valid | self.bus.written
+                Cat(self.progress, bank.moved, took, dispatcher.paused).any()
+                | self.bus.read.valid
+                | self.bus.written
             ),
             self.halt.eq(supervisor.halt),
             self.core_reset.eq(core_reset),

@@ -26,7 +26,8 @@ def signals_layout() -> data.StructLayout:
 class SignalQueue(wiring.Component):
     """Gives the signals of iterations that have ended, in order, at most one a cycle.
 
-    The first one is offered in the cycle of its iteration's end, if all before it have been given.
+    The first one is offered in the cycle of its iteration's end, if all before it have been given;
+    but no earlier than 2 cycles after its ``accept``.
     An iteration without any takes a cycle, too.
 
     Members
@@ -63,10 +64,13 @@ class SignalQueue(wiring.Component):
         )
         write, read = store.write_port(), store.read_port(domain="comb")
         written, used = Signal(range(_DEPTH)), Signal(range(_DEPTH))
-        level = Signal(range(_DEPTH + 1))  # iterations in the store
+        stored = Signal(range(_DEPTH + 1))
+        level = Signal(range(_DEPTH + 1))  # iterations in the store and before it
         owed = Signal(range(_DEPTH + 1))  # of these, those that have ended
-        given = Signal(SIGNALS)  # of the first one
-        pending, left = Signal(SIGNALS), Signal(SIGNALS)
+        # The first one, and what is left of it, are taken out of the store in advance.
+        here, load = Signal(), Signal()
+        index = Signal(data.ArrayLayout(range(SEMAPHORES), SIGNALS), reset_less=True)
+        pending, left = Signal(SIGNALS, reset_less=True), Signal(SIGNALS)
         turn = Signal(range(SIGNALS))
         due, end = Signal(), Signal()
         m.d.comb += [
@@ -74,26 +78,28 @@ class SignalQueue(wiring.Component):
             write.data.eq(self.signals),
             write.en.eq(self.accept),
             read.addr.eq(used),
-            pending.eq(read.data.pending & ~given),
             left.eq(pending & (pending - 1)),
-            due.eq((owed != 0) | self.done),
+            due.eq(here & ((owed != 0) | self.done)),
             end.eq(due & ~left.any() & (self.added | ~pending.any())),
+            load.eq((stored != 0) & (~here | end)),
             self.room.eq(level != _DEPTH),
             self.busy.eq(owed != 0),
             self.add.eq(due & pending.any()),
-            self.add_index.eq(select(turn, [read.data.index[n] for n in range(SIGNALS)])),
+            self.add_index.eq(select(turn, [index[n] for n in range(SIGNALS)])),
         ]
         for n in reversed(range(SIGNALS)):
             with m.If(pending[n]):
                 m.d.comb += turn.eq(n)
         m.d.sync += [
             written.eq(written + self.accept),
-            used.eq(used + end),
+            used.eq(used + load),
+            stored.eq(stored + self.accept - load),
             level.eq(level + self.accept - end),
             owed.eq(owed + self.done - end),
+            here.eq((here & ~end) | load),
         ]
-        with m.If(end):
-            m.d.sync += given.eq(0)
+        with m.If(load):
+            m.d.sync += [index.eq(read.data.index), pending.eq(read.data.pending)]
         with m.Elif(self.add & self.added):
-            m.d.sync += given.eq(~left)
+            m.d.sync += pending.eq(left)
         return m

@@ -73,6 +73,8 @@ class Supervisor(wiring.Component):
         A job begins: counters clear.
     taken, index, completed : ``Out(32)``
         Commands taken since reset; commands taken of this job; jobs ended.
+    advanced : ``Out(1)``
+        ``taken`` has counted one in the cycle before.
     error : ``Out(ErrorReport)``
         Of the newest job that failed.
     flags, flagged : ``Out(4)``, ``Out(32)``
@@ -97,7 +99,7 @@ class Supervisor(wiring.Component):
                 "fault_ring": In(1),
                 "fault_status": In(Status),
                 "queue": In(data.ArrayLayout(QueueState, queues)),
-                "named": Out(Unit),
+                "named": Out(Unit, init=Unit.COMPUTE),
                 "command": In(32),
                 "ask": Out(1),
                 "lacks": In(1),
@@ -115,6 +117,7 @@ class Supervisor(wiring.Component):
                 "taken": Out(32),
                 "index": Out(32),
                 "completed": Out(32),
+                "advanced": Out(1),
                 "error": Out(ErrorReport),
                 "flags": Out(len(Flag)),
                 "flagged": Out(32),
@@ -139,15 +142,12 @@ class Supervisor(wiring.Component):
         lost = Signal()  # the job ends without a record
         wait = Signal(range(_DRAIN_LIMIT + 1))
         m.d.comb += [
-            self.hold.eq(state != _State.RUN),
-            self.halt.eq((state == _State.DRAIN) | (state == _State.RESET)),
-            self.core_reset.eq(state == _State.RESET),
             self.start.eq((state == _State.RUN) & ~self.running & (self.taken != self.tail)),
         ]
         m.d.sync += self._abort_early.eq(self.abort & self.start)
         entered, advance = Signal(), Signal()
         m.d.comb += advance.eq((state == _State.RUN) & self.took & ~(self.running & found))
-        m.d.sync += wait.eq(wait + 1)
+        m.d.sync += [wait.eq(wait + 1), self.advanced.eq(advance)]
         with m.If(entered):
             m.d.sync += wait.eq(0)
         with m.If(advance):
@@ -163,19 +163,28 @@ class Supervisor(wiring.Component):
             ]
 
         def enter(following: _State) -> None:
-            m.d.sync += state.eq(following)
+            m.d.sync += [
+                state.eq(following),
+                # Registers of their own: long paths begin here.
+                self.hold.eq(following is not _State.RUN),
+                self.halt.eq(following in (_State.DRAIN, _State.RESET)),
+                self.core_reset.eq(following is _State.RESET),
+            ]
             m.d.comb += entered.eq(1)
 
-        m.d.sync += self.flags.eq(self.flags | self.result_flags)
+        m.d.sync += [
+            self.flags.eq(self.flags | self.result_flags),
+            self.named.eq(Unit.COMPUTE),
+        ]
         with m.If(~self.flags.any() & ~self.hold):
             m.d.sync += self.flagged.eq(self.command)
         with m.Switch(state):
             with m.Case(_State.RUN):
-                m.d.comb += self.named.eq(Unit.COMPUTE)
                 with m.If(self.start):
                     m.d.sync += [self.running.eq(1), self.flags.eq(0)]
                 with m.If(self.running & found):
                     m.d.sync += [
+                        self.named.eq(unit),
                         watched.eq(expired),
                         closed.eq(self.closing),
                         lost.eq(self.failed | self.closing | (self.fault & self.fault_ring)),
@@ -196,10 +205,8 @@ class Supervisor(wiring.Component):
                 queue, step = wait[_NAME_BITS:], wait[:_NAME_BITS]
                 of_unit = self.error.unit < len(Queue)
                 self._name_semaphore(m, queue, step, watched)
-                with m.If(step == _ASK):
-                    m.d.comb += self.named.eq(queue)
-                with m.Else():
-                    m.d.comb += self.named.eq(self.error.unit)
+                with m.If(step == _ASK - 1):
+                    m.d.sync += self.named.eq(queue)
                 with m.If(first & (wait == 0)):  # before the unit can end another iteration
                     m.d.sync += self.error.command.eq(Mux(of_unit, self.command, self.index))
                 with m.If(wait == Mux(watched, (len(Queue) << _NAME_BITS) - 1, 0)):
@@ -234,12 +241,14 @@ class Supervisor(wiring.Component):
         working = Signal()
         timer = Signal(32)
         expired = Signal()
+        moved = Signal()
+        m.d.sync += moved.eq(self.moved)
         m.d.comb += working.eq(
             self.running
             & ~self.hold
             & (Cat(queue.busy for queue in self.queue).any() | ~self.fetch_quiet | self.closing)
         )
-        with m.If(working & ~self.moved):
+        with m.If(working & ~moved):
             m.d.sync += [
                 timer.eq(timer + 1),
                 expired.eq((self.watchdog != 0) & (timer >= self.watchdog)),

@@ -27,6 +27,7 @@ ALL_ENGINES = 0xFF
 
 _RING_ALIGN_BITS = 7
 _COUNTER_WORD = Csr.CYCLES // 4
+_STEP_BITS = 16
 _COPIES = 16
 """Written registers that follow each other are told apart by as many low bits of their number."""
 
@@ -214,6 +215,11 @@ class CsrBank(wiring.Component):
         A job runs: the counters count.
     start : ``In(1)``
         Clears the counters.
+    took : ``In(1)``
+        A command has been taken out of the ring.
+    pause : ``Out(1)``
+        No further one may be: there are no steps left (`Csr.STEP`). It is up to date 2 cycles
+        after ``took``.
     transferring : ``In(1)``
         A load or store unit has work.
     busy : ``In(7)``
@@ -244,6 +250,8 @@ class CsrBank(wiring.Component):
                 "count_engine": Out(8, init=ALL_ENGINES),
                 "running": In(1),
                 "start": In(1),
+                "took": In(1),
+                "pause": Out(1),
                 "transferring": In(1),
                 "busy": In(7),
                 "ring_head": In(32),
@@ -286,6 +294,7 @@ class CsrBank(wiring.Component):
             Csr.STALL_SEMAPHORE: self.stall_semaphore,
             Csr.MEMORY_MODE: self.ideal,
             Csr.COUNT_ENGINE: self.count_engine,
+            Csr.STEP: self._elaborate_steps(m),
         }
         word = host.address[2:]
         wide = Signal(2)
@@ -325,6 +334,21 @@ class CsrBank(wiring.Component):
             m.d.sync += [value.eq(value.init) for value in written.values()]
         m.d.sync += self.irq.eq(self.completed != ack)
         return m
+
+    def _elaborate_steps(self, m: Module) -> Value:
+        """Count the steps down; return what `Csr.STEP` reads."""
+        data = self.host.write_data
+        enable, left = Signal(), Signal(_STEP_BITS)
+        with m.If(self.reset):
+            m.d.sync += [enable.eq(0), left.eq(0), self.pause.eq(0)]
+        with m.Elif(self.host.write & (self.host.address[2:] == Csr.STEP // 4)):
+            m.d.sync += [
+                Cat(left, enable).eq(Cat(data[:_STEP_BITS], data[-1])),
+                self.pause.eq(data[-1] & ~data[:_STEP_BITS].any()),
+            ]
+        with m.Elif(self.took & enable & ~self.pause):
+            m.d.sync += [left.eq(left - 1), self.pause.eq(left == 1)]
+        return Cat(left, Const(0, 31 - _STEP_BITS), enable)
 
     def _elaborate_copies(self, m: Module, csrs: list[Csr]) -> Value:
         """Keep what the host wrote in a memory, to be read; return what ``csrs`` read, or 0."""

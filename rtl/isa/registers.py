@@ -50,6 +50,11 @@ class Csr(enum.IntEnum):
     """Index of the semaphore that each queue waits for, 4 bits a queue."""
     PARTS = 0x58
     """Parts of the vector unit: bit 0 VECTOR (always 1), bit 1 ROWS, bit 2 REFORMAT."""
+    STEP = 0x5C
+    """Steps through commands. With bit 31 the card takes at most as many more commands out of the
+    ring as bits 0-15 tell, END and those that a failed job skips included; each one taken counts
+    the bits down to 0. The watchdog stands still while the next command waits for a step. A write
+    sets both, a read shows what is left. Without bit 31 nothing is counted. Reset: 0."""
 
     CYCLES = 0x80
     """Counters, cleared when a job starts, two cycles after the doorbell. 64 bits: low word, then

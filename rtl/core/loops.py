@@ -1,0 +1,182 @@
+"""A command's two loops: the addresses of its iterations."""
+
+from amaranth.hdl import Cat, Module, Mux, Signal, unsigned
+from amaranth.lib import data, memory, wiring
+from amaranth.lib.wiring import In, Out
+
+from ..isa import Operand
+from ..tech.select import select as tech_select
+from .select import select
+
+__all__ = ["LoopWalk"]
+
+
+class LoopWalk(wiring.Component):
+    """Makes the addresses of one iteration after the other, one operand at a time.
+
+    It takes a cycle for an operand, and one more for the second half of its ping-pong. The first
+    address of the iteration behind is on its way while ``hold`` is high.
+
+    Parameters
+    ----------
+    operands : int
+        Addresses of an iteration, 2 or 3.
+
+    Members
+    -------
+    run : ``In(1)``
+        The walk may begin, or go on; until ``over`` it stays high.
+    known : ``In(1)``, ``inner``, ``outer``, ``pong_outer`` : ``In``
+        The command's fields, which are there from ``known`` on: at the latest in the cycle after
+        ``run``. They stay until the cycle after ``over``.
+    turn : ``Out``, operand : ``In(Operand)``, there : ``In(1)``
+        The operand that is wanted. Once it was there it is so until ``over``.
+    take : ``Out(1)``
+        On to the next operand; after an iteration's last one (``made``) it is the first one again.
+    made, over : ``Out(1)``
+        All addresses of an iteration are on their way; it is the command's last one.
+    hold : ``In(1)``
+        Give nothing.
+    give : ``Out(1)``, ``number``, ``address`` : ``Out``
+        Address ``number`` of an iteration.
+    begin, whole : ``Out(1)``
+        With ``give``: it is the iteration's first, its last address. ``whole`` comes in the cycle
+        after ``made``.
+    first, turns : ``Out(1)``
+        With ``give``: it is the command's first iteration; an outer iteration's first one.
+    last_inner, last : ``Out(1)``
+        With ``whole``: it is an outer iteration's last one; the command's last one.
+    """
+
+    def __init__(self, operands: int) -> None:
+        if not 2 <= operands <= 3:
+            raise ValueError(f"operands must be 2 or 3, not {operands!r}")
+        self._operands = operands
+        super().__init__(
+            {
+                "run": In(1),
+                "known": In(1),
+                "inner": In(16),
+                "outer": In(16),
+                "pong_outer": In(operands),
+                "turn": Out(range(operands)),
+                "operand": In(Operand),
+                "there": In(1),
+                "take": Out(1),
+                "made": Out(1),
+                "over": Out(1),
+                "hold": In(1),
+                "give": Out(1),
+                "number": Out(range(operands)),
+                "address": Out(32),
+                "begin": Out(1),
+                "whole": Out(1),
+                "first": Out(1),
+                "turns": Out(1),
+                "last_inner": Out(1),
+                "last": Out(1),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        fresh = Signal(init=1)  # it is the command's first iteration
+        move = Signal()  # it is the first one of an outer iteration, but not of all
+        parity, outer_parity = self._elaborate_loops(m, fresh, move)
+
+        # First what is to be added to an operand's address, then the sum.
+        second = Signal()  # the ping-pong offset is to be added
+        compared = Signal()  # ``last`` tells of this command
+        step, ping, last = Signal(), Signal(), Signal()
+        given = Signal()  # something has been chosen
+        full = Signal()  # but is not added yet
+        m.d.sync += compared.eq(self.known & ~self.over)
+        m.d.comb += [
+            full.eq(given & self.hold),
+            last.eq(self.turn == self._operands - 1),
+            step.eq(self.run & ~full & (~fresh | (self.there & (~last | compared)))),
+            ping.eq(
+                Mux(
+                    select(self.turn, [self.pong_outer[n] for n in range(self._operands)]),
+                    outer_parity,
+                    parity,
+                )
+            ),
+            self.take.eq(step & (second | ~ping)),
+            self.made.eq(self.take & last),
+            self.over.eq(self.made & self.last),
+        ]
+        with m.If(step):
+            m.d.sync += second.eq(~self.take)
+        with m.If(self.take):
+            m.d.sync += self.turn.eq(Mux(last, 0, self.turn + 1))
+
+        offset = Signal(32, reset_less=True)
+        pong = Signal()  # it is what ``second`` tells of
+        ends = Signal()  # it is the iteration's last one
+        old = Signal()  # it is added to the address of the outer iteration before
+        operand = self.operand
+        offsets = [operand.inner.as_unsigned(), operand.outer.as_unsigned()]
+        offsets += [operand.base, operand.pong]
+        kind = Cat(move | second, fresh | second)
+        chosen = tech_select(m, platform, kind, offsets, name="offset_choice")
+        with m.If(~full):
+            m.d.sync += [
+                given.eq(step),
+                offset.eq(chosen),
+                self.number.eq(self.turn),
+                pong.eq(second),
+                ends.eq(self.made),
+                old.eq(move & ~second),
+                self.begin.eq((self.turn == 0) & ~second),
+                self.first.eq(fresh),
+                self.turns.eq(fresh | move),
+            ]
+        row, row_write = self._addresses(m, "row_addresses")
+        column, column_write = self._addresses(m, "column_addresses")
+        address = Signal(32)
+        m.d.comb += [
+            self.give.eq(given & ~self.hold),
+            self.whole.eq(self.give & ends),
+            address.eq(Mux(self.first, 0, Mux(old, row, column))),
+            self.address.eq(address + offset),
+            row_write.eq(self.give & ~pong & self.turns),
+            column_write.eq(self.give & ~pong),
+        ]
+        return m
+
+    def _elaborate_loops(self, m: Module, fresh: Signal, move: Signal) -> tuple[Signal, Signal]:
+        """Count iterations; return the parities of the inner and of the outer ones."""
+        inner, outer = Signal(16, init=1), Signal(16, init=1)  # from 1
+        parity, outer_parity = Signal(), Signal()
+        last_outer = Signal()
+        m.d.sync += [
+            self.last_inner.eq(inner == self.inner),
+            last_outer.eq(outer == self.outer),
+        ]
+        m.d.comb += [self.last.eq(self.last_inner & last_outer), outer_parity.eq(~outer[0])]
+        with m.If(self.made):
+            m.d.sync += [
+                inner.eq(inner + 1),
+                parity.eq(~parity),
+                move.eq(self.last_inner),
+                fresh.eq(0),
+            ]
+            with m.If(self.last_inner):
+                m.d.sync += [inner.eq(1), outer.eq(outer + 1)]
+        with m.If(self.over):
+            m.d.sync += [outer.eq(1), parity.eq(0), move.eq(0), fresh.eq(1)]
+        return parity, outer_parity
+
+    def _addresses(self, m: Module, name: str) -> tuple[data.View, Signal]:
+        """Keep ``address`` for each operand; return the one before, and what has it written."""
+        m.submodules[name] = addresses = memory.Memory(
+            shape=unsigned(32), depth=4, init=[], attrs={"ram_style": "distributed"}
+        )
+        write, read = addresses.write_port(), addresses.read_port(domain="comb")
+        m.d.comb += [
+            write.addr.eq(self.number),
+            write.data.eq(self.address),
+            read.addr.eq(self.number),
+        ]
+        return read.data, write.en
