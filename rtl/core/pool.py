@@ -3,37 +3,33 @@
 import itertools
 
 from amaranth.hdl import Cat, Module, Mux, Signal, signed, unsigned
-from amaranth.lib import data, enum
-from amaranth.lib.fifo import SyncFIFOBuffered
+from amaranth.lib import data
+from amaranth.lib.fifo import SyncFIFO, SyncFIFOBuffered
 
 from ..config import GRANULE
+from ..elastic import Elastic
 from ..isa import Format, Status, VectorBody, VectorOp
 from ..numerics.pipeline import is_normal
+from ..tech.adder import SegmentAdder
+from .pool_walk import PoolWalk, item_layout
 from .ports import READ_LATENCY
-from .requantize import DIFFERENCE_BITS, SUM_BITS, Requantizer
-from .transfer import granules, misaligned
+from .requantize import Requantizer
+from .requantize_lane import SUM_BITS
+from .transfer import misaligned
 from .vector_part import VectorPart
 
 __all__ = ["PoolUnit"]
 
-MAXIMA = 9
+MAXIMA = 10
 """Maxima between the read of their last granule and their write: two more than it takes."""
 
 AROUND = 11
 """Cycles between that read and that write, but for the requantization, and two to spare."""
 
+ASKING = 16
+"""Granules to read whose addresses are known, at most."""
 
-class _Step(enum.Enum, shape=unsigned(3)):
-    """How one input granule follows from the one before: the innermost loop that goes on."""
-
-    BEGIN = 0
-    KERNEL_X = 1
-    KERNEL_Y = 2
-    GRANULE = 3
-    X = 4
-    Y = 5
-
-
+_COUNTS = ("granules", "out_y", "out_x", "kernel_y", "kernel_x")
 _STRIDES = (
     "in_y_stride",
     "in_x_stride",
@@ -62,113 +58,58 @@ class PoolUnit(VectorPart):
         start = self.unit.start
         operand = start.payload.operand
         body = VectorBody(start.payload.body)
-        width = len(granules(operand[1]))
         # Two inputs are a window of two granules, the second of which lies elsewhere.
         pair = (body.op == VectorOp.ADD.value) | (body.op == VectorOp.MULTIPLY.value)
         maximum = body.op == VectorOp.MAX.value
         m.submodules.requantizer = requantizer = Requantizer(config)
         results = max(MAXIMA, -(-(AROUND + requantizer.latency) // requantizer.cycles))
 
-        # Stage 1 counts the five loops.
-        loops = {
-            _Step.KERNEL_X: body.kernel_x,
-            _Step.KERNEL_Y: body.kernel_y,
-            _Step.GRANULE: body.granules,
-            _Step.X: body.out_x,
-            _Step.Y: body.out_y,
-        }
-        walking = Signal()
+        m.submodules.walk = walk = PoolWalk()
         failed = Signal()
-        step = Signal(_Step)
-        in_base = Signal(width, reset_less=True)
-        second_base = Signal(width, reset_less=True)
-        out_base = Signal(width, reset_less=True)
-        count = {
-            loop: Signal(len(bound), name=f"count_{loop.name.lower()}", reset_less=True)
-            for loop, bound in loops.items()
-        }
-        ends = Signal(len(loops))
-        m.d.comb += ends.eq(
-            Cat(
-                count[loop] + Mux(pair, 0, 1) == bound
-                if loop == _Step.KERNEL_X
-                else count[loop] + 1 == bound
-                for loop, bound in loops.items()
-            )
-        )
-
-        # Stage 2 adds up the addresses.
-        item_layout = data.StructLayout(
-            {"first": unsigned(1), "second": unsigned(1), "last": unsigned(1), "final": unsigned(1)}
-        )
-        walked_valid = Signal()
-        walked_step = Signal(_Step, reset_less=True)
-        walked = Signal(item_layout, reset_less=True)
-        walked_ready = Signal()
-
-        # Stage 3 reads.
-        asked_valid = Signal()
-        asked = Signal(item_layout, reset_less=True)
-        in_at = {
-            loop: Signal(width, name=f"in_{loop.name.lower()}", reset_less=True) for loop in loops
-        }
-        second_at, out_at = (
-            {
-                loop: Signal(width, name=f"{name}_{loop.name.lower()}", reset_less=True)
-                for loop in (_Step.GRANULE, _Step.X, _Step.Y)
-            }
-            for name in ("second", "out")
-        )
-        address = Signal(width)
-        out_address = out_at[_Step.GRANULE]
         outside = Signal()
         pending = Signal(range(results + 1))
-        waiting = Signal(range(requantizer.WAITING + 1))
-        room = (pending != results) & (waiting != requantizer.WAITING)
-        issue = Signal()
+        # The lanes are busy with a granule for so long.
+        busy = Signal(range(requantizer.cycles))
+        room = (pending != results) & (busy == 0)
+        issue, begin = Signal(), Signal()
+        # What is to be read: so the scratchpad's answer ends here.
+        asked_layout = data.StructLayout(
+            {
+                "address": unsigned(config.granule_addr_width),
+                "out_address": unsigned(config.granule_addr_width),
+                "outside": unsigned(1),
+                "item": item_layout(),
+            }
+        )
+        m.submodules.asking = asking = SyncFIFO(width=asked_layout.size, depth=ASKING)
+        m.submodules.head = head = Elastic(asked_layout)
+        pushed, asked = asked_layout(asking.w_data), head.target.payload
+        addresses = (walk.address, walk.out_address)
         m.d.comb += [
-            outside.eq(
-                asked_valid
-                & Cat(at[config.granule_addr_width :] for at in (address, out_address)).any()
-            ),
-            address.eq(Mux(asked.second, second_at[_Step.GRANULE], in_at[_Step.KERNEL_X])),
-            self.read.valid.eq(asked_valid & ~outside & (~asked.last | room)),
-            self.read.address.eq(address),
+            pushed.address.eq(walk.address),
+            pushed.out_address.eq(walk.out_address),
+            pushed.outside.eq(Cat(at[config.granule_addr_width :] for at in addresses).any()),
+            pushed.item.eq(walk.item),
+            asking.w_en.eq(walk.valid & walk.ready),
+            head.source.valid.eq(asking.r_rdy),
+            head.source.payload.eq(asking.r_data),
+            asking.r_en.eq(head.source.ready),
+            outside.eq(head.target.valid & asked.outside),
+            self.read.valid.eq(head.target.valid & ~asked.outside & (~asked.item.last | room)),
+            self.read.address.eq(asked.address),
             issue.eq(self.read.valid & self.read.ready),
-            walked_ready.eq(~asked_valid | issue),
-            # With two iterations outstanding at most, stage 2 has no step left of the one whose
-            # bases this replaces, or moves it on in this cycle.
-            start.ready.eq(~walking & ~failed),
+            head.target.ready.eq(issue),
+            start.ready.eq(~walk.walking & ~failed),
+            begin.eq(start.valid & start.ready),
+            walk.command.eq(body),
+            walk.begin.eq(begin),
+            walk.operand.eq(operand),
         ]
 
-        with m.If(walked_ready):
-            m.d.sync += [
-                asked_valid.eq(walked_valid),
-                asked.eq(walked),
-                walked_valid.eq(0),
-            ]
-        with m.If(walked_ready & walked_valid):
-            row, pixel = granules(body.in_y_stride), granules(body.in_x_stride)
-            down, right = granules(body.in_ky_stride), granules(body.in_kx_stride)
-            _advance(m, "in", walked_step, in_base, in_at, [right, down, 1, pixel, row])
-            _advance(m, "second", walked_step, second_base, second_at, [1, right, down])
-            row, pixel = granules(body.out_y_stride), granules(body.out_x_stride)
-            _advance(m, "out", walked_step, out_base, out_at, [1, pixel, row])
-
-        with m.If(walking & (~walked_valid | walked_ready)):
-            m.d.sync += [
-                walked_valid.eq(1),
-                walked_step.eq(step),
-                walked.first.eq((step != _Step.KERNEL_X) & (step != _Step.KERNEL_Y)),
-                walked.second.eq(pair & (step == _Step.KERNEL_X)),
-                walked.last.eq(ends[:2].all()),
-                walked.final.eq(ends.all()),
-                walking.eq(~ends.all()),
-            ]
-            for i, loop in enumerate(loops):
-                with m.If(~ends[i]) if i == 0 else m.Elif(~ends[i]):
-                    m.d.sync += [step.eq(loop), count[loop].eq(count[loop] + 1)]
-                    m.d.sync += [count[inner].eq(0) for inner in list(loops)[:i]]
+        # There is room for all that comes until this is seen.
+        ready = Signal()
+        m.d.comb += walk.ready.eq(ready)
+        m.d.sync += ready.eq(asking.level < ASKING // 2)
 
         elementwise = pair & ((body.kernel_y != 1) | (body.kernel_x != 1))
         unknown = (body.op > VectorOp.MULTIPLY.value) | (body.in_format != Format.INT8.value)
@@ -177,15 +118,8 @@ class PoolUnit(VectorPart):
         adds = body.op == VectorOp.ADD.value
         bad_scale = (~maximum & ~is_normal(body.a_scale)) | (adds & ~is_normal(body.b_scale))
         status = Signal(Status)
-        with m.If(start.valid & start.ready):
-            m.d.sync += [
-                step.eq(_Step.BEGIN),
-                second_base.eq(granules(operand[0])),
-                in_base.eq(granules(operand[1])),
-                out_base.eq(granules(operand[2])),
-                *(counter.eq(0) for counter in count.values()),
-            ]
-            with m.If(Cat(bound == 0 for bound in loops.values()).any() | elementwise):
+        with m.If(begin):
+            with m.If(Cat(getattr(body, name) == 0 for name in _COUNTS).any() | elementwise):
                 m.d.sync += [failed.eq(1), status.eq(Status.BAD_LENGTH)]
             with m.Elif(unknown):
                 m.d.sync += [failed.eq(1), status.eq(Status.BAD_FORMAT)]
@@ -194,7 +128,7 @@ class PoolUnit(VectorPart):
             with m.Elif(bad_scale):
                 m.d.sync += [failed.eq(1), status.eq(Status.BAD_SCALE)]
             with m.Else():
-                m.d.sync += walking.eq(1)
+                m.d.comb += walk.accept.eq(1)
         # Iterations end in order, so what fails here failed before what fails above.
         with m.If(outside):
             m.d.sync += [failed.eq(1), status.eq(Status.BAD_ADDRESS)]
@@ -202,17 +136,19 @@ class PoolUnit(VectorPart):
         reported = Signal()
         m.d.comb += self.unit.status.eq(status)
         m.d.sync += self.unit.error.eq(0)
-        settled = (pending == 0) & (outside | ~(asked_valid | walked_valid | walking))
+        settled = (pending == 0) & (outside | ~(walk.left | asking.r_rdy | head.target.valid))
         with m.If(failed & ~reported & settled):
             m.d.sync += [reported.eq(1), self.unit.error.eq(1)]
 
         # From issue on: the item and where its result goes.
-        ended = issue & asked.last
-        written = self._elaborate_results(m, results, ended, out_address, asked.final)
+        ended = issue & asked.item.last
+        written = self._elaborate_results(m, results, ended, asked.out_address, asked.item.final)
         m.d.sync += pending.eq(pending + ended - written)
-        with m.If(~maximum):
-            m.d.sync += waiting.eq(waiting + ended - requantizer.taken)
-        self._elaborate_arithmetic(m, body, issue, asked)
+        with m.If(busy != 0):
+            m.d.sync += busy.eq(busy - 1)
+        with m.If(ended & ~maximum):
+            m.d.sync += busy.eq(requantizer.cycles - 1)
+        self._elaborate_arithmetic(m, body, issue, asked.item)
         return m
 
     def _elaborate_arithmetic(self, m: Module, body, issue, item) -> None:
@@ -223,7 +159,7 @@ class PoolUnit(VectorPart):
         tag_layout = data.StructLayout(
             {"first": unsigned(1), "second": unsigned(1), "last": unsigned(1)}
         )
-        steps = READ_LATENCY + 1
+        steps = READ_LATENCY + 2
         tags = [Signal(tag_layout, name=f"tag{i}", reset_less=True) for i in range(steps)]
         valids = Signal(steps)
         m.d.sync += [
@@ -233,38 +169,49 @@ class PoolUnit(VectorPart):
             tags[0].last.eq(item.last),
             *(later.eq(earlier) for earlier, later in itertools.pairwise(tags)),
         ]
-        tags, valid = tags[-3:], valids[-3:]
-        got = data.ArrayLayout(signed(8), GRANULE)(self.read.data)
+        arrived, added, ended = ((valids[i], tags[i]) for i in range(READ_LATENCY - 1, steps))
 
-        best = Signal(data.ArrayLayout(signed(8), GRANULE), reset_less=True)
-        with m.If(valid[1] & maximum):
-            for lane in range(GRANULE):
-                m.d.sync += best[lane].eq(
-                    Mux(tags[1].first | (got[lane] > best[lane]), got[lane], best[lane])
-                )
-
-        # The second input's difference leaves beside the sum, which is that of the first input.
-        difference = Signal(data.ArrayLayout(signed(DIFFERENCE_BITS), GRANULE), reset_less=True)
-        total = Signal(data.ArrayLayout(signed(SUM_BITS), GRANULE), reset_less=True)
-        pairs = requantizer.pairs
-        zero = Signal(signed(8))
-        m.d.comb += zero.eq(Mux(tags[1].second, body.b_zero, body.a_zero))
-        with m.If(valid[1] & ~maximum):
-            m.d.sync += [difference[lane].eq(got[lane] - zero) for lane in range(GRANULE)]
+        # A byte takes its place at the end of a sum, or starts one. With MAX all start one, and
+        # those do nothing that are not above it.
+        got = Signal(data.ArrayLayout(signed(8), GRANULE), reset_less=True)
+        with m.If(arrived[0]):
+            m.d.sync += got.eq(self.read.data)
+        valid, tag = added
+        starts, counts = Signal(), Signal()
+        m.d.comb += [starts.eq(tag.first | maximum), counts.eq(valid & ~tag.second)]
         for lane in range(GRANULE):
-            before = Mux(tags[2].first, 0, total[lane])
+            m.submodules[f"window_adder{lane}"] = adder = SegmentAdder(SUM_BITS)
+            total = requantizer.sums[lane]
+            sums = Signal(signed(SUM_BITS), name=f"window_sum{lane}", reset_less=True)
+            above = Signal(name=f"is_above{lane}")
             m.d.comb += [
-                pairs[lane].sum.eq(before + Mux(tags[2].second, 0, difference[lane])),
-                pairs[lane].other.eq(difference[lane]),
+                total.eq(sums),
+                adder.total.eq(sums),
+                adder.addend.eq(got[lane]),
+                adder.first.eq(starts),
+                above.eq(~maximum | tag.first | (got[lane] > sums[:8].as_signed())),
             ]
-        with m.If(valid[2] & ~maximum):
-            m.d.sync += [total[lane].eq(pairs[lane].sum) for lane in range(GRANULE)]
+            with m.If(counts & above):
+                m.d.sync += sums.eq(adder.sum)
+        zero = Signal(signed(SUM_BITS), reset_less=True)
+        m.submodules.zero_adder = zero_adder = SegmentAdder(SUM_BITS)
+        m.d.comb += [
+            zero_adder.total.eq(zero),
+            zero_adder.addend.eq(body.a_zero),
+            zero_adder.first.eq(starts),
+        ]
+        with m.If(counts):
+            m.d.sync += zero.eq(zero_adder.sum)
 
-        ended = valid[2] & tags[2].last
+        ends = valid & tag.last
+        done = ended[0] & ended[1].last
+        best = Cat(total[:8] for total in requantizer.sums)
         m.d.comb += [
             requantizer.command.eq(body),
-            requantizer.valid_i.eq(ended & ~maximum),
-            results.w_en.eq(Mux(maximum, ended, requantizer.valid_o)),
+            requantizer.valid_i.eq(ends & ~maximum),
+            requantizer.others.eq(got),
+            requantizer.zero.eq(zero),
+            results.w_en.eq(Mux(maximum, done, requantizer.valid_o)),
             results.w_data.eq(Mux(maximum, best, requantizer.granule)),
         ]
 
@@ -282,9 +229,6 @@ class PoolUnit(VectorPart):
         pushed, target = target_layout(targets.w_data), target_layout(targets.r_data)
         written = Signal()
         m.d.comb += [
-            targets.w_en.eq(ended),
-            pushed.address.eq(address),
-            pushed.final.eq(final),
             # Its target has been there for longer than a result.
             self.write.valid.eq(results.r_rdy),
             self.write.address.eq(target.address),
@@ -294,23 +238,10 @@ class PoolUnit(VectorPart):
             targets.r_en.eq(written),
             results.r_en.eq(written),
         ]
-        m.d.sync += self.unit.done.eq(written & target.final)
+        m.d.sync += [
+            targets.w_en.eq(ended),
+            pushed.address.eq(address),
+            pushed.final.eq(final),
+            self.unit.done.eq(written & target.final),
+        ]
         return written
-
-
-def _advance(m: Module, name: str, step, base, at: dict, strides: list) -> None:
-    """Move addresses on: the loop that goes on steps, those inside it begin again there.
-
-    ``at`` holds the address of each loop that has a stride, the innermost first.
-    """
-    origin = Signal(len(base), name=f"{name}_origin")
-    by = Signal(len(base), name=f"{name}_by")
-    after = Signal(len(base), name=f"{name}_after")
-    m.d.comb += [origin.eq(base), by.eq(0), after.eq(origin + by)]
-    with m.Switch(step):
-        for loop, stride in zip(at, strides, strict=True):
-            with m.Case(loop):
-                m.d.comb += [origin.eq(at[loop]), by.eq(stride)]
-    for loop in at:
-        with m.If((step == _Step.BEGIN) | (step.as_value() >= loop.value)):
-            m.d.sync += at[loop].eq(after)
