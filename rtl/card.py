@@ -129,15 +129,17 @@ class Card(wiring.Component):
                 getattr(events, name).eq(getattr(memory, name))
                 for name in ("read_beat", "write_beat", "row_hit", "activate", "refresh")
             ),
-            sequencer.progress.eq(
-                memory.read_beat
-                | memory.write_beat
-                | engines.active.any()
-                | (compute.fill_read.valid & compute.fill_read.ready)
-                | (compute.write.valid & compute.write.ready)
-                | (vector.read.valid & vector.read.ready)
-            ),
         ]
+
+        # A cycle later will do for the watchdog, and ends long paths here.
+        m.d.sync += sequencer.progress.eq(
+            memory.read_beat
+            | memory.write_beat
+            | engines.active.any()
+            | (compute.fill_read.valid & compute.fill_read.ready)
+            | (compute.write.valid & compute.write.ready)
+            | (vector.read.valid & vector.read.ready)
+        )
 
         probe = self.probe
         m.d.comb += [

@@ -4,6 +4,7 @@ from amaranth.hdl import Module, Mux, Signal, unsigned
 from amaranth.lib import data
 
 from ..isa import BITS, ENTRIES, Encoding, Format, MatmulFlag
+from ..numerics.widen import describe_number, number_layout
 
 __all__ = ["chosen", "describe_streams", "stream_command_layout"]
 
@@ -23,7 +24,8 @@ _LOW_BITS = {Encoding.SPARSE_2_4: 3, Encoding.SPARSE_1_4: 3, Encoding.SPARSE_1_8
 def stream_command_layout() -> data.StructLayout:
     """Layout of what row engines need of a command.
 
-    ``k``, ``n``, ``slice``, ``entries`` and ``stream_format`` are those of `MatmulBody`.
+    ``n`` and ``entries`` are those of `MatmulBody`; ``k_less`` and ``slice_less`` its ``k`` and
+    ``slice``, less 1. ``number`` describes the stream's format.
     ``odd_bits``: bits of a result's address that must be zero. ``deal_on``: `MatmulFlag.DEAL_ON`.
     ``dense``: streams name no k.
     ``pairs``: two entries share a group; ``low_bits``: the low bits of the last k of a group. Where
@@ -33,11 +35,11 @@ def stream_command_layout() -> data.StructLayout:
     """
     return data.StructLayout(
         {
-            "k": unsigned(16),
+            "k_less": unsigned(16),
             "n": unsigned(16),
-            "slice": unsigned(16),
+            "slice_less": unsigned(16),
             "entries": unsigned(16),
-            "stream_format": unsigned(8),
+            "number": number_layout(),
             "odd_bits": unsigned(2),
             "deal_on": unsigned(1),
             "dense": unsigned(1),
@@ -55,8 +57,10 @@ def stream_command_layout() -> data.StructLayout:
 def describe_streams(m: Module, body) -> Signal:
     """Return `stream_command_layout` of a `MatmulBody`, combinationally."""
     result = Signal(stream_command_layout(), name="streams")
-    for name in ("k", "n", "slice", "entries", "stream_format"):
+    for name in ("n", "entries"):
         m.d.comb += result[name].eq(body[name])
+    for name in ("k", "slice"):
+        m.d.comb += result[f"{name}_less"].eq(body[name] - 1)
     with m.Switch(body.out_format):
         for bits in (16, 32):
             with m.Case(*(f.value for f in Format if BITS[f] == bits)):
@@ -70,6 +74,7 @@ def describe_streams(m: Module, body) -> Signal:
             m.d.comb += widths[8].eq(1)
         with m.Default():
             m.d.comb += widths[16].eq(1)
+    m.d.comb += result.number.eq(describe_number(m, body.stream_format, name="stream_number"))
     for bits, used in widths.items():
         with m.If(used):
             m.d.comb += result.nibbles.eq(bits // 4)

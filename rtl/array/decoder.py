@@ -7,7 +7,9 @@ from amaranth.lib.wiring import In, Out
 
 from ..config import GRANULE
 from ..isa import Mode, Status
-from ..numerics.widen import begin_widening, halfway_layout
+from ..numerics.widen import begin_widening, halfway_layout, number_layout
+from ..tech.choose import Choose4
+from ..tech.choose8 import Choose8
 from .command import chosen, stream_command_layout
 from .ports import visit_layout
 from .walk import step_layout
@@ -15,7 +17,8 @@ from .walk import step_layout
 __all__ = ["Decoder", "head_layout"]
 
 _FORM = (
-    "stream_format",
+    "number",
+    "dense",
     "per_granule",
     "nibbles",
     "place_bits",
@@ -39,14 +42,14 @@ def head_layout() -> data.StructLayout:
     ``value`` is a number on half the way to the array's mode (`halfway_layout`), ``k`` its place in
     the slice.
     ``first`` and ``last`` mark the ends of a visit. ``final``: the visit is the engine's last one
-    of its slice, of ``length`` numbers. An empty visit that is final comes, too, with ``k`` 0 and
-    without ``valid``.
+    of its slice, of ``length_less + 1`` numbers. An empty visit that is final comes, too, with
+    ``k`` 0 and without ``valid``.
     """
     return data.StructLayout(
         {
             "value": halfway_layout(),
             "k": unsigned(16),
-            "length": unsigned(16),
+            "length_less": unsigned(16),
             "valid": unsigned(1),
             "first": unsigned(1),
             "last": unsigned(1),
@@ -56,15 +59,15 @@ def head_layout() -> data.StructLayout:
 
 
 def _visit_layout() -> data.StructLayout:
-    """Layout of what is to be known of a visit to decode it: ``count`` entries, of ``form``.
+    """Layout of what is to be known of a visit to decode it: it has ``count`` entries.
 
-    An empty one, of which only its end is to be told, counts one.
+    Of an empty one only its end is to be told, as if it had one entry. ``form`` is of its command.
     """
     command = stream_command_layout()
     return data.StructLayout(
         {
             "count": unsigned(16),
-            "length": unsigned(16),
+            "length_less": unsigned(16),
             "final": unsigned(1),
             "empty": unsigned(1),
             "turn": unsigned(1),
@@ -76,22 +79,24 @@ def _visit_layout() -> data.StructLayout:
 _ENTRY = data.StructLayout(
     {
         "value": 16,
-        "window": 10,
-        "bit": 3,
+        "low": 4,
+        "high": 5,
+        "odd": 1,
         "place_mask": 8,
         "first": 1,
         "last": 1,
-        "length": 16,
+        "length_less": 16,
         "final": 1,
         "empty": 1,
         "turn": 1,
-        "format": 8,
+        "number": number_layout(),
+        "dense": 1,
         "pairs": 1,
         "low_bits": 3,
     }
 )
-"""An entry of a stream: its value; bits of its granule among which, from ``bit`` on, is what tells
-its k; and what else belongs to it."""
+"""An entry of a stream: its value; what tells its k, of which ``low`` has the low three bits from
+bit ``odd`` on, and ``high`` the others; and what else belongs to it."""
 
 
 class Decoder(wiring.Component):
@@ -110,9 +115,13 @@ class Decoder(wiring.Component):
         Still while weights are decoded.
     step : ``In(stream)``
         The visits (`step_layout`).
-    granule : ``In(stream)``
+    output : ``In(32)``
+        Byte address of the output of the visit that was taken last.
+    granule, granule_valid, granule_ready : ``In(128)``, ``In(1)``, ``Out(1)``
+        Taken where it is valid and ready.
     visit : ``Out(stream)``
-        Descriptor of each visit (`visit_layout`), before its first weight; from a register.
+        Descriptor of each visit (`visit_layout`), before its first weight; from registers, its
+        address the sum of two.
     head : ``Out(stream)``
         The weights (`head_layout`), from a queue.
     busy : ``Out(1)``
@@ -128,7 +137,10 @@ class Decoder(wiring.Component):
                 "commands": In(stream_command_layout()).array(2),
                 "mode": In(Mode),
                 "step": In(stream.Signature(step_layout())),
-                "granule": In(stream.Signature(8 * GRANULE)),
+                "output": In(32),
+                "granule": In(8 * GRANULE),
+                "granule_valid": In(1),
+                "granule_ready": Out(1),
                 "visit": Out(stream.Signature(visit_layout())),
                 "head": Out(stream.Signature(head_layout())),
                 "busy": Out(1),
@@ -151,48 +163,48 @@ class Decoder(wiring.Component):
         m.d.comb += [
             picked.eq(now_valid & room & (granule_valid | now.empty)),
             begin.eq(following_valid & (~now_valid | (picked & last))),
-            self.granule.ready.eq(~granule_valid | (picked & granule_last & ~now.empty)),
+            self.granule_ready.eq(~granule_valid | (picked & granule_last & ~now.empty)),
             self.busy.eq(following_valid | now_valid | picked_valid),
         ]
         m.d.sync += picked_valid.eq(picked)
         self._describe(m, following, following_valid, begin)
-        with m.If(self.granule.ready):
-            m.d.sync += [granule.eq(self.granule.payload), granule_valid.eq(self.granule.valid)]
+        with m.If(self.granule_ready):
+            m.d.sync += [granule.eq(self.granule), granule_valid.eq(self.granule_valid)]
 
-        with m.If(picked):
-            m.d.sync += [
-                now.count.eq(now.count - 1),
-                last.eq(now.count == 2),
-                first.eq(0),
-                now_valid.eq(~last),
-            ]
+        form, single = now.form, Signal()
+        m.d.comb += single.eq(following.empty | (following.count == 1))
         with m.If(begin):
+            m.d.sync += now.eq(following)
+        # One condition for all that these may become: it is their enable.
+        with m.If(begin | picked):
             m.d.sync += [
-                now.eq(following),
-                last.eq(following.count == 1),
-                first.eq(1),
-                now_valid.eq(1),
+                now.count.eq(Mux(begin, following.count, now.count - 1)),
+                last.eq(Mux(begin, single, now.count == 2)),
+                first.eq(begin),
+                now_valid.eq(begin | ~last),
             ]
 
-        value, window, bit = self._pick(
-            m, granule, now, picked, last, begin, following.form, granule_last
+        value, low, high, odd = self._pick(
+            m, granule, form, picked, last, begin, following.form, granule_last
         )
         entry = Signal(_ENTRY, reset_less=True)
         with m.If(picked):
             m.d.sync += [
                 entry.value.eq(value),
-                entry.window.eq(window),
-                entry.bit.eq(bit),
-                entry.place_mask.eq(Mux(now.empty, 0, now.form.place_mask)),
+                entry.low.eq(low),
+                entry.high.eq(high),
+                entry.odd.eq(odd),
+                entry.place_mask.eq(Mux(now.empty, 0, form.place_mask)),
                 entry.first.eq(first),
                 entry.last.eq(last),
-                entry.length.eq(now.length),
+                entry.length_less.eq(now.length_less),
                 entry.final.eq(now.final),
                 entry.empty.eq(now.empty),
                 entry.turn.eq(now.turn),
-                entry.format.eq(now.form.stream_format),
-                entry.pairs.eq(now.form.pairs),
-                entry.low_bits.eq(now.form.low_bits),
+                entry.number.eq(form.number),
+                entry.dense.eq(form.dense),
+                entry.pairs.eq(form.pairs),
+                entry.low_bits.eq(form.low_bits),
             ]
         self._count(m, entry, picked_valid, room)
         return m
@@ -205,64 +217,61 @@ class Decoder(wiring.Component):
         step = self.step.payload
         visit, visit_valid = Signal(visit_layout(), reset_less=True), Signal()
         turn = Signal()  # of the iteration whose visit is next
-        taken, empty = Signal(), Signal()
+        ready, taken = Signal(init=1), Signal()
         m.d.comb += [
             self.visit.payload.eq(visit),
+            self.visit.payload.address.eq(self.output + visit.address),
             self.visit.valid.eq(visit_valid),
-            empty.eq(step.absent | ~step.entry.count.any()),
-            self.step.ready.eq(~valid & ~visit_valid),
-            taken.eq(self.step.valid & self.step.ready),
+            self.step.ready.eq(ready),
+            taken.eq(self.step.valid & ready),
         ]
+        # There is room when neither register is taken.
+        m.d.sync += ready.eq(~taken & ~(valid & ~begin) & ~(visit_valid & ~self.visit.ready))
         with m.If(self.visit.ready):
             m.d.sync += visit_valid.eq(0)
         with m.If(begin):
             m.d.sync += valid.eq(0)
-        forms = chosen(m, self.commands, turn, *_FORM)
-        dense, odd_bits = chosen(m, self.commands, turn, "dense", "odd_bits")
+        *forms, odd_bits = chosen(m, self.commands, turn, *_FORM, "odd_bits")
         with m.If(taken):
             m.d.sync += [
                 visit_valid.eq(1),
-                visit.address.eq(step.output + step.entry.out_offset),
+                visit.address.eq(step.entry.out_offset),
                 visit.bias.eq(step.entry.bias),
                 visit.scale.eq(step.entry.scale),
-                visit.empty.eq(empty),
+                visit.empty.eq(step.empty),
                 visit.iteration_last.eq(step.iteration_last),
                 # An empty visit is decoded only where it ends the engine's work on a slice.
-                valid.eq(~empty | step.final),
-                following.count.eq(Mux(empty, 1, step.entry.count)),
-                following.length.eq(step.length),
+                valid.eq(~step.empty | step.final),
+                following.count.eq(step.entry.count),
+                following.length_less.eq(step.length_less),
                 following.final.eq(step.final),
-                following.empty.eq(empty),
-                following.turn.eq(turn),
+                following.empty.eq(step.empty),
                 *(following.form[name].eq(value) for name, value in zip(_FORM, forms, strict=True)),
+                following.turn.eq(turn),
                 turn.eq(turn ^ step.iteration_last),
             ]
             for name in ("slot", "slice_first", "slice_last", "block_first", "block_new"):
                 m.d.sync += visit[name].eq(step[name])
 
         # What is wrong is found a cycle later, and told in the one after that.
-        checked, checked_dense, checked_odd = Signal(), Signal(), Signal(2)
-        odd, scale, count = (Signal(name=f"wrong_{name}") for name in ("address", "scale", "count"))
+        checked, checked_odd = Signal(), Signal(2)
+        odd, scale = (Signal(name=f"wrong_{name}") for name in ("address", "scale"))
         wrong_turn = Signal(reset_less=True)
         exponent = visit.scale[23:31]
         m.d.sync += [
-            checked.eq(taken & ~empty),
-            checked_dense.eq(dense),
+            checked.eq(taken & ~step.empty),
             checked_odd.eq(odd_bits & step.entry.out_offset[:2]),
             odd.eq(checked & checked_odd.any()),
             scale.eq(checked & (~exponent.any() | exponent.all())),
-            count.eq(checked & checked_dense & (following.count != following.length)),
             wrong_turn.eq(following.turn),
         ]
         with m.If(odd):
             self._fail(m, wrong_turn, Status.BAD_ALIGNMENT)
         with m.Elif(scale):
             self._fail(m, wrong_turn, Status.BAD_SCALE)
-        with m.Elif(count):
-            self._fail(m, wrong_turn, Status.BAD_INDEX)
 
-    def _pick(self, m: Module, granule, now, picked, last, begin, form, granule_last):
-        """Return the next entry's value, and where its granule says what of its k.
+    def _pick(self, m: Module, granule, form, picked, last, begin, next_form, granule_last):
+        """Return the next entry's value, and what tells its k, in the parts of `_ENTRY`.
 
         A value lies at a multiple of its own width, and neither crosses the middle of the granule.
         """
@@ -270,44 +279,47 @@ class Decoder(wiring.Component):
         nibble, place = Signal(5, reset_less=True), Signal(7, reset_less=True)  # where it lies
         one_left = Signal(reset_less=True)
         m.d.comb += granule_last.eq(one_left | last)
-        with m.If(picked):
+        with m.If(picked | begin):
+            anew = Signal()
+            m.d.comb += anew.eq(begin | granule_last)
+            coming = Signal.like(form)
+            m.d.comb += coming.eq(Mux(begin, next_form.as_value(), form.as_value()))
             m.d.sync += [
-                left.eq(left - 1),
-                one_left.eq(left == 2),
-                nibble.eq(nibble + now.form.nibbles),
-                place.eq(place + now.form.place_bits),
-            ]
-            with m.If(granule_last):
-                m.d.sync += [
-                    left.eq(now.form.per_granule),
-                    one_left.eq(0),
-                    nibble.eq(0),
-                    place.eq(now.form.places),
-                ]
-        with m.If(begin):
-            m.d.sync += [
-                left.eq(form.per_granule),
-                one_left.eq(0),
-                nibble.eq(0),
-                place.eq(form.places),
+                left.eq(Mux(anew, coming.per_granule, left - 1)),
+                one_left.eq(~anew & (left == 2)),
+                nibble.eq(Mux(anew, 0, nibble + form.nibbles)),
+                place.eq(Mux(anew, coming.places, place + form.place_bits)),
             ]
 
-        word, low = Signal(16), Signal(8)
+        m.submodules.word = word = Choose8(16)
+        byte = Signal(8)
         m.d.comb += [
-            word.eq(granule.word_select(nibble[2:], 16)),
-            low.eq(Mux(nibble[1], word[8:], word[:8])),
+            word.index.eq(nibble[2:]),
+            *(each.eq(granule.word_select(i, 16)) for i, each in enumerate(word.words)),
+            byte.eq(Mux(nibble[1], word.chosen[8:], word.chosen[:8])),
         ]
-        value = Cat(Mux(nibble[0], low[4:], low[:4]), low[4:], word[8:])
+        # INT4 becomes INT8 here.
+        least = Mux(nibble[0], byte[4:], byte[:4])
+        value = Cat(
+            least, Mux(form.number.is_int4, least[3].replicate(4), byte[4:]), word.chosen[8:]
+        )
 
-        # What tells k is a byte, or a few bits from any bit of a byte on.
+        # What tells k is a byte, or a few bits from any bit of a byte on: of the bytes from the
+        # fifth to the seventh or of those behind them.
+        m.submodules.early, m.submodules.late = early, late = Choose4(10), Choose8(10)
         window = Signal(10)
-        with m.Switch(place[3:]):
-            for byte in range(_FIRST_PLACE, GRANULE - 1):
-                with m.Case(byte):
-                    m.d.comb += window.eq(granule[8 * byte :])
-            with m.Default():
-                m.d.comb += window.eq(granule[-8:])
-        return value, window, place[:3]
+        bytes_ = [granule[8 * i : 8 * i + 10] for i in range(GRANULE)]
+        m.d.comb += [
+            early.index.eq(place[3:5]),
+            *(each.eq(bytes_[max(4 + i, _FIRST_PLACE)]) for i, each in enumerate(early.words)),
+            late.index.eq(place[3:6]),
+            *(each.eq(bytes_[8 + i]) for i, each in enumerate(late.words)),
+            window.eq(Mux(place[6], late.chosen, early.chosen)),
+        ]
+        m.submodules.low = low = Choose4(4)
+        m.d.comb += low.index.eq(place[1:3])
+        m.d.comb += [each.eq(window[2 * i :]) for i, each in enumerate(low.words)]
+        return value, low.chosen, window[3:8], place[0]
 
     def _count(self, m: Module, entry, valid, room) -> None:
         """Tell the k of each entry, and put it into the queue."""
@@ -329,19 +341,23 @@ class Decoder(wiring.Component):
             read.addr.eq(read.addr + taken),
         ]
 
-        k = Signal(16)  # of the next entry or group, if nothing is skipped
+        # The last k of the entry or group before; its next one's low bits are as they are told.
+        k = Signal(16, init=0xFFFF)
         second = Signal()  # the next entry is the second of its group
         place = Signal(2, reset_less=True)  # of the first
-        skip, here = Signal(8), Signal(16)
-        few = (entry.window >> entry.bit)[:3]
+        skip, here, group = Signal(8), Signal(16), Signal(16)
+        few = Mux(entry.odd, entry.low[1:], entry.low[:3])
         head = Signal(head_layout())
+        in_group = entry.low_bits
         m.d.comb += [
-            skip.eq(Cat(few, entry.window[3:8]) & entry.place_mask),
-            here.eq(k + skip),
+            skip.eq(Cat(few, entry.high) & entry.place_mask),
+            # One more than their sum, by a carry in.
+            group.eq((Cat(1, k) + Cat(1, skip | in_group))[1:]),
+            here.eq(Cat((in_group & skip[:3]) | (~in_group & group[:3]), group[3:])),
             write.data.eq(head),
-            head.value.eq(begin_widening(m, entry.value, entry.format, self.mode, name="weight")),
+            head.value.eq(begin_widening(m, entry.value, entry.number, self.mode, name="weight")),
             head.k.eq(here),
-            head.length.eq(entry.length),
+            head.length_less.eq(entry.length_less),
             head.valid.eq(~entry.empty),
             head.first.eq(entry.first & ~entry.empty),
             head.last.eq(entry.last & ~entry.empty),
@@ -349,23 +365,23 @@ class Decoder(wiring.Component):
         ]
         with m.If(valid):
             m.d.sync += [place.eq(skip), second.eq(entry.pairs & ~second & ~entry.last)]
-            with m.If(~entry.pairs | second):
-                # A group's entries are at its k and less than a group behind it.
-                m.d.sync += k.eq(k + (skip | entry.low_bits) + 1)
-            with m.If(entry.last):
-                m.d.sync += k.eq(0)
+        with m.If(valid & entry.last):
+            m.d.sync += k.eq(k.init)
+        with m.Elif(valid & (~entry.pairs | second)):
+            m.d.sync += k.eq(group)
 
         # What is wrong is found a cycle later, and told in the one after that.
         fresh, order = Signal(), Signal(reset_less=True)
         seen_k, seen_length = Signal(16, reset_less=True), Signal(16, reset_less=True)
-        wrong = Signal()
+        short, wrong = Signal(reset_less=True), Signal()
         turns = Signal(2, reset_less=True)
         m.d.sync += [
             fresh.eq(valid & ~entry.empty),
             seen_k.eq(here),
-            seen_length.eq(entry.length),
+            seen_length.eq(entry.length_less),
             order.eq(~second | (skip[:2] > place)),
-            wrong.eq(fresh & ((seen_k >= seen_length) | ~order)),
+            short.eq(entry.dense & entry.last),
+            wrong.eq(fresh & ((seen_k > seen_length) | (short & (seen_k != seen_length)) | ~order)),
             turns.eq(Cat(entry.turn, turns)),
         ]
         with m.If(wrong):

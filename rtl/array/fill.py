@@ -7,9 +7,10 @@ from amaranth.lib.wiring import In, Out
 
 from ..config import GRANULE, RELEASE_WORDS, CardConfig
 from ..core.ports import READ_LATENCY, ReadPort
+from ..elastic import Elastic
 from ..hierarchy import Repeated
 from ..isa import LANES, Format, MatmulBody, Mode, Status
-from ..numerics.widen import mode_of
+from ..numerics.widen import describe_number, mode_of, number_layout
 from ..tech.choose import Choose4
 from .ports import fill_layout
 from .serializer import SETS, Serializer
@@ -21,7 +22,7 @@ _SPOT = data.StructLayout({"offset": 32, "outer": 32, "inner": 16})
 there are from there on, this one included."""
 
 _KEPT = (
-    *("n_inner", "run_bytes", "runs_inner", "in_format"),
+    *("n_inner", "run_bytes", "runs_inner"),
     *("x_run_stride", "x_run_outer_stride", "x_inner_stride", "x_outer_stride"),
 )
 """What of a command is used after its start."""
@@ -33,6 +34,7 @@ def _command_layout(config: CardConfig) -> data.StructLayout:
     return data.StructLayout(
         {
             **{name: body[name].shape for name in _KEPT},
+            "number": number_layout(),
             "k_bytes": unsigned(17),
             "block_columns": range(4 * config.cols + 1),
         }
@@ -121,7 +123,7 @@ class Fill(wiring.Component):
         chunk = data.StructLayout(
             {
                 "bytes": range(config.fill_bytes + 1),
-                "in_format": 8,
+                "number": number_layout(),
                 "block_end": 1,
                 "iteration_end": 1,
             }
@@ -141,7 +143,7 @@ class Fill(wiring.Component):
 
         Returns what is kept of the command, the next row, and whether it is there. It goes when
         ``taken``. A row takes three cycles: first it is found out how long its chunks are and what
-        ends with them, then where the walk is next. Nothing starts while the last row is
+        ends with them, then where the walk is next. Nothing starts while the last row waits or is
         ``asking``.
         """
         config, body = self._config, self.body
@@ -233,6 +235,7 @@ class Fill(wiring.Component):
             start = self.start.payload
             m.d.sync += [
                 *(command[name].eq(body[name]) for name in _KEPT),
+                command.number.eq(describe_number(m, body.in_format, name="number")),
                 command.k_bytes.eq(k_bytes),
                 command.block_columns.eq(block_columns),
                 mode.eq(new_mode),
@@ -254,7 +257,12 @@ class Fill(wiring.Component):
         """
         config = self._config
         row, asking, taken = Signal(_row_layout(config), reset_less=True), Signal(), Signal()
-        command, next_row, known = self._walk(m, mode, asking, taken)
+        # The row after it waits in a register, so that the walk goes on by itself.
+        waiting_row, waits, walked = Signal.like(row), Signal(), Signal()
+        command, next_row, known = self._walk(m, mode, asking | waits, walked)
+        with m.If(~waits):
+            m.d.sync += waiting_row.eq(next_row)
+        m.d.sync += waits.eq(Mux(waits, ~taken, walked & asking))
         turn = Signal()  # of the iteration that is asked for, or is next
 
         # The block column's offset from where column 0 would be, that of its outer loop's start,
@@ -276,17 +284,16 @@ class Fill(wiring.Component):
         ]
 
         # A request is worked out in one cycle, checked in the next, and waits in a register.
-        placed, checked = Signal(), Signal()
+        placed = Signal()
         address, last = Signal(32, reset_less=True), Signal(range(config.fill_bytes))
         first, end, placed_turn = Signal(init=1), Signal(), Signal()
-        step, end_row, accepted, go = Signal(), Signal(), Signal(), Signal()
+        step, end_row, go = Signal(), Signal(), Signal()
         left = Signal.like(row.columns, reset_less=True)
         m.d.comb += [
-            accepted.eq(self.read.valid & self.read.ready),
-            go.eq(~checked | accepted),
             step.eq(asking & (~placed | go) & (~first | free)),
             end_row.eq(left == 1),
-            taken.eq(known & (~asking | (step & end_row))),
+            walked.eq(known & ~waits),
+            taken.eq(Mux(asking, waits & step & end_row, waits | walked)),
         ]
         with m.If(go):
             m.d.sync += placed.eq(0)
@@ -308,8 +315,9 @@ class Fill(wiring.Component):
                     m.d.sync += [block_spot.eq(following), turn.eq(turn ^ row.last_block)]
                 with m.Else():
                     m.d.sync += [here.eq(block_spot), inner_last.eq(block_spot.inner == 1)]
+        following_row = data.View(row.shape(), Mux(waits, waiting_row, next_row))
         with m.If(taken):
-            m.d.sync += [asking.eq(1), row.eq(next_row), left.eq(next_row.columns)]
+            m.d.sync += [asking.eq(1), row.eq(following_row), left.eq(following_row.columns)]
         with m.If(self.start.valid & self.start.ready):
             inner = self.body.n_inner
             m.d.sync += [
@@ -320,44 +328,53 @@ class Fill(wiring.Component):
         m.d.comb += [
             chunks.w_en.eq(step & end_row),
             info.bytes.eq(row.bytes),
-            info.in_format.eq(command.in_format),
+            info.number.eq(command.number),
             info.block_end.eq(row.block_end),
             info.iteration_end.eq(row.block_end & row.last_block),
         ]
-        place = self._request(m, go, placed, checked, address, last, end, placed_turn)
+        place = self._request(m, go, placed, address, last, end, placed_turn)
         return step & first, place
 
-    def _request(self, m: Module, go, placed, checked, address, last, end, turn) -> Value:
+    def _request(self, m: Module, go, placed, address, last, end, turn) -> Value:
         """Ask for the chunk from ``address`` to ``last`` bytes on, if it is in the scratchpad."""
         spad_bits = (self._config.scratchpad_bytes - 1).bit_length()
-        request = Signal(spad_bits, reset_less=True)
-        outside, needed = Signal(), Signal(len(self.read.needed), reset_less=True)
-        request_end, request_turn = Signal(reset_less=True), Signal(reset_less=True)
         final = Signal(33)
         in_granule = Signal(range(2 * self._config.fill_bytes))
-        m.d.comb += [final.eq(address + last), in_granule.eq(address[:4] + last)]
-        with m.If(go):
-            m.d.sync += [
-                checked.eq(placed),
-                request.eq(address),
-                outside.eq(final[spad_bits:].any()),
-                *(part.eq(in_granule[4:] >= i) for i, part in enumerate(needed)),
-                request_end.eq(end),
-                request_turn.eq(turn),
-            ]
+        layout = data.StructLayout(
+            {
+                "address": spad_bits,
+                "outside": 1,
+                "needed": len(self.read.needed),
+                "end": 1,
+                "turn": 1,
+            }
+        )
+        m.submodules.requests = requests = Elastic(layout)
+        source, request = requests.source, requests.target.payload
         m.d.comb += [
-            self.read.needed.eq(needed),
-            self.read.valid.eq(checked & ~outside),
-            self.read.address.eq(request[4:]),
-            self.error.eq(Mux(checked & outside, Mux(request_turn, 2, 1), 0)),
+            final.eq(address + last),
+            in_granule.eq(address[:4] + last),
+            source.valid.eq(placed),
+            source.payload.address.eq(address),
+            source.payload.outside.eq(final[spad_bits:].any()),
+            *(part.eq(in_granule[4:] >= i) for i, part in enumerate(source.payload.needed)),
+            source.payload.end.eq(end),
+            source.payload.turn.eq(turn),
+            go.eq(source.ready),
+            requests.target.ready.eq(self.read.ready & ~request.outside),
+            self.read.needed.eq(request.needed),
+            self.read.valid.eq(requests.target.valid & ~request.outside),
+            self.read.address.eq(request.address[4:]),
+            self.error.eq(Mux(requests.target.valid & request.outside, Mux(request.turn, 2, 1), 0)),
             self.status.eq(Status.BAD_ADDRESS),
         ]
-        return Cat(request[:4], request_end)
+        return Cat(request.address[:4], request.end)
 
     def _load(self, m: Module, mode, asked, columns: list[Serializer]) -> Value:
         """`READ_LATENCY` cycles after a request its granules are here: store the chunk they hold.
 
-        A chunk for an odd lane is turned by half its length. Returns whether one completes its set.
+        A chunk of lane l is turned by l quarters of its length. Returns whether one completes its
+        set.
         """
         size = self._config.fill_bytes
         steps = [Signal(5, name=f"asked{step}") for step in range(READ_LATENCY)]
@@ -382,7 +399,7 @@ class Fill(wiring.Component):
             for i in range(size)
         )
         by = Signal(range(size))
-        m.d.comb += by.eq(shift ^ Cat(Const(0, len(by) - 1), place[0]))
+        m.d.comb += by.eq(shift - (place[:2] << len(by) - 2))
         m.submodules.coarse = coarse = Choose4(8 * size)
         m.submodules.fine = fine = Choose4(8 * size)
         bytes_, half = Signal(8 * size), Signal(8 * size)
@@ -405,14 +422,14 @@ class Fill(wiring.Component):
             stored_last.eq(last),
             loaded_set.eq(loaded_set + arrived),
         ]
+        rows = [Signal(range(4 * SETS), name=f"row{i}") for i in range(4)]
+        for i, row in enumerate(rows):
+            m.d.comb += row.eq(Cat((i - stored_place[:2])[:2], loaded_set))
         for c, column in enumerate(columns):
-            for pair in range(2):
-                at = stored_place[1:] == 2 * c + pair
-                m.d.comb += column.load[pair].eq(stored & at)
             m.d.comb += [
-                column.load_odd.eq(stored_place[0]),
-                column.load_set.eq(loaded_set),
-                *(column.chunk[i].eq(fine.chosen.word_select(i, 4 * size)) for i in range(2)),
+                column.load.eq(stored & (stored_place[2:] == c)),
+                *(port.eq(row) for port, row in zip(column.load_rows, rows, strict=True)),
+                *(part.eq(fine.chosen[2 * size * i :]) for i, part in enumerate(column.chunk)),
             ]
         return arrived
 
@@ -438,11 +455,10 @@ class Fill(wiring.Component):
             words.eq(chunk.bytes - 1),
             load.eq(full & (~having | done)),
         ]
-        with m.Switch(chunk.in_format):
-            with m.Case(Format.INT4):
-                m.d.comb += [step.eq(1), words.eq((chunk.bytes << 1) - 1)]
-            with m.Case(Format.FP16, Format.BF16):
-                m.d.comb += [step.eq(4), words.eq((chunk.bytes >> 1) - 1)]
+        with m.If(chunk.number.is_int4):
+            m.d.comb += [step.eq(1), words.eq((chunk.bytes << 1) - 1)]
+        with m.Elif(chunk.number.is_wide):
+            m.d.comb += [step.eq(4), words.eq((chunk.bytes >> 1) - 1)]
         m.d.comb += [
             # The ring is claimed in the units that it is released in.
             claim.eq(~address[:low].any()),
@@ -482,7 +498,7 @@ class Fill(wiring.Component):
             m.d.comb += [
                 column.pick_set.eq(picked_set),
                 column.position.eq(position),
-                column.in_format.eq(now.in_format),
+                column.number.eq(now.number),
                 port.value.eq(column.word),
                 port.address.eq(picked.address),
                 port.valid.eq(picked.valid),

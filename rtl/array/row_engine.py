@@ -92,9 +92,12 @@ class RowEngine(wiring.Component):
         connect(m, flipped(self.start), walk.start)
         connect(m, walk.fetch, flipped(self.fetch))
         connect(m, walk.visit, decoder.step)
-        connect(m, walk.granule, decoder.granule)
         connect(m, decoder.visit, flipped(self.visit))
         m.d.comb += [
+            decoder.output.eq(walk.output),
+            decoder.granule.eq(walk.granule),
+            decoder.granule_valid.eq(walk.granule_valid),
+            walk.granule_ready.eq(decoder.granule_ready),
             walk.index.eq(self.index),
             walk.mode.eq(self.mode),
             decoder.mode.eq(self.mode),
@@ -125,6 +128,7 @@ class RowEngine(wiring.Component):
         operand_ready, drain_ready, issue, ends = Signal(), Signal(init=1), Signal(), Signal()
         last = Signal()
         next_credits, next_spacing = Signal.like(credits), Signal.like(spacing)
+        less = ends.replicate(16) & ~head.length_less
         m.d.comb += [
             issue.eq(head_valid & operand_ready & (drain_ready | ~head.last)),
             last.eq(issue & head.last),
@@ -141,7 +145,8 @@ class RowEngine(wiring.Component):
                 Mux(decoder.head.ready, given.k < available, head.k < available) & ~ends
             ),
             drain_ready.eq(next_credits.any() & ~next_spacing.any()),
-            available.eq(available + self.filled - Mux(ends, head.length, 0)),
+            # The words that arrive come in as a carry.
+            available.eq((Cat(1, available) + Cat(self.filled, less, ends))[1:]),
             credits.eq(next_credits),
             spacing.eq(next_spacing),
         ]
@@ -175,44 +180,50 @@ class RowEngine(wiring.Component):
         shift = (RELEASE_WORDS - 1).bit_length()
         base, unit = Signal(range(units)), Signal(range(units))  # of the head's slice, of the head
         target, released = Signal(range(units)), Signal(range(units))
-        # After the end of a slice: some of its words may still be on their way. They are counted
-        # in two steps; ``counted`` says that what is missing is of the slice that ended last.
-        closing, counted, padding = Signal(), Signal(), Signal(range(2 * RELEASE_WORDS))
-        missing = Signal(range(units))
-        # What the head was found to wait for, or not.
-        seen, compared = Signal.like(available, reset_less=True), Signal()
-        due = Signal()
+        # After the end of a slice some of its words may still be on their way, and it is rounded up
+        # to units: the next slice begins ``rest`` words after it, and ``whole + 1`` units later.
+        ended, closing = Signal(), Signal()
+        whole, rest = Signal(range(units), reset_less=True), Signal(shift, reset_less=True)
+        # Units from the base on that had arrived a cycle before; less than 0 where they are of the
+        # slice that ended last.
+        arrived = Signal(signed(len(available)))
+        reached = Signal(signed(len(available) - shift), reset_less=True)
+        negative, due = Signal(), Signal()
         m.d.comb += [
             unit.eq(base + (head.k >> shift)),
             due.eq(released != target),
+            negative.eq(available < 0),
+            arrived.eq(available - Mux(negative, rest, 0)),
         ]
         # No weight of the next slice is issued in the cycle after the end, so that this can wait.
-        ended, whole = Signal(), Signal(range(units), reset_less=True)
-        rest = Signal(shift, reset_less=True)
         m.d.sync += [
             ended.eq(ends),
-            whole.eq((head.length + RELEASE_WORDS - 1) >> shift),
-            rest.eq(-head.length),
+            whole.eq(head.length_less >> shift),
+            reached.eq(arrived >> shift),
             self.stream.release.eq(due),
             released.eq(released + due),
-            missing.eq((padding - available) >> shift),
-            counted.eq(closing & ~ended),
-            seen.eq(available),
-            compared.eq(~ends),
         ]
-        with m.If(available >= 0):
-            m.d.sync += closing.eq(0)
-            with m.If(closing):
-                m.d.sync += target.eq(base)
-            # A weight that waits needs nothing before its own unit either.
-            with m.If(head_valid & head.valid & head.final & compared & (seen >= 0)):
-                m.d.sync += target.eq(Mux(operand_ready, unit, base + (seen >> shift)))
-        with m.Elif(closing & counted):
-            m.d.sync += target.eq(base - missing)
+        with m.If(ends):
+            m.d.sync += rest.eq(~head.length_less)
         with m.If(ended):
             m.d.sync += [
                 closing.eq(1),
-                padding.eq(rest + RELEASE_WORDS - 1),
-                base.eq(base + whole),
+                base.eq((Cat(1, base) + Cat(1, whole))[1:]),
             ]
+        with m.Elif(~negative):
+            m.d.sync += closing.eq(0)
+        # A weight that waits needs nothing before its own unit either.
+        waits, at_head = Signal(), Signal()
+        m.d.comb += [
+            waits.eq(head_valid & head.valid & head.final & ~ended & (reached >= 0)),
+            at_head.eq(~negative & waits),
+        ]
+        with m.If(~ended & (closing | at_head)):
+            m.d.sync += target.eq(
+                Mux(
+                    at_head & operand_ready,
+                    unit,
+                    base + Mux(negative | at_head, reached, 0),
+                )
+            )
         return unit

@@ -1,8 +1,9 @@
 """The walk over the directory: which visits an engine makes, and the streams that they name."""
 
-from amaranth.hdl import Module, Mux, Signal, signed, unsigned
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.fifo import SyncFIFO
+from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from ..config import GRANULE, CardConfig
@@ -16,7 +17,7 @@ _VISITS_AHEAD = 4
 """Directory entries that an engine holds or has asked for, beside the one it works on."""
 
 _GRANULES_AHEAD = 7
-"""Granules that an engine holds or has asked for."""
+"""Granules that an engine holds or has asked for: less than 8."""
 
 
 def engine_start_layout(config: CardConfig) -> data.StructLayout:
@@ -27,24 +28,31 @@ def engine_start_layout(config: CardConfig) -> data.StructLayout:
 def step_layout() -> data.StructLayout:
     """Layout of a visit on its way from the walk to the decoder.
 
-    ``absent``: the engine has no row in the block, and ``entry`` is void. ``length``: numbers in
-    the visit's slice, or in all if it is absent. ``final``: it is the engine's last visit of its
-    slice. ``output`` is the iteration's. The rest is as in `visit_layout`.
+    ``empty``: it has no weights. ``length_less``: numbers in the visit's slice, or in all if the
+    engine has no row in the block, less 1; ``entry`` is void then. ``final``: it is the engine's
+    last visit of its slice. The rest is as in `visit_layout`.
     """
     return data.StructLayout(
         {
             "entry": DirectoryEntry,
-            "output": unsigned(32),
-            "length": unsigned(16),
+            "length_less": unsigned(16),
             "slot": unsigned(8),
             "slice_first": unsigned(1),
             "slice_last": unsigned(1),
             "block_first": unsigned(1),
             "block_new": unsigned(1),
             "iteration_last": unsigned(1),
-            "absent": unsigned(1),
+            "empty": unsigned(1),
             "final": unsigned(1),
         }
+    )
+
+
+def _known_layout() -> data.StructLayout:
+    """Layout of what the walk knows of a visit before its entry has arrived; ``empty``: that the
+    engine has no row."""
+    return data.StructLayout(
+        {name: field.shape for name, field in step_layout() if name != "entry"}
     )
 
 
@@ -74,8 +82,11 @@ class Walk(wiring.Component):
     fetch : ``Out(EngineFetch)``
     visit : ``Out(stream)``
         The visits (`step_layout`).
-    granule : ``Out(stream)``
-        The granules of their streams, one stream after the other.
+    output : ``Out(32)``
+        From the cycle after a visit was taken on, its iteration's.
+    granule, granule_valid, granule_ready : ``Out(128)``, ``Out(1)``, ``In(1)``
+        The granules of their streams, one stream after the other. As a stream, but nothing is
+        valid in a cycle in which a visit is taken: both are read from one memory.
     busy : ``Out(1)``
         Not all visits are on ``visit`` yet.
     error : ``Out(2)``
@@ -93,7 +104,10 @@ class Walk(wiring.Component):
                 "mode": In(Mode),
                 "fetch": Out(EngineFetch(config)),
                 "visit": Out(stream.Signature(step_layout())),
-                "granule": Out(stream.Signature(8 * GRANULE)),
+                "output": Out(32),
+                "granule": Out(8 * GRANULE),
+                "granule_valid": Out(1),
+                "granule_ready": In(1),
                 "busy": Out(1),
                 "error": Out(2),
             }
@@ -105,16 +119,12 @@ class Walk(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         m.d.sync += self.error.eq(0)
-        self._known_layout = data.StructLayout(
-            {name: field.shape for name, field in step_layout() if name != "entry"}
-        )
-        self._known = SyncFIFO(width=self._known_layout.size, depth=_VISITS_AHEAD)
+        self._held = Signal(range(_VISITS_AHEAD + 1))  # entries held or asked for
         self._flying = Signal(range(_VISITS_AHEAD + 1))  # entries asked for that have not arrived
         self._arriving = Signal()  # the turn of their iteration
         self._blob = Signal(self._address, reset_less=True)
         self._asked_entry = Signal()  # a directory entry is asked for in this cycle
         self._asked_granule = Signal()
-        self._streaming = Signal()  # granules of a stream are still to be asked for
         self._begun = Signal()  # a stream begins, or an empty entry is done with
         want_granule, granule_address, room = self._streams(m)
         want_entry, entry_address = self._visits(m)
@@ -148,27 +158,30 @@ class Walk(wiring.Component):
     def _visits(self, m: Module) -> tuple[Signal, Signal]:
         """Step from visit to visit. Returns the request for the next entry, and its address.
 
-        A visit takes two cycles or more. In the first one its place is worked out, and what would
-        be left after it; then it is known whether the row, the slice and the block end with it. A
-        block takes one more, before its first visit.
+        A visit takes three cycles or more. In the first one its place is worked out, and what would
+        be left after it. In the second one its entry is asked for, and it is found out whether the
+        row, the slice and the block end with it.
+
+        A register that is set in several cases has one condition for all of them, and chooses
+        among the values: so it takes an enable, and not a multiplexer more.
         """
         config = self._config
         rows = config.rows
 
         # Where the walk is: iteration, column block, slice of K, and the engine's row in it.
-        walking, entering, settled = Signal(), Signal(), Signal()
+        walking, settled, sure = Signal(), Signal(), Signal()
         turn = Signal()  # of the iteration that is walked, or is next
         requested = Signal()  # the row's entry has been asked for
-        output = Signal(32, reset_less=True)
-        k, n, length, entries, deal_on = chosen(
-            m, self.commands, turn, "k", "n", "slice", "entries", "deal_on"
+        # Its output waits until its first visit is taken; so does the next iteration.
+        output, unseen = Signal(32, reset_less=True), Signal()
+        k_less, n, slice_less, entries, deal_on = chosen(
+            m, self.commands, turn, "k_less", "n", "slice_less", "entries", "deal_on"
         )
         columns = Signal(16, reset_less=True)
-        k_left = Signal(16, reset_less=True)
-        left = Signal(signed(17), reset_less=True)  # rows from this one on
-        block_left = Signal(signed(17), reset_less=True)  # from the engine's first in the block on
-        slice_end = Signal(self._address, reset_less=True)  # behind the slice's entries
-        slot = Signal(8, reset_less=True)
+        k_left = Signal(16, reset_less=True)  # less 1
+        slice_base = Signal(self._address, reset_less=True)  # of the slice's entries
+        next_row = Signal(range(rows), reset_less=True)  # the engine's first one of the block
+        slot = Signal(range((1 << 16) // rows + 2), reset_less=True)
         block_first, block_new, slice_first = (
             Signal(name=name, reset_less=True)
             for name in ("block_first", "block_new", "slice_first")
@@ -179,150 +192,188 @@ class Walk(wiring.Component):
                 with m.Case(mode):
                     m.d.comb += block_columns.eq(lanes * config.cols)
 
-        # What is left after this row, slice and block; zero or less where it is the last.
-        rows_after = Signal(signed(17), reset_less=True)
+        # How many rows come behind this one, and what is left after the slice and the block: less
+        # than nothing where it is the last one.
+        row = Signal(17)
+        behind = Signal(signed(17), reset_less=True)
         k_after = Signal(signed(17), reset_less=True)
         columns_after = Signal(signed(17), reset_less=True)
-        entry, absent = Signal(self._address, reset_less=True), Signal(reset_less=True)
+        entry = Signal(self._address, reset_less=True)
+        m.d.comb += row.eq(slot * rows + next_row)
         m.d.sync += [
-            rows_after.eq(left - rows),
-            k_after.eq(k_left - length),
+            behind.eq(entries + ~row),
+            k_after.eq(k_left + ~Cat(slice_less, Const(0, 1))),
             columns_after.eq(columns - block_columns),
-            entry.eq(slice_end - left),
-            absent.eq(left <= 0),
-            settled.eq(walking & ~entering),
+            entry.eq(slice_base + row),
+            settled.eq(walking),
+            sure.eq(settled),
         ]
-        row_last, slice_last, block_last, block_ends = (
-            Signal(name=name) for name in ("row_last", "slice_last", "block_last", "block_ends")
+        # What is wide is looked at a cycle later: it is not needed before the entry is asked for.
+        absent, row_last, slice_last, block_ends = (
+            Signal(name=name) for name in ("absent", "row_last", "slice_last", "block_ends")
         )
+        near, block_last = Signal(reset_less=True), Signal(reset_less=True)
+        low = len(next_row)
+        m.d.sync += [
+            near.eq(~behind[low:-1].any() & (behind[:low] < rows)),
+            block_last.eq((columns_after < 0) | (columns_after == 0)),
+        ]
         m.d.comb += [
-            row_last.eq(rows_after <= 0),
-            slice_last.eq(k_after <= 0),
-            block_last.eq(columns_after <= 0),
-            block_ends.eq(absent | (row_last & slice_last)),
+            absent.eq(behind < 0),
+            row_last.eq(absent | near),
+            slice_last.eq(k_after < 0),
+            block_ends.eq(row_last & (absent | slice_last)),
         ]
 
         # Rows are dealt anew, or on from where the block or the iteration before ended.
-        dealt, next_row = Signal(), Signal(range(rows), reset_less=True)
+        dealt = Signal()
         addr_width = config.granule_addr_width
-        m.d.comb += self.start.ready.eq(~walking & ~self._flying.any())
-        step = Signal()
-        with m.If(self.start.valid & self.start.ready):
-            m.d.sync += [
-                walking.eq(1),
-                entering.eq(1),
-                requested.eq(0),
-                output.eq(self.start.payload.output),
-                self._blob.eq(self.start.payload.blob[:addr_width]),
-                self._blob[-1].eq(self.start.payload.blob[addr_width:].any()),
-                columns.eq(n),
-                block_first.eq(1),
-            ]
-            with m.If(~(deal_on & dealt)):
-                m.d.sync += next_row.eq(self.index)
+        blob = Signal(self._address)
+        start, step = Signal(), Signal()
+        m.d.comb += [
+            self.start.ready.eq(~walking & ~unseen & ~self._flying.any()),
+            start.eq(self.start.valid & self.start.ready),
+            blob.eq(self.start.payload.blob[:addr_width]),
+            blob[-1].eq(self.start.payload.blob[addr_width:].any()),
+        ]
+        with m.If(start):
+            m.d.sync += [output.eq(self.start.payload.output), self._blob.eq(blob)]
         with m.If(self._asked_entry):
             m.d.sync += requested.eq(1)
-        with m.If(entering):
-            first_left = entries - next_row
-            m.d.sync += [
-                entering.eq(0),
-                k_left.eq(k),
-                left.eq(first_left),
-                block_left.eq(first_left),
-                slice_end.eq(self._blob + entries),
-                slot.eq(0),
-                block_new.eq(1),
-                slice_first.eq(1),
-            ]
-        with m.If(step):
+        with m.If(start | step):
             m.d.sync += [
                 settled.eq(0),
+                sure.eq(0),
                 requested.eq(0),
-                slot.eq(slot + 1),
-                block_new.eq(0),
-                left.eq(rows_after),
+                slot.eq(Mux(start | row_last, 0, slot + 1)),
+                block_new.eq(start | block_ends),
             ]
-            with m.If(row_last):
-                m.d.sync += [
-                    k_left.eq(k_after),
-                    left.eq(block_left),
-                    slice_end.eq(slice_end + entries),
-                    slot.eq(0),
-                    slice_first.eq(0),
-                ]
-            with m.If(block_ends):
-                m.d.sync += [
-                    walking.eq(~block_last),
-                    entering.eq(~block_last),
-                    dealt.eq(1),
-                    next_row.eq(Mux(absent, -left, -rows_after)),
-                    turn.eq(turn ^ block_last),
-                    columns.eq(columns_after),
-                    block_first.eq(0),
-                ]
-        filler = Signal()
-        held = self._join(m, step, filler)
-        steps = data.View(self._known_layout, self._known.w_data)
-        m.d.comb += [
-            filler.eq(settled & absent & ~self._flying.any() & (held != _VISITS_AHEAD)),
-            step.eq(settled & (filler | requested) & self._known.w_rdy),
-            steps.output.eq(output),
-            # K is still whole where an engine is absent.
-            steps.length.eq(Mux(absent | slice_last, k_left, length)),
-            steps.slot.eq(slot),
-            steps.slice_first.eq(slice_first | absent),
-            steps.slice_last.eq(slice_last | absent),
-            steps.block_first.eq(block_first),
-            steps.block_new.eq(block_new),
-            steps.iteration_last.eq(block_ends & block_last),
-            steps.absent.eq(absent),
-            steps.final.eq(row_last),
-            self.busy.eq(walking | self._known.r_rdy),
-            # None is on its way when a walk begins.
-            self._arriving.eq(turn ^ ~walking),
-        ]
+        with m.If(start | (step & row_last)):
+            m.d.sync += [
+                k_left.eq(Mux(start | block_ends, k_less, k_after)),
+                slice_base.eq(Mux(start, blob, Mux(block_ends, self._blob, slice_base + entries))),
+                slice_first.eq(start | block_ends),
+            ]
+        with m.If(start | (step & block_ends)):
+            m.d.sync += [
+                walking.eq(start | ~block_last),
+                columns.eq(Mux(start, n, columns_after)),
+                block_first.eq(start),
+            ]
+        with m.If(step & block_ends):
+            m.d.sync += [dealt.eq(1), turn.eq(turn ^ block_last)]
+        # Where the next block begins: as far behind the engine's last row as rows, or where it is.
+        with m.If((start & ~(deal_on & dealt)) | (step & block_ends)):
+            m.d.sync += next_row.eq(Mux(start, self.index, (~behind + Mux(absent, 0, rows))[:low]))
 
         # At first only one entry is asked for: a second one would hold up the first one's stream.
+        full, filler = Signal(), Signal()
         unread, begun, outside = Signal(range(_VISITS_AHEAD + 1)), Signal(), Signal()
         m.d.sync += [
             unread.eq(unread + self._asked_entry - self._begun),
             begun.eq(~self.start.ready & (begun | self._begun)),
         ]
-        may_ask = (held != _VISITS_AHEAD) & (~unread.any() | (begun & (unread != _VISITS_AHEAD)))
         wanted = settled & ~absent & ~requested
-        m.d.comb += outside.eq(self._outside(entry))
+        m.d.comb += [
+            full.eq(self._held == _VISITS_AHEAD),
+            filler.eq(sure & absent & ~self._flying.any() & ~full),
+            step.eq(filler | (sure & requested)),
+            outside.eq(self._outside(entry)),
+            # None is on its way when a walk begins.
+            self._arriving.eq(turn ^ ~walking),
+        ]
+        known = Signal(_known_layout())
+        m.d.comb += [
+            # K is still whole where an engine is absent.
+            known.length_less.eq(Mux(absent | slice_last, k_left, slice_less)),
+            known.slot.eq(slot),
+            known.slice_first.eq(slice_first | absent),
+            known.slice_last.eq(slice_last | absent),
+            known.block_first.eq(block_first),
+            known.block_new.eq(block_new),
+            known.iteration_last.eq(block_ends & block_last),
+            known.empty.eq(absent),
+            known.final.eq(row_last),
+        ]
+        first_taken = self._join(m, step, filler, known)
+        shown = Signal(32, reset_less=True)
+        m.d.comb += self.output.eq(shown)
+        with m.If(first_taken):
+            m.d.sync += shown.eq(output)
+        m.d.sync += unseen.eq(start | (unseen & ~first_taken))
+        m.d.comb += self.busy.eq(walking | self._held.any())
         with m.If(wanted & outside):
             m.d.sync += self.error.bit_select(turn, 1).eq(1)
+        may_ask = ~full & (~unread.any() | (begun & (unread != _VISITS_AHEAD)))
         return may_ask & wanted & ~outside, entry
 
-    def _join(self, m: Module, step, filler) -> Signal:
-        """Put entries next to what the walk knows of their visits; an absent visit has one, too,
-        of what is on the bus (``filler``). Returns how many are held or asked for."""
-        m.submodules.known = known = self._known
-        m.submodules.entries = entries = SyncFIFO(width=8 * GRANULE, depth=_VISITS_AHEAD)
-        held = Signal(range(_VISITS_AHEAD + 1))
+    def _join(self, m: Module, step, filler, known) -> Value:
+        """Keep what arrives, and put entries next to what the walk knew of their visits before;
+        an absent visit (``filler``) has one, too, that is void. Returns
+        whether an iteration's first one is taken."""
+        fetch, held = self.fetch, self._held
+        words = 1 << _GRANULES_AHEAD.bit_length()
+        m.submodules.known = visits = Memory(shape=_known_layout(), depth=_VISITS_AHEAD, init=[])
+        m.submodules.arrived = arrived = Memory(
+            shape=unsigned(8 * GRANULE), depth=2 * words, init=[]
+        )
+        visits_in, visits_out = visits.write_port(), visits.read_port(domain="comb")
+        # Whether an entry is empty is told when it arrives: it would be late when it is read.
+        m.submodules.none = none = Memory(shape=unsigned(1), depth=_VISITS_AHEAD, init=[])
+        none_in, none_out = none.write_port(), none.read_port(domain="comb")
+        arrived_in, arrived_out = arrived.write_port(), arrived.read_port(domain="comb")
+        entry_to, entry_from = (Signal(range(_VISITS_AHEAD), name=n) for n in ("to", "from"))
+        granule_to, granule_from = (Signal(range(words), name=n) for n in ("into", "out_of"))
+        level = Signal(range(words))  # granules
+        # Entries that are here, and whether there are any.
+        here, next_here, waiting = Signal.like(held), Signal.like(held), Signal()
+        take_visit, take_granule = Signal(), Signal()
         visit = self.visit.payload
-        described = data.View(self._known_layout, known.r_data)
-        filled = step & filler
         m.d.comb += [
-            known.w_en.eq(step),
-            entries.w_data.eq(self.fetch.data),
-            entries.w_en.eq(self.fetch.entry_valid | filled),
-            self.visit.valid.eq(known.r_rdy & entries.r_rdy),
-            known.r_en.eq(self.visit.valid & self.visit.ready),
-            entries.r_en.eq(known.r_en),
-            visit.entry.eq(entries.r_data),
+            visits_in.en.eq(step),
+            visits_in.data.eq(known),
+            visits_out.addr.eq(entry_from),
+            arrived_in.en.eq(fetch.entry_valid | fetch.granule_valid),
+            arrived_in.addr.eq(Mux(fetch.entry_valid, entry_to, granule_to)),
+            arrived_in.addr[-1].eq(fetch.entry_valid),
+            arrived_in.data.eq(fetch.data),
+            none_in.en.eq(fetch.entry_valid),
+            none_in.addr.eq(entry_to),
+            none_in.data.eq(~data.View(DirectoryEntry, fetch.data).count.any()),
+            none_out.addr.eq(entry_from),
+            next_here.eq(here + (fetch.entry_valid | (step & filler)) - take_visit),
+            self.visit.valid.eq(waiting),
+            take_visit.eq(waiting & self.visit.ready),
+            arrived_out.addr.eq(Mux(take_visit, entry_from, granule_from)),
+            arrived_out.addr[-1].eq(take_visit),
+            visit.entry.eq(arrived_out.data),
+            self.granule.eq(arrived_out.data),
+            self.granule_valid.eq(level.any() & ~take_visit),
+            take_granule.eq(self.granule_valid & self.granule_ready),
+            *(visit[name].eq(visits_out.data[name]) for name, _ in _known_layout()),
+            visit.empty.eq(visits_out.data.empty | none_out.data),
         ]
-        m.d.comb += [visit[name].eq(described[name]) for name, _ in self._known_layout]
         m.d.sync += [
-            held.eq(held + self._asked_entry + filled - entries.r_en),
-            self._flying.eq(self._flying + self._asked_entry - self.fetch.entry_valid),
+            here.eq(next_here),
+            waiting.eq(next_here.any()),
+            visits_in.addr.eq(visits_in.addr + step),
+            entry_to.eq(entry_to + (fetch.entry_valid | (step & filler))),
+            entry_from.eq(entry_from + take_visit),
+            granule_to.eq(granule_to + fetch.granule_valid),
+            granule_from.eq(granule_from + take_granule),
+            level.eq(level + fetch.granule_valid - take_granule),
+            self._granule_taken.eq(take_granule),
+            held.eq(held + (self._asked_entry | (step & filler)) - take_visit),
+            self._flying.eq(self._flying + self._asked_entry - fetch.entry_valid),
         ]
-        return held
+        first = Signal(init=1)
+        with m.If(take_visit):
+            m.d.sync += first.eq(visit.iteration_last)
+        return take_visit & first
 
     def _streams(self, m: Module):
-        """Fetch the streams that the entries name. Returns the request for a granule, its address,
-        and for how many granules there is room."""
+        """Ask for the streams that the entries name. Returns the request for a granule, its
+        address, and for how many granules there is room."""
         address = Signal(self._address, reset_less=True)
         left = Signal(signed(17))  # values whose granules have not been asked for
         turn = Signal(reset_less=True)
@@ -333,8 +384,7 @@ class Walk(wiring.Component):
         found, queued = Signal(layout), data.View(layout, streams.r_data)
         idle, outside = Signal(), Signal()
         m.d.comb += [
-            idle.eq(left <= 0),
-            self._streaming.eq(~idle),
+            idle.eq((left < 0) | (left == 0)),
             found.address.eq(self._blob + arriving.stream),
             found.count.eq(arriving.count),
             found.turn.eq(self._arriving),
@@ -343,27 +393,19 @@ class Walk(wiring.Component):
             streams.r_en.eq(idle),
             self._begun.eq(idle & streams.r_rdy),
         ]
-        with m.If(self._begun):
-            m.d.sync += [address.eq(queued.address), left.eq(queued.count), turn.eq(queued.turn)]
         (per_granule,) = chosen(m, self.commands, turn, "per_granule")
+        with m.If(self._begun):
+            m.d.sync += turn.eq(queued.turn)
+        with m.If(self._begun | self._asked_granule):
+            m.d.sync += [
+                address.eq(Mux(idle, queued.address, address + 1)),
+                left.eq(Mux(idle, queued.count, left - per_granule)),
+            ]
 
-        m.submodules.granules = granules = SyncFIFO(width=8 * GRANULE, depth=_GRANULES_AHEAD)
         room = Signal(range(_GRANULES_AHEAD + 1), init=_GRANULES_AHEAD)
+        self._granule_taken = Signal()
         m.d.comb += outside.eq(self._outside(address))
-        with m.If(self._asked_granule):
-            m.d.sync += [address.eq(address + 1), left.eq(left - per_granule)]
         with m.If(~idle & outside):
             m.d.sync += self.error.bit_select(turn, 1).eq(1)
-        m.d.comb += [
-            granules.w_en.eq(self.fetch.granule_valid),
-            granules.w_data.eq(self.fetch.data),
-            self.granule.payload.eq(granules.r_data),
-            self.granule.valid.eq(granules.r_rdy),
-            granules.r_en.eq(self.granule.ready),
-        ]
-        taken = Signal()
-        m.d.sync += [
-            taken.eq(granules.r_en & granules.r_rdy),
-            room.eq(room - self._asked_granule + taken),
-        ]
+        m.d.sync += room.eq(room - self._asked_granule + self._granule_taken)
         return ~idle & room.any() & ~outside, address, room

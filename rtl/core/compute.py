@@ -192,6 +192,7 @@ class ComputeUnit(wiring.Component):
         under_way = Signal(range(3))
         self._failed = Signal(2)  # by turn
         self._oldest = Signal()  # turn of the oldest iteration under way, if there is one
+        self._finished = Signal()  # it ends
         waiting = Signal(len(engines))
         waiting_blob, waiting_out = Signal(28), Signal(32)
         fits, may_start, accept = Signal(), Signal(), Signal()
@@ -213,15 +214,16 @@ class ComputeUnit(wiring.Component):
             checks.out.eq(out),
         ]
         m.d.sync += [
-            under_way.eq(under_way + accept - self.unit.done),
-            self._oldest.eq(self._oldest ^ self.unit.done),
+            under_way.eq(under_way + accept - self._finished),
+            self._oldest.eq(self._oldest ^ self._finished),
+            self.unit.done.eq(self._finished),  # with the flags, a cycle later
         ]
         halves = [Signal(range(3), name=f"{name}_ahead") for name in ("results", "fill")]
         ends = [half.any() | end for half, end in zip(halves, (ended, fill.done), strict=True)]
         failed = self._failed.bit_select(self._oldest, 1)
-        m.d.comb += self.unit.done.eq(Cat(ends).all() & ~failed)
+        m.d.comb += self._finished.eq(Cat(ends).all() & ~failed)
         for half, end in zip(halves, (ended, fill.done), strict=True):
-            m.d.sync += half.eq(half + end - self.unit.done)
+            m.d.sync += half.eq(half + end - self._finished)
         with m.If(accept):
             m.d.sync += [waiting.eq(-1), waiting_blob.eq(blob[4:]), waiting_out.eq(out)]
         for r, engine in enumerate(engines):
@@ -262,15 +264,14 @@ class ComputeUnit(wiring.Component):
         failed, told = Signal(), Signal()
         m.d.comb += [
             failed.eq(self._failed.bit_select(self._oldest, 1)),
-            self.unit.error.eq(failed & ~told),
             self.unit.status.eq(Mux(self._oldest, statuses[1], statuses[0])),
         ]
-        m.d.sync += told.eq(failed)
+        m.d.sync += [told.eq(failed), self.unit.error.eq(failed & ~told)]
 
     def _flag(self, m: Module, lanes) -> None:
         """Pass on the flags of the oldest iteration; those of the one behind it wait."""
         oldest = Signal()  # in the next cycle
-        m.d.comb += oldest.eq(self._oldest ^ self.unit.done)
+        m.d.comb += oldest.eq(self._oldest ^ self._finished)
         flags = []
         for turn in range(2):
             kept, now = Signal(len(Flag), name=f"kept{turn}"), Signal(len(Flag), name=f"now{turn}")
@@ -280,7 +281,8 @@ class ComputeUnit(wiring.Component):
             m.d.comb += now.eq(raised)
             m.d.sync += kept.eq(Mux(oldest == turn, 0, now))
             flags.append(now)
-        m.d.sync += self.flags.eq(Mux(oldest, flags[1], flags[0]))
+        shown = Signal(len(Flag))
+        m.d.sync += [shown.eq(Mux(oldest, flags[1], flags[0])), self.flags.eq(shown)]
 
     def _count(self, m: Module, engines) -> None:
         """Add up what the engines that are counted did."""

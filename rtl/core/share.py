@@ -1,18 +1,24 @@
 """Lets row engines share one epilogue lane."""
 
-from amaranth.hdl import Cat, Module, Mux, Signal
+from amaranth.hdl import Cat, Module, Mux, Signal, Value, unsigned
 from amaranth.lib import data, stream, wiring
-from amaranth.lib.fifo import SyncFIFO
+from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from ..array.ports import drain_layout, visit_layout
 from ..config import CardConfig
+from ..tech.select import select
 
 __all__ = ["LaneShare"]
 
-_VISITS = 8  # of an engine, described ahead
+_VISITS = 4
+"""Visits of an engine that are described ahead: the two that its credits allow, the one whose
+weights are issued, and the next."""
 
 _VISITS_IN_BUFFER = 2
+
+_MARKS = ("block_new", "iteration_last", "empty")
+"""What of a visit is looked at before it is its engine's turn."""
 
 
 class LaneShare(wiring.Component):
@@ -65,65 +71,113 @@ class LaneShare(wiring.Component):
         # Engines, as one-hot codes: whose visit is offered to the lane, and whose beats are sent
         # next and after these.
         offered, sent, after = Signal(count), Signal(count), Signal(count)
-        claim = Signal()
-        buffers, waiting = self._buffers(m, offered, claim)
-        self._choose(m, offered, waiting, after, claim)
-        self._send(m, buffers, sent, after, offered, claim)
+        claim, ends = Signal(), Signal()
+        waiting = self._send(m, platform, sent, after, offered, claim, ends)
+        self._choose(m, platform, offered, waiting, after, claim)
         return m
 
-    def _buffers(self, m: Module, offered, claim):
-        """Keep what the engines drain.
+    def _queue(self, m: Module, platform: object, offered, leaves):
+        """Keep the engines' visits in one memory, that takes one of them in a cycle.
 
-        Returns the buffers, and which of them hold results of a visit that is not claimed yet.
+        Returns the one that is ``offered``, and of each engine whether it has one and the marks of
+        its first one. It ``leaves``.
+        """
+        count = self._config.engines_per_lane
+        layout = visit_layout()
+        m.submodules.visits = visits = Memory(shape=layout, depth=_VISITS * count, init=[])
+        write, read = visits.write_port(), visits.read_port(domain="comb")
+        ends = {name: [] for name in ("to", "of")}
+        ready, present, heads = Signal(count), [], []
+        take = Signal(count)
+        for e, visit in enumerate(self.visit):
+            level = Signal(range(_VISITS + 1), name=f"level{e}")
+            to, of = (Signal(range(_VISITS), name=f"{name}{e}") for name in ends)
+            goes = leaves & offered[e]
+            m.submodules[f"marks_{e}"] = marks = Memory(
+                shape=unsigned(len(_MARKS)), depth=_VISITS, init=[]
+            )
+            marks_in, marks_out = marks.write_port(), marks.read_port(domain="comb")
+            m.d.comb += [
+                ready[e].eq(level != _VISITS),
+                visit.ready.eq(take[e]),
+                marks_in.en.eq(take[e]),
+                marks_in.addr.eq(to),
+                marks_in.data.eq(Cat(visit.payload[name] for name in _MARKS)),
+                marks_out.addr.eq(of),
+            ]
+            m.d.sync += [
+                level.eq(level + take[e] - goes),
+                to.eq(to + take[e]),
+                of.eq(of + goes),
+            ]
+            ends["to"].append(to)
+            ends["of"].append(of)
+            present.append(level.any())
+            heads.append(marks_out.data)
+        # Whose is taken is chosen a cycle ahead; it waits until then.
+        wanted, chosen = Signal(count), Signal(range(count), reset_less=True)
+        m.d.comb += wanted.eq(_lowest(Cat(visit.valid for visit in self.visit) & ready & ~take))
+        m.d.sync += [take.eq(wanted), chosen.eq(_code(wanted))]
+        shown = _code(offered)
+        words = [visit.payload.as_value() for visit in self.visit]
+        m.d.comb += [
+            write.en.eq(take.any()),
+            write.addr.eq(Cat(select(m, platform, chosen, ends["to"], name="visit_to"), chosen)),
+            write.data.eq(select(m, platform, chosen, words, name="visit_word")),
+            read.addr.eq(Cat(select(m, platform, shown, ends["of"], name="visit_of"), shown)),
+        ]
+        return read.data, present, heads
+
+    def _buffers(self, m: Module, platform: object, sent, beat, ends):
+        """Keep what the engines drain, and give the word that is sent next.
+
+        Returns it, whether it is there, and of each engine whether a visit's first beat comes.
         """
         beats = 2 * self._config.cols
-        buffers, waiting = [], []
+        words, ready, begins = [], [], []
         for e, drain in enumerate(self.drain):
             word = drain.as_value()[:-1]  # but `valid`
-            m.submodules[f"buffer_{e}"] = buffer = SyncFIFO(
-                width=len(word), depth=_VISITS_IN_BUFFER * beats
+            # Counted on beyond the visits that there is room for: so empty is not full.
+            visit_in, visit_out = (Signal(2, name=f"{name}{e}") for name in ("into", "out_of"))
+            beat_in = Signal(range(beats), name=f"beat{e}")
+            last = drain.valid & (beat_in == beats - 1)
+            m.submodules[f"buffer_{e}"] = buffer = Memory(
+                shape=unsigned(len(word)), depth=_VISITS_IN_BUFFER << len(beat_in), init=[]
             )
-            beat = Signal(range(beats), name=f"beat{e}")
-            visits = Signal(range(_VISITS_IN_BUFFER + 1), name=f"visits{e}")
-            begins = Signal(name=f"begins{e}")
+            write, read = buffer.write_port(), buffer.read_port(domain="comb")
             m.d.comb += [
-                buffer.w_en.eq(drain.valid),
-                buffer.w_data.eq(word),
-                begins.eq(drain.valid & (beat == 0)),
+                write.en.eq(drain.valid),
+                write.addr.eq(Cat(beat_in, visit_in[0])),
+                write.data.eq(word),
+                read.addr.eq(Cat(beat, visit_out[0])),
             ]
             with m.If(drain.valid):
-                m.d.sync += beat.eq(Mux(beat == beats - 1, 0, beat + 1))
-            m.d.sync += visits.eq(visits + begins - (claim & offered[e]))
-            buffers.append(buffer)
-            waiting.append(visits.any())
-        return buffers, Cat(waiting)
+                m.d.sync += beat_in.eq(Mux(last, 0, beat_in + 1))
+            m.d.sync += [
+                visit_in.eq(visit_in + last),
+                visit_out.eq(visit_out + (ends & sent[e])),
+            ]
+            words.append(read.data)
+            ready.append(Cat(beat_in, visit_in) != Cat(beat, visit_out))
+            begins.append(drain.valid & (beat_in == 0))
+        word = select(m, platform, _code(sent), words, name="beat_word")
+        return word, (sent & Cat(ready)).any(), begins
 
-    def _choose(self, m: Module, offered, waiting, after, claim) -> None:
+    def _choose(self, m: Module, platform: object, offered, waiting, after, claim) -> None:
         """Offer visits to the lane; ``claim`` those that have results."""
         count = self._config.engines_per_lane
+        lane, accepted = self.lane_visit, Signal()
+        head, here, heads = self._queue(m, platform, offered, accepted)
         # What lies at the head of each queue is looked at a cycle later: `known` says that no
         # visit has left since.
-        heads, known = [], Signal()
+        known = Signal()
         present, new, last, empty = (
             Signal(count, name=name) for name in ("present", "new", "last", "empty")
         )
         m.d.sync += known.eq(~offered.any())
-        for e, visit in enumerate(self.visit):
-            m.submodules[f"visits_{e}"] = queue = SyncFIFO(width=visit_layout().size, depth=_VISITS)
-            head = data.View(visit_layout(), queue.r_data)
-            m.d.comb += [
-                queue.w_en.eq(visit.valid),
-                queue.w_data.eq(visit.payload),
-                visit.ready.eq(queue.w_rdy),
-                queue.r_en.eq(offered[e] & self.lane_visit.valid & self.lane_visit.ready),
-            ]
-            m.d.sync += [
-                present[e].eq(queue.r_rdy),
-                new[e].eq(head.block_new),
-                last[e].eq(head.iteration_last),
-                empty[e].eq(head.empty),
-            ]
-            heads.append(queue.r_data)
+        m.d.sync += present.eq(Cat(here))
+        for i, mark in enumerate((new, last, empty)):
+            m.d.sync += mark.eq(Cat(head[i] for head in heads))
 
         # A block begins when no engine has anything of the one before.
         entered, ended = Signal(count), Signal(count)
@@ -137,15 +191,14 @@ class LaneShare(wiring.Component):
         with m.If(known & ~offered.any()):
             m.d.sync += offered.eq(_lowest(Mux(fresh.any(), fresh, may)))
 
-        lane, accepted = self.lane_visit, Signal()
         marks = Signal(data.StructLayout({"new": 1, "last": 1, "empty": 1}))
         m.d.comb += [
             marks.new.eq((offered & new).any()),
             marks.last.eq((offered & last).any()),
             marks.empty.eq((offered & empty).any()),
             lane.valid.eq(offered.any() & (marks.empty | ~after.any())),
-            lane.payload.eq(_of(heads, offered)),
-            lane.payload.slot.eq(Cat(_code(offered), _of(heads, offered, visit_layout()["slot"]))),
+            lane.payload.eq(head),
+            lane.payload.slot.eq(Cat(_code(offered), head.slot)),
             lane.payload.block_new.eq(marks.new & ~entered.any()),
             lane.payload.iteration_last.eq(marks.last & (ended | offered).all()),
             accepted.eq(lane.valid & lane.ready),
@@ -162,26 +215,27 @@ class LaneShare(wiring.Component):
             with m.If(marks.last):
                 m.d.sync += ended.eq(ended | offered)
 
-    def _send(self, m: Module, buffers, sent, after, offered, claim) -> None:
-        """Send the beats of claimed visits, visit by visit."""
+    def _send(self, m: Module, platform: object, sent, after, offered, claim, ends) -> Value:
+        """Send the beats of claimed visits, visit by visit.
+
+        Returns which engines have results of a visit that is not claimed yet.
+        """
         beats = 2 * self._config.cols
         beat = Signal(range(beats))
         room = Signal(range(_VISITS_IN_BUFFER + 1), init=_VISITS_IN_BUFFER)  # visits
-        send, begins, ends = Signal(), Signal(), Signal()
-        ready = Cat(buffer.r_rdy for buffer in buffers)
+        send, begins = Signal(), Signal()
+        word, ready, come = self._buffers(m, platform, sent, beat, ends)
         m.d.comb += [
             begins.eq(beat == 0),
-            send.eq((sent & ready).any() & (~begins | room.any())),
+            send.eq(ready & (~begins | room.any())),
             ends.eq(send & (beat == beats - 1)),
-            self.lane_drain.as_value()[:-1].eq(_of([b.r_data for b in buffers], sent)),
+            self.lane_drain.as_value()[:-1].eq(word),
             self.lane_drain.valid.eq(send),
         ]
         m.d.sync += [
             room.eq(room + self.lane_credit - (send & begins)),
             self.credit.eq(Mux(ends, sent, 0)),
         ]
-        for e, buffer in enumerate(buffers):
-            m.d.comb += buffer.r_en.eq(send & sent[e])
         with m.If(send):
             m.d.sync += beat.eq(Mux(ends, 0, beat + 1))
         with m.If(ends | ~sent.any()):
@@ -189,20 +243,17 @@ class LaneShare(wiring.Component):
         with m.Elif(claim):
             m.d.sync += after.eq(offered)
 
+        waiting = []
+        for e, comes in enumerate(come):
+            visits = Signal(range(_VISITS_IN_BUFFER + 1), name=f"visits{e}")
+            m.d.sync += visits.eq(visits + comes - (claim & offered[e]))
+            waiting.append(visits.any())
+        return Cat(waiting)
+
 
 def _lowest(bits):
     """Return the lowest of the bits as a one-hot code."""
     return Cat(bit & ~bits[:i].any() for i, bit in enumerate(bits))
-
-
-def _of(words, select, field=None):
-    """Return the one of the words, or its field, that a one-hot code selects."""
-    result = 0
-    for i, word in enumerate(words):
-        if field is not None:
-            word = word[field.offset : field.offset + field.width]
-        result = Mux(select[i], word, 0) | result
-    return result
 
 
 def _code(select):

@@ -8,9 +8,15 @@ from amaranth.lib import data
 
 from ..isa import Format, Mode, array_mode
 
-__all__ = ["begin_widening", "finish_widening", "halfway_layout", "mode_of", "widen"]
-
-_FORMAT_BITS = max(format.value for format in Format).bit_length()
+__all__ = [
+    "begin_widening",
+    "describe_number",
+    "finish_widening",
+    "halfway_layout",
+    "mode_of",
+    "number_layout",
+    "widen",
+]
 
 _E4M3 = data.StructLayout({"fraction": 3, "exponent": 4, "sign": 1})
 _E5M2 = data.StructLayout({"fraction": 2, "exponent": 5, "sign": 1})
@@ -36,6 +42,27 @@ def mode_of(m: Module, stream_format, in_format) -> tuple[Signal, Signal]:
             with m.Case(*patterns):
                 m.d.comb += [mode.eq(found), known.eq(1)]
     return mode, known
+
+
+def number_layout() -> data.StructLayout:
+    """Layout of what is to be known of a format to widen its numbers; of INT8 nothing.
+
+    ``is_wide``: it has 16 bits.
+    """
+    return data.StructLayout({"is_int4": 1, "is_e4m3": 1, "is_e5m2": 1, "is_wide": 1})
+
+
+def describe_number(m: Module, source, *, name: str) -> data.View:
+    """Return `number_layout` of a ``Format``, or its 8 bits, combinationally."""
+    number = Signal(number_layout(), name=name)
+    source = Value.cast(source)
+    m.d.comb += [
+        number.is_int4.eq(source == Format.INT4.value),
+        number.is_e4m3.eq(source == Format.E4M3.value),
+        number.is_e5m2.eq(source == Format.E5M2.value),
+        number.is_wide.eq((source == Format.FP16.value) | (source == Format.BF16.value)),
+    ]
+    return number
 
 
 def halfway_layout() -> data.StructLayout:
@@ -70,23 +97,22 @@ def widen(m: Module, raw, source, mode, *, name: str) -> Signal:
     Signal
         FP16 or BF16; in `Mode.INT8` and `Mode.INT4` the integer is in the low 8 or 4 bits.
     """
-    return finish_widening(m, begin_widening(m, raw, source, mode, name=name), mode, name=name)
+    number = describe_number(m, source, name=f"{name}_number")
+    extended = Mux(number.is_int4, raw[3].replicate(4), raw[4:8])
+    raw = Cat(raw[:4], extended, raw[8:16])
+    return finish_widening(m, begin_widening(m, raw, number, mode, name=name), mode, name=name)
 
 
-def begin_widening(m: Module, raw, source, mode, *, name: str) -> data.View:
-    """Return the first half of what `widen` does (`halfway_layout`), for a register behind it."""
-    source = Value.cast(source)[:_FORMAT_BITS]
+def begin_widening(m: Module, raw, number, mode, *, name: str) -> data.View:
+    """Return the first half of what `widen` does (`halfway_layout`), for a register behind it.
+
+    The format is given by its `number_layout`; INT4 is extended to 8 bits.
+    """
     halfway = Signal(halfway_layout(), name=f"{name}_halfway")
     byte = Signal(8, name=f"{name}_byte")
-    is_int4, is_e4m3, is_e5m2, is_float = (
-        Signal(name=f"{name}_is_{kind}") for kind in ("int4", "e4m3", "e5m2", "float")
-    )
+    is_e4m3, is_e5m2 = number.is_e4m3, number.is_e5m2
     m.d.comb += [
-        is_int4.eq(source == Format.INT4.value),
-        is_e4m3.eq(source == Format.E4M3.value),
-        is_e5m2.eq(source == Format.E5M2.value),
-        is_float.eq((source == Format.FP16.value) | (source == Format.BF16.value)),
-        byte.eq(Mux(is_int4, Cat(raw[:4], raw[3].replicate(4)), raw[:8])),
+        byte.eq(raw[:8]),
         halfway.sign.eq(byte[7]),
     ]
     parts = Signal(_PARTS, name=f"{name}_parts")
@@ -110,7 +136,7 @@ def begin_widening(m: Module, raw, source, mode, *, name: str) -> data.View:
     integers = (mode == Mode.INT8) | (mode == Mode.INT4)
     with m.If(is_e5m2 & (mode == Mode.FP16)):
         m.d.comb += halfway.number.eq(Cat(Const(0, 8), byte))
-    with m.Elif(integers | is_float):
+    with m.Elif(integers | number.is_wide):
         m.d.comb += halfway.number.eq(Cat(byte, raw[8:16]))
     with m.Else():
         m.d.comb += [halfway.number.eq(parts), halfway.convert.eq(1)]

