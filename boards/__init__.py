@@ -1,17 +1,18 @@
 """One file a board, and the flow from the card to a board's bitstream.
 
-A new board with an ECP5 is a file like ``ulx3s.py``, whose pins are those of a platform of
-amaranth-boards and what it adds to them, and its name in the list below. ``tests/boards`` then
-wants to know where its oscillator and its serial line are, from the board's schematics.
+A new board is a file like ``ulx3s.py``, whose pins are those of a platform of amaranth-boards and
+what it adds to them, and its name in the list below. ``tests/boards`` then wants to know where its
+oscillator and its serial line are, from the board's schematics. A new family of devices is a file
+in ``families/``.
 """
 
-from . import ecpix5, orangecrab, ulx3s, virtual
+from . import ecpix5, orangecrab, tangmega, ulx3s, virtual
 from .board import Board, BoardError
 
 __all__ = ["BOARDS", "Board", "BoardError", "board"]
 
 BOARDS: dict[str, Board] = {
-    module.BOARD.name: module.BOARD for module in (ulx3s, ecpix5, orangecrab, virtual)
+    module.BOARD.name: module.BOARD for module in (ulx3s, ecpix5, orangecrab, tangmega, virtual)
 }
 
 

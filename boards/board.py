@@ -6,11 +6,12 @@ import importlib.util
 from typing import TYPE_CHECKING, Any
 
 from ..rtl.config import CardConfig, preset
+from .families import BoardError, ClockSetting, Device, Family, family_of
 
 if TYPE_CHECKING:
     from amaranth.build import Resource
 
-__all__ = ["DEVICES", "LED_NAMES", "Board", "BoardError", "Device"]
+__all__ = ["LED_NAMES", "Board", "BoardError", "Device"]
 
 LED_NAMES = ("heartbeat", "running", "activity", "error")
 """What the LEDs can show: a clock that runs, a job that runs, bytes on the line, an error."""
@@ -20,40 +21,6 @@ MEMORY_BYTES = {"tiny": 256 << 10}
 
 LEAST_MEMORY_BYTES = 64 << 10
 """... and where the array and its scratchpad leave no room for more."""
-
-
-class BoardError(ValueError):
-    """A bitstream cannot be built. The message is one line with the next step."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Device:
-    """What a device holds.
-
-    Parameters
-    ----------
-    comb : int
-        Combinational cells: a LUT4 each, two of them for a carry cell or 16 x 4 bits of RAM.
-    ff : int
-        Flip-flops.
-    dsp : int
-        18 x 18 multipliers.
-    ebr : int
-        Block RAMs of 18 kbit.
-    """
-
-    comb: int
-    ff: int
-    dsp: int
-    ebr: int
-
-
-DEVICES = {
-    "25F": Device(24_288, 24_288, 28, 56),
-    "45F": Device(43_848, 43_848, 72, 108),
-    "85F": Device(83_640, 83_640, 156, 208),
-}
-"""By the end of the device's name."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -69,7 +36,7 @@ class Board:
     device, speed : str
         Device and its speed grade; "virtual" and an empty string where there is none.
     clock_hz : int
-        Default of the card's clock; the next lower one that the PLL makes is taken.
+        Default of the card's clock; the next lower one that can be made is taken.
     baud : int
         Bits a second of the serial line.
     platform : str
@@ -90,7 +57,7 @@ class Board:
     programmer : str
         Name of the board for openFPGALoader.
     pack : tuple[str, ...]
-        Options of ecppack.
+        Options of the tool that writes the bitstream.
     """
 
     name: str
@@ -114,9 +81,29 @@ class Board:
         return not self.platform
 
     @property
+    def family(self) -> Family:
+        """Of its device."""
+        return family_of(self.device)
+
+    @property
+    def suffix(self) -> str:
+        """Ending of its bitstreams."""
+        return ".bit" if self.is_virtual else self.family.suffix
+
+    @property
     def capacity(self) -> Device:
         """What its device holds."""
-        return DEVICES[self.device[-3:]]
+        return self.family.capacity(self.device)
+
+    def clock(self, hz: float) -> ClockSetting:
+        """Return how the highest clock that is not above ``hz`` is made of the oscillator's.
+
+        Raises
+        ------
+        BoardError
+            If there is none; says the lowest and the highest one.
+        """
+        return self.family.clock(self.oscillator_hz, hz)
 
     def config(self, name: str) -> CardConfig:
         """Return the card of a preset as it is on this board: with memory in block RAM, and
@@ -129,7 +116,12 @@ class Board:
         """
         config = preset(name)
         memory_bytes = MEMORY_BYTES.get(name, LEAST_MEMORY_BYTES)
-        return dataclasses.replace(config, memory_bytes=memory_bytes, vector_parts=("pool",))
+        return dataclasses.replace(
+            config,
+            memory_bytes=memory_bytes,
+            vector_parts=("pool",),
+            engines_per_lane=min(4, config.rows),
+        )
 
     def make_platform(self) -> Any:
         """Return the Amaranth platform, with everything the board adds to it.
@@ -143,20 +135,15 @@ class Board:
                 "amaranth-boards is not installed: pip install 'deepseek-card[boards]'"
             )
         base = getattr(importlib.import_module(module), name)
-        files = {
-            name: text
-            for name, text in base._trellis_file_templates.items()
-            if name in ("{{name}}.il", "{{name}}.lpf")
-        }
         # Only the text is wanted of it: it is run block by block, by the flow.
         return type(
             name,
             (base,),
             {
-                "technology": "ecp5",
+                "technology": self.family.technology,
                 "resources": [*base.resources, *self.resources],
-                "file_templates": files,
                 "command_templates": [],
                 "required_tools": [],
+                **self.family.platform(base),
             },
         )()

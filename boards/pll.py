@@ -7,7 +7,7 @@ from amaranth.hdl import Const, Instance, Module
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from .board import BoardError
+from .families.base import nearest
 
 __all__ = ["Pll", "PllSetting", "pll_setting", "pll_settings"]
 
@@ -73,14 +73,7 @@ def pll_setting(oscillator_hz: int, hz: float) -> PllSetting:
     BoardError
         If there is none; says the lowest and the highest one.
     """
-    settings = pll_settings(oscillator_hz)
-    fitting = [setting for setting in settings if setting.hz <= hz]
-    if not fitting or hz > settings[-1].hz:
-        raise BoardError(
-            f"the PLL makes {settings[0].hz / 1e6:g} to {settings[-1].hz / 1e6:g} MHz of the "
-            f"board's {oscillator_hz / 1e6:g} MHz, not {hz / 1e6:g} MHz; choose another --freq"
-        )
-    return fitting[-1]
+    return nearest(pll_settings(oscillator_hz), oscillator_hz, hz, "PLL")
 
 
 class Pll(wiring.Component):

@@ -1,4 +1,4 @@
-"""What is around the shell on an ECP5 board: clock, reset, serial pins and LEDs."""
+"""What is around the shell on a board: clock, reset, serial pins and LEDs."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from amaranth.lib import io, wiring
 from amaranth.lib.cdc import FFSynchronizer
 
 from .board import Board
-from .pll import Pll, PllSetting
+from .families import ClockSetting
 
 __all__ = ["BoardTop"]
 
@@ -21,11 +21,11 @@ class BoardTop(Elaboratable):
     shell : Component
         `deepseek.rtl.shell.Shell`, or something else with ``rx``, ``tx``, ``running``,
         ``activity`` and ``error``.
-    setting : PllSetting
+    setting : ClockSetting
         Of the clock.
     """
 
-    def __init__(self, board: Board, shell: wiring.Component, setting: PllSetting) -> None:
+    def __init__(self, board: Board, shell: wiring.Component, setting: ClockSetting) -> None:
         self.board = board
         self.shell = shell
         self.setting = setting
@@ -36,11 +36,11 @@ class BoardTop(Elaboratable):
         m.submodules.oscillator = oscillator = io.Buffer(
             "i", platform.request(board.oscillator, 0, dir="-")
         )
-        m.submodules.pll = pll = Pll(self.setting)
+        m.submodules.clock = clock = board.family.make_clock(self.setting)
         m.domains.sync = ClockDomain()
-        m.d.comb += [pll.oscillator.eq(oscillator.i), ClockSignal().eq(pll.clock)]
-        # Registers start as if in reset, and leave it when the PLL has locked.
-        m.submodules.reset = FFSynchronizer(~pll.locked, ResetSignal(), init=1)
+        m.d.comb += [clock.oscillator.eq(oscillator.i), ClockSignal().eq(clock.clock)]
+        # Registers start as if in reset, and leave it when the clock can be used.
+        m.submodules.reset = FFSynchronizer(~clock.locked, ResetSignal(), init=1)
         m.submodules.shell = shell
 
         uart = platform.request(*board.uart, dir="-")

@@ -3,8 +3,9 @@
     python -m deepseek.boards.unit array.pe:PE --preset tiny --clock
 
 synthesises the component of ``rtl/array/pe.py``, with all that is in it, and prints what it takes
-of an ECP5; with ``--clock`` it is placed and routed too, with nothing around it: the card, in which
-wires are longer, will be slower.
+of an ECP5, and an estimate of its clock with wires as long as in a whole card. With ``--paths N``
+the longest paths between its parts follow. With ``--clock`` it is placed and routed too, with
+nothing around it: the card, in which wires are longer, will be slower.
 """
 
 import argparse
@@ -19,10 +20,11 @@ from types import SimpleNamespace
 from typing import Any
 
 from ..rtl.config import CardConfig, preset
-from ..rtl.tech import ECP5
 from .board import BoardError
+from .families import ECP5
 from .flow.convert import convert_unit
 from .flow.netlist import split
+from .flow.report import estimates
 from .flow.synthesis import Resources, link, synthesise
 from .flow.tools import Processes
 
@@ -39,13 +41,17 @@ def _component(name: str, config: CardConfig) -> Any:
     return found(config) if "config" in inspect.signature(found).parameters else found()
 
 
-def measure(name: str, config: CardConfig, *, clock: bool = False, seed: int = 1) -> dict[str, Any]:
+def measure(
+    name: str, config: CardConfig, *, paths: int = 0, clock: bool = False, seed: int = 1
+) -> dict[str, Any]:
     """Return what a component takes, and with ``clock`` the MHz it reaches on grade 6.
 
     Parameters
     ----------
     name : str
         Module in ``rtl`` and class: ``array.pe:PE``.
+    paths : int
+        So many lines on the longest paths.
 
     Raises
     ------
@@ -53,7 +59,7 @@ def measure(name: str, config: CardConfig, *, clock: bool = False, seed: int = 1
         If there is no such component, or a tool is missing or fails.
     """
     component = _component(name, config)
-    design = split(convert_unit(component, SimpleNamespace(technology=ECP5)).texts)
+    design = split(convert_unit(component, SimpleNamespace(technology=ECP5.technology)).texts)
     netlists = synthesise(design)
     own = (netlists[block].own for block in design.instances().values())
     comb, ff, dsp, ebr = sum(own, Resources()).tuple
@@ -62,8 +68,12 @@ def measure(name: str, config: CardConfig, *, clock: bool = False, seed: int = 1
         "preset": config.name,
         **{"comb": comb, "ff": ff, "dsp": dsp, "ebr": ebr},
     }
+    path, linked = link(design, netlists)
+    estimated, lines = estimates(linked, design, ECP5)
+    found["estimated_mhz"] = round(estimated[0].mhz, 1) if estimated else None
+    if paths:
+        found["paths"] = lines[:paths]
     if clock:
-        path, _ = link(design, netlists)
         with tempfile.TemporaryDirectory(prefix="unit-") as scratch, Processes() as processes:
             folder = Path(scratch)
             (folder / "in.json").write_bytes(gzip.decompress(path.read_bytes()))
@@ -82,13 +92,16 @@ def main() -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("unit", nargs="+", help="module in rtl and class, as array.pe:PE")
     parser.add_argument("--preset", default="tiny", help="sizes (default: tiny)")
+    parser.add_argument("--paths", type=int, default=0, metavar="N", help="the N longest ones, too")
     parser.add_argument("--clock", action="store_true", help="place and route, too (minutes)")
     parser.add_argument("--seed", type=int, default=1, help="of place and route")
     chosen = parser.parse_args()
     try:
         for unit in chosen.unit:
-            found = measure(unit, preset(chosen.preset), clock=chosen.clock, seed=chosen.seed)
-            print(json.dumps(found), flush=True)
+            options = {"paths": chosen.paths, "clock": chosen.clock, "seed": chosen.seed}
+            found = measure(unit, preset(chosen.preset), **options)
+            lines = found.pop("paths", ())
+            print(json.dumps(found), *lines, sep="\n", flush=True)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None

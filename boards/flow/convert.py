@@ -25,19 +25,20 @@ class Converted:
     texts : dict[str, str]
         RTLIL by name of its top module: first the design, then the components that are repeated.
     constraints : str
-        Pins and clocks (LPF).
+        Pins, and clocks if the family's file has any.
     """
 
     texts: dict[str, str]
     constraints: str = ""
 
 
-def convert(top: Elaboratable, platform: Any) -> Converted:
-    """Convert a board's top with the board's platform (`Board.make_platform`)."""
+def convert(top: Elaboratable, platform: Any, constraints: str = "lpf") -> Converted:
+    """Convert a board's top with the board's platform (`Board.make_platform`), whose constraints
+    are in a file with that ending."""
     with Collector() as collector:
         plan = platform.build(top, name=TOP, do_build=False, emit_src=False)
         texts = {TOP: _text(plan.files[f"{TOP}.il"]), **_repeated(collector, platform)}
-    return Converted(texts, _text(plan.files[f"{TOP}.lpf"]))
+    return Converted(texts, _text(plan.files[f"{TOP}.{constraints}"]))
 
 
 def convert_unit(component: wiring.Component, platform: object = None) -> Converted:

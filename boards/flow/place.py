@@ -1,9 +1,10 @@
-"""nextpnr and ecppack: from the netlist to the bitstream."""
+"""Place and route, and packing: from the netlist to the bitstream."""
 
 import dataclasses
 import gzip
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
@@ -14,12 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from ..board import Board, BoardError
+from ..families import Family
 from .synthesis import WORKERS
 from .tools import Processes, Progress, ToolFailure, cache_dir, tool_version, write_whole
 
 __all__ = ["Placed", "pack", "place_and_route"]
-
-DEVICES = {"LFE5U-": "", "LFE5UM-": "um-", "LFE5UM5G-": "um5g-"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,8 +32,8 @@ class Placed:
     fmax_mhz : float
         Clock that it reaches.
     folder : Path
-        Has ``out.config`` (what ecppack takes), and of nextpnr ``report.json``, ``log`` and
-        ``routed.json.gz`` (the netlist with its places).
+        Has of nextpnr ``report.json``, ``log``, ``routed.json.gz`` (the netlist with its places),
+        and what else the family's packer takes.
     """
 
     seed: int
@@ -46,41 +46,36 @@ class Placed:
         return json.loads((self.folder / "report.json").read_text())
 
 
-def _arguments(board: Board, package: str, clock_hz: int, seed: int) -> list[str]:
-    family, size = re.fullmatch(r"(LFE5\w*-)(\d+)F", board.device).groups()  # type: ignore[union-attr]
-    return [
-        f"--{DEVICES[family]}{size}k",
-        *("--package", package, "--speed", board.speed, "--seed", str(seed)),
-        *("--freq", f"{clock_hz / 1e6:g}", "--timing-allow-fail"),
-        *("--json", "in.json", "--lpf", "in.lpf", "--textcfg", "out.config"),
-        *("--report", "report.json", "--detailed-timing-report", "--write", "routed.json"),
-    ]
-
-
 class _Listener:
-    """Guesses from nextpnr's lines how far it is."""
+    """Guesses from nextpnr's lines how far it is, with any of its placers and routers."""
 
-    PLACED = 0.5
+    SPREAD, PLACED = 0.25, 0.5
 
     def __init__(self, phase: str, progress: Progress | None) -> None:
         self.phase, self.progress = phase, progress
-        self.arcs = self.fraction = 0.0
+        self.most = self.fraction = 0.0  # the most that was to be routed
 
     def __call__(self, line: str) -> None:
         fraction = self.fraction
-        if re.search(r"at iteration #\d+, type", line):
+        if match := re.search(r"overlap: COMB=([\d.]+)%", line):
+            fraction = max(fraction, self.SPREAD * (1 - float(match[1]) / 100))
+        elif re.search(r"at iteration #\d+(, type|: temp)", line):
             fraction += (self.PLACED - fraction) / 20
-        elif match := re.search(r"Routing (\d+) arcs", line):
-            self.arcs, fraction = float(match[1]), self.PLACED
-        elif self.arcs and (match := re.search(r"\d+ \| +\d+ +\d+ \| +\d+ +\d+ \| +(\d+)\|", line)):
-            left = float(match[1]) / self.arcs
-            fraction = max(fraction, self.PLACED + (1 - self.PLACED) * (1 - min(1.0, left)))
+        elif match := re.search(
+            r"Routing (\d+) arcs|overused=(\d+)|\d+ \| +\d+ +\d+ \| +\d+ +\d+ \| +(\d+)\|", line
+        ):
+            left = float(next(filter(None, match.groups())))
+            self.most = max(self.most, left)
+            # It is halved again and again.
+            done = 1 - math.log1p(left) / math.log1p(self.most) if self.most else 1.0
+            fraction = max(fraction, self.PLACED + (1 - self.PLACED) * done)
         if fraction != self.fraction and self.progress is not None:
             self.progress(self.phase, fraction)
         self.fraction = fraction
 
 
 def _route(
+    family: Family,
     netlist: Path,
     constraints: str,
     arguments: list[str],
@@ -88,7 +83,8 @@ def _route(
     processes: Processes,
     progress: Progress | None,
 ) -> Placed:
-    digest = hashlib.sha256(f"{tool_version('nextpnr-ecp5')} {arguments} {constraints}".encode())
+    version = tool_version(family.route_tool)
+    digest = hashlib.sha256(f"{version} {arguments} {constraints}".encode())
     digest.update(gzip.decompress(netlist.read_bytes()))
     done = cache_dir() / "routes" / digest.hexdigest()[:24]
     phase = f"place and route, seed {seed}"
@@ -100,12 +96,12 @@ def _route(
             folder = Path(name)
             with gzip.open(netlist) as source, (folder / "in.json").open("wb") as target:
                 shutil.copyfileobj(source, target)
-            (folder / "in.lpf").write_text(constraints)
+            (folder / f"in.{family.constraints}").write_text(constraints)
             if progress is not None:
                 progress(phase, 0.0)
             heard = _Listener(phase, progress)
             try:
-                log = processes.run("nextpnr-ecp5", arguments, folder, heard=heard)
+                log = processes.run(family.route_tool, arguments, folder, heard=heard)
             except ToolFailure as error:
                 raise ToolFailure(f"seed {seed}: {error}", error.log) from None
             (folder / "in.json").unlink()
@@ -143,7 +139,7 @@ def place_and_route(
     netlist : Path
         Made by `deepseek.boards.flow.synthesis.link`.
     constraints : str
-        Pins and clocks (LPF).
+        Pins, and clocks if the family's file has any.
 
     Raises
     ------
@@ -155,9 +151,10 @@ def place_and_route(
         waiting = [
             pool.submit(
                 _route,
+                board.family,
                 netlist,
                 constraints,
-                _arguments(board, package, clock_hz, seed),
+                board.family.route(board, package, clock_hz, seed),
                 seed,
                 processes,
                 progress,
@@ -182,18 +179,16 @@ def pack(board: Board, placed: Placed, path: Path, *, build_hash: int, about: st
     Parameters
     ----------
     build_hash : int
-        Its lower 32 bits become the device's USERCODE.
+        Its lower 32 bits become the device's USERCODE, if it has one for them.
     about : str
         One line for the bitstream's header.
     """
     with tempfile.TemporaryDirectory(prefix="pack-") as name, Processes() as processes:
         folder = Path(name)
-        first, rest = (placed.folder / "out.config").read_text().split("\n", 1)
-        (folder / "in.config").write_text(f"{first}\n.comment Build: {about}\n{rest}")
-        usercode = str(build_hash & 0xFFFFFFFF)
-        processes.run(
-            "ecppack",
-            [*board.pack, "--usercode", usercode, "--input", "in.config", "--bit", "out.bit"],
-            folder,
-        )
-        write_whole(path, (folder / "out.bit").read_bytes())
+        family = board.family
+
+        def run(arguments: Sequence[str]) -> str:
+            return processes.run(family.pack_tool, arguments, folder)
+
+        content = family.pack(board, run, placed.folder, folder, build_hash=build_hash, about=about)
+        write_whole(path, content)

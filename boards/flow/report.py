@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..board import Board
+from ..families import Family
+from . import timing
 from .netlist import Design
 from .place import Placed
 from .synthesis import Resources, owner
@@ -16,22 +18,13 @@ __all__ = [
     "block_rows",
     "critical_path",
     "device_use",
+    "estimated_ns",
+    "estimates",
     "in_words",
     "label",
     "slowest_blocks",
     "summary",
 ]
-
-KINDS = {
-    "LUT4": "LUT",
-    "PFUMX": "LUT",
-    "L6MUX21": "LUT",
-    "CCU2C": "carry cell",
-    "MULT18X18D": "multiplier",
-    "DP16KD": "block RAM",
-    "TRELLIS_DPR16X4": "LUT RAM",
-    "TRELLIS_FF": "register",
-}
 
 
 def label(path: str) -> str:
@@ -43,21 +36,22 @@ def label(path: str) -> str:
     return path.removeprefix("shell.").removeprefix("card.")
 
 
+def _groups(design: Design) -> dict[str, list[str]]:
+    """Return the instances of every block, by what it is called in a report."""
+    groups: dict[str, list[str]] = collections.defaultdict(list)
+    for path, block in design.instances().items():
+        groups[block].append(path)
+    return {label(paths[0]) if len(paths) == 1 else block: paths for block, paths in groups.items()}
+
+
 def block_rows(
     resources: Mapping[str, Resources], design: Design
 ) -> list[tuple[str, int, Resources]]:
     """Return name, number of instances and resources of all of these for every block, the
     largest first. ``resources`` is by the instances' paths."""
-    groups: dict[str, list[str]] = collections.defaultdict(list)
-    for path, block in design.instances().items():
-        groups[block].append(path)
     rows = [
-        (
-            label(paths[0]) if len(paths) == 1 else block,
-            len(paths),
-            sum((resources[path] for path in paths), Resources()),
-        )
-        for block, paths in groups.items()
+        (name, len(paths), sum((resources[path] for path in paths), Resources()))
+        for name, paths in _groups(design).items()
     ]
     return sorted(rows, key=lambda row: (-row[2].comb, row[0]))
 
@@ -65,7 +59,10 @@ def block_rows(
 class _Names:
     """Names of a linked netlist for people."""
 
-    def __init__(self, netlist: Mapping[str, Any], design: Design) -> None:
+    def __init__(
+        self, netlist: Mapping[str, Any], design: Design, kinds: Mapping[str, str]
+    ) -> None:
+        self.kinds = kinds
         module = netlist["modules"][design.top]
         self.cells = module["cells"]
         self.paths = design.instances()
@@ -84,7 +81,7 @@ class _Names:
 
     def kind(self, cell: str) -> str:
         found = self.cells.get(self.known(cell))
-        return KINDS.get(found["type"], found["type"]) if found else "cell"
+        return self.kinds.get(found["type"], found["type"]) if found else "cell"
 
     def block(self, cell: str) -> str:
         return label(owner(cell, self.paths))
@@ -102,9 +99,17 @@ class _Names:
 
 
 def critical_path(
-    report: Mapping[str, Any], netlist: Mapping[str, Any], design: Design
+    report: Mapping[str, Any],
+    netlist: Mapping[str, Any],
+    design: Design,
+    kinds: Mapping[str, str],
 ) -> dict[str, Any]:
     """Describe the slowest path from register to register.
+
+    Parameters
+    ----------
+    kinds : Mapping[str, str]
+        Of the family's cells (`deepseek.boards.families.Family`).
 
     Returns
     -------
@@ -114,7 +119,7 @@ def critical_path(
         by kind), ``logic_ns`` and ``routing_ns`` (of the wires that end there). Empty if there is
         none.
     """
-    names = _Names(netlist, design)
+    names = _Names(netlist, design, kinds)
     paths = [
         path["path"]
         for path in report["critical_paths"]
@@ -194,6 +199,50 @@ def slowest_blocks(
     return sorted(rows, key=lambda row: -row[1])
 
 
+def _module(cell: str) -> str:
+    """Return the module that a cell of a linked netlist is from, as far as its name tells."""
+    parts = cell.replace("$flatten", "").replace("\\", "").split(".")[:-1]
+    known = next((n for n, part in enumerate(parts) if "$" in part), len(parts))
+    return label(".".join(parts[:known]))
+
+
+def estimates(
+    netlist: Mapping[str, Any], design: Design, family: Family
+) -> tuple[list[timing.Path], list[str]]:
+    """Return the longest paths between modules as they are guessed before place and route, the
+    slowest first, and a line for each of them.
+
+    Empty for a family whose cells' delays are not known.
+    """
+    cells = netlist["modules"][design.top]["cells"]
+    paths = timing.estimate(cells, family.arcs, _module)
+    names = _Names(netlist, design, family.kinds)
+    lines = []
+    for path in paths:
+        first, last = path.cells[0], path.cells[-1]
+        through: list[str] = []
+        for cell in path.cells[1:-1]:
+            module = _module(cell)
+            if not through or through[-1] != module:
+                through.append(module)
+        way = " > ".join([names.register(first, ""), *through, names.register(last, "")])
+        lines.append(f"{path.ns:.1f} ns, {len(path.cells) - 2} cells: {way}.{path.end}")
+    return paths, lines
+
+
+def estimated_ns(netlist: Mapping[str, Any], design: Design, family: Family) -> dict[str, float]:
+    """Return, for every block of `block_rows`, the longest path that ends in it as it is guessed
+    before place and route, in ns. What has none is not there."""
+    paths = design.instances()
+    names = {path: name for name, members in _groups(design).items() for path in members}
+    cells = netlist["modules"][design.top]["cells"]
+
+    def group(cell: str) -> str:
+        return names[owner(cell, paths)]
+
+    return timing.longest(timing.estimate(cells, family.arcs, group), group)
+
+
 @dataclasses.dataclass(frozen=True)
 class Use:
     """How much of one kind of cell a design takes."""
@@ -242,7 +291,7 @@ def summary(
         path to each block.
     """
     routed = placed[0].report
-    path = critical_path(routed, netlist, design)
+    path = critical_path(routed, netlist, design, board.family.kinds)
     total = sum((resources for _, _, resources in rows), Resources())
     return {
         "fmax_mhz": round(placed[0].fmax_mhz, 2),

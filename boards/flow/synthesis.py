@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
+from ..families import ECP5, Family, Resources
 from .netlist import BLOCK, Block, Design
 from .tools import Processes, Progress, ToolFailure, cache_dir, tool_version, write_whole
 
@@ -30,77 +31,8 @@ __all__ = [
 WORKERS = 2
 """Tools that run at a time. Each takes up to 2 GB."""
 
-# As `synth_lattice -family ecp5` does it, but in the order that keeps multipliers and their
-# registers together, and without what takes long and gains nothing here (fsm, share). It ends with
-# look-up tables of up to 7 inputs, of which `LINK` makes cells when it sees all blocks.
-SYNTHESIS = f"""read_rtlil in.il
-synth_lattice -family ecp5 -top {BLOCK} -run begin:coarse
-proc -latches error
-flatten
-chformal -remove
-delete */t:$print
-opt_expr
-opt_clean
-opt -nodffe -nosdff
-wreduce
-peepopt
-opt_clean
-techmap -map +/cmp2lut.v -D LUT_WIDTH=4
-opt_expr
-opt_clean
-techmap -map +/mul2dsp.v -D DSP_A_MAXWIDTH=18 -D DSP_B_MAXWIDTH=18 \
--D DSP_A_MINWIDTH=2 -D DSP_B_MINWIDTH=2 -D DSP_NAME=$__MUL18X18
-techmap -map +/lattice/dsp_map_18x18.v
-chtype -set $mul t:$__soft_mul
-alumacc
-opt
-memory -nomap -no-rw-check
-opt_clean
-synth_lattice -family ecp5 -top {BLOCK} -run map_ram:map_cells
-delete */t:$scopeinfo
-check -assert -noinit
-write_rtlil out.il
-"""
-
-LINK = """read_rtlil in.il
-synth_lattice -family ecp5 -top TOP -run begin:coarse
-flatten
-delete */t:$scopeinfo
-opt_expr
-opt_merge
-opt_clean -purge
-opt_lut
-opt_clean -purge
-synth_lattice -family ecp5 -top TOP -run map_cells:check
-clean -purge
-hierarchy -check
-check -assert -noinit
-blackbox =A:whitebox
-write_json out.json
-"""
-
 CELL = re.compile(r"^  cell (\S+) \S+\n((?:    parameter [^\n]*\n)*)", re.M)
 WIDTH = re.compile(r"parameter \\WIDTH (\S+)")
-
-
-@dataclasses.dataclass(frozen=True)
-class Resources:
-    """What something takes of a device; see `deepseek.boards.board.Device`."""
-
-    comb: int = 0
-    ff: int = 0
-    dsp: int = 0
-    ebr: int = 0
-
-    def __add__(self, other: "Resources") -> "Resources":
-        return Resources(*(a + b for a, b in zip(self.tuple, other.tuple, strict=True)))
-
-    def __mul__(self, times: int) -> "Resources":
-        return Resources(*(a * times for a in self.tuple))
-
-    @property
-    def tuple(self) -> tuple[int, int, int, int]:
-        return (self.comb, self.ff, self.dsp, self.ebr)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,16 +51,7 @@ class Netlist:
     own: Resources
 
 
-def _count(cells: Mapping[str, int]) -> Resources:
-    return Resources(
-        comb=cells.get("LUT4", 0) + 2 * cells.get("CCU2C", 0) + 2 * cells.get("TRELLIS_DPR16X4", 0),
-        ff=cells.get("TRELLIS_FF", 0),
-        dsp=cells.get("MULT18X18D", 0),
-        ebr=cells.get("DP16KD", 0),
-    )
-
-
-def _resources(text: str) -> Resources:
+def _resources(text: str, family: Family) -> Resources:
     """Count the cells of a module whose look-up tables are not cells yet."""
     cells: collections.Counter[str] = collections.Counter()
     for kind, parameters in CELL.findall(text):
@@ -139,7 +62,7 @@ def _resources(text: str) -> Resources:
             cells["LUT4"] += 1 << max(0, _number(width.group(1)) - 4)
         else:
             cells[kind.lstrip("\\")] += 1
-    return _count(cells)
+    return family.count(cells)
 
 
 def _number(text: str) -> int:
@@ -147,8 +70,9 @@ def _number(text: str) -> int:
     return int(bits, 2) if quote else int(text)
 
 
-def _key(block: Block) -> str:
-    content = f"{tool_version('yosys')}\n{SYNTHESIS}\n{block.text}"
+def _key(block: Block, family: Family) -> str:
+    script = family.synthesis + "".join(family.files.values())
+    content = f"{tool_version('yosys')}\n{script}\n{block.text}"
     return hashlib.sha256(content.encode()).hexdigest()[:24]
 
 
@@ -157,14 +81,20 @@ def _module(text: str, name: str) -> str:
     return text[start : text.index("\nend\n", start) + 5]
 
 
-def _synthesise(block: Block, path: Path, processes: Processes) -> str:
+def _write(folder: Path, script: str, text: str, family: Family) -> None:
+    (folder / "in.il").write_text(text)
+    (folder / "flow.ys").write_text(script)
+    for name, content in family.files.items():
+        (folder / name).write_text(content)
+
+
+def _synthesise(block: Block, path: Path, processes: Processes, family: Family) -> str:
     if path.exists():
         os.utime(path)
         return gzip.decompress(path.read_bytes()).decode()
     with tempfile.TemporaryDirectory(prefix="synthesis-") as name:
         folder = Path(name)
-        (folder / "in.il").write_text(block.text)
-        (folder / "flow.ys").write_text(SYNTHESIS)
+        _write(folder, family.synthesis, block.text, family)
         try:
             processes.run("yosys", ["-q", "-l", "log", "flow.ys"], folder, log="log")
         except ToolFailure as error:
@@ -174,7 +104,9 @@ def _synthesise(block: Block, path: Path, processes: Processes) -> str:
     return text
 
 
-def synthesise(design: Design, progress: Progress | None = None) -> dict[str, Netlist]:
+def synthesise(
+    design: Design, progress: Progress | None = None, *, family: Family = ECP5
+) -> dict[str, Netlist]:
     """Synthesise the blocks of a design, those whose text is known from the cache.
 
     Raises
@@ -184,7 +116,7 @@ def synthesise(design: Design, progress: Progress | None = None) -> dict[str, Ne
     """
     folder = cache_dir() / "synthesis"
     # Blocks of equal text are synthesised once.
-    paths = {name: folder / f"{_key(block)}.il.gz" for name, block in design.blocks.items()}
+    paths = {name: folder / f"{_key(block, family)}.il.gz" for name, block in design.blocks.items()}
     first = {path: design.blocks[name] for name, path in reversed(list(paths.items()))}
     weights = {path: 1 if path.exists() else len(block.text) for path, block in first.items()}
     texts: dict[Path, str] = {}
@@ -192,14 +124,18 @@ def synthesise(design: Design, progress: Progress | None = None) -> dict[str, Ne
     # The longest first: two at a time end together then.
     queue = sorted(first, key=lambda path: -weights[path])
     with ThreadPoolExecutor(WORKERS) as pool, Processes() as processes:
-        waiting = {pool.submit(_synthesise, first[path], path, processes): path for path in queue}
+        waiting = {
+            pool.submit(_synthesise, first[path], path, processes, family): path for path in queue
+        }
         for future in as_completed(waiting):
             path = waiting[future]
             texts[path] = future.result()
             done += weights[path]
             if progress is not None:
                 progress("synthesise", done / sum(weights.values()))
-    return {name: Netlist(texts[path], _resources(texts[path])) for name, path in paths.items()}
+    return {
+        name: Netlist(texts[path], _resources(texts[path], family)) for name, path in paths.items()
+    }
 
 
 def _renamed(names: Mapping[str, str], match: re.Match[str]) -> str:
@@ -219,7 +155,11 @@ def _linked(design: Design, netlists: Mapping[str, Netlist]) -> str:
 
 
 def link(
-    design: Design, netlists: Mapping[str, Netlist], progress: Progress | None = None
+    design: Design,
+    netlists: Mapping[str, Netlist],
+    progress: Progress | None = None,
+    *,
+    family: Family = ECP5,
 ) -> tuple[Path, dict[str, Any]]:
     """Make one netlist of the blocks; return the file (gzip of JSON) and what is in it.
 
@@ -229,7 +169,7 @@ def link(
         If something has no driver or several, or a cell is unknown.
     """
     text = _linked(design, netlists)
-    script = LINK.replace("TOP", design.top)
+    script = family.link.replace("TOP", design.top)
     key = hashlib.sha256(f"{tool_version('yosys')}\n{script}\n{text}".encode()).hexdigest()[:24]
     path = cache_dir() / "netlists" / f"{key}.json.gz"
     if progress is not None:
@@ -240,8 +180,7 @@ def link(
     else:
         with tempfile.TemporaryDirectory(prefix="link-") as name, Processes() as processes:
             folder = Path(name)
-            (folder / "in.il").write_text(text)
-            (folder / "flow.ys").write_text(script)
+            _write(folder, script, text, family)
             processes.run("yosys", ["-q", "-l", "log", "flow.ys"], folder, log="log")
             netlist = json.loads((folder / "out.json").read_text())
         # The models of the device's cells are not wanted.
@@ -296,14 +235,16 @@ def _check(module: Mapping[str, Any], design: Design) -> None:
             )
 
 
-def netlist_resources(netlist: Mapping[str, Any], design: Design) -> dict[str, Resources]:
+def netlist_resources(
+    netlist: Mapping[str, Any], design: Design, *, family: Family = ECP5
+) -> dict[str, Resources]:
     """Return what the instances of blocks take in a linked netlist, by their path (the top's is
     empty), without the blocks inside."""
     paths = design.instances()
     cells: dict[str, collections.Counter[str]] = {path: collections.Counter() for path in paths}
     for name, cell in netlist["modules"][design.top]["cells"].items():
         cells[owner(name, paths)][cell["type"]] += 1
-    return {path: _count(counter) for path, counter in cells.items()}
+    return {path: family.count(counter) for path, counter in cells.items()}
 
 
 def owner(name: str, paths: Mapping[str, Any]) -> str:

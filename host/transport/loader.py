@@ -45,6 +45,7 @@ _FTDI = 0x0403
 _PORTS: dict[str, tuple[tuple[tuple[int, int], ...], int | None]] = {
     "ulx3s": (((_FTDI, 0x6015),), None),
     "ecpix5": (((_FTDI, 0x6010), (_FTDI, 0x6011)), 1),
+    "tangmega": (((_FTDI, 0x6010),), 1),
 }
 """USB devices and interface of the serial port; a board that is not here takes an adapter."""
 

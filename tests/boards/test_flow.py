@@ -10,22 +10,27 @@ from pathlib import Path
 import pytest
 
 from deepseek.boards import BOARDS, BoardError, board
-from deepseek.boards.board import DEVICES, Device
+from deepseek.boards.families import Device, ecp5
 from deepseek.boards.flow import build as building
 from deepseek.boards.flow import place, tools
 from deepseek.boards.flow.build import build, build_hash
+from deepseek.boards.flow.convert import TOP, convert
 from deepseek.boards.flow.tools import Processes, ToolFailure, prune
 from deepseek.boards.manifest import Manifest
+from deepseek.boards.top import BoardTop
 from deepseek.rtl.isa import ABI_VERSION
 
 ULX3S = BOARDS["ulx3s"]
 REAL = [name for name, found in BOARDS.items() if not found.is_virtual]
+
+ECP5 = [name for name in REAL if BOARDS[name].family is ecp5.ECP5]
 
 # Where each board's oscillator and serial line are, from its schematics.
 PINS = {
     "ulx3s": {"G2": "clk25_0__io", "M1": "uart_0__rx__io", "L4": "uart_0__tx__io"},
     "ecpix5": {"K23": "clk100_0__io", "R26": "uart_0__rx__io", "R24": "uart_0__tx__io"},
     "orangecrab": {"A9": "clk_0__io", "N17": "uart_0__rx__io", "M18": "uart_0__tx__io"},
+    "tangmega": {"P16": "clk50_0__io", "P15": "uart_0__rx__io", "N16": "uart_0__tx__io"},
 }
 
 
@@ -122,7 +127,7 @@ def test_clock_that_is_not_reached_is_refused(cache, tmp_path, make_shell):
 
 
 def test_design_that_does_not_fit_is_refused(cache, tmp_path, make_shell, monkeypatch):
-    monkeypatch.setitem(DEVICES, "85F", Device(comb=60, ff=80, dsp=156, ebr=208))
+    monkeypatch.setitem(ecp5.DEVICES, "85F", Device(comb=60, ff=80, dsp=156, ebr=208))
     with pytest.raises(
         BoardError,
         match=r"needs \d+ of 60 COMB \([\d.]+ %\), \d+ of 80 FF \([\d.]+ %\); "
@@ -150,20 +155,28 @@ def test_cards_have_memories_that_fit(name):
         assert config.vector_parts == ("pool",)
 
 
+def top_of(name, make_shell):
+    found = board(name)
+    top = BoardTop(found, make_shell(None), found.clock(found.clock_hz))
+    return convert(top, found.make_platform(), found.family.constraints)
+
+
 @pytest.mark.parametrize("name", REAL)
 def test_pins(name, make_shell):
-    from deepseek.boards.flow.convert import TOP, convert
-    from deepseek.boards.pll import pll_setting
-    from deepseek.boards.top import BoardTop
-
-    found = board(name)
-    setting = pll_setting(found.oscillator_hz, found.clock_hz)
-    top = convert(BoardTop(found, make_shell(None), setting), found.make_platform())
-    sites = dict(re.findall(r'LOCATE COMP "(\S+)" SITE "(\S+)"', top.constraints))
+    found, constraints = board(name), top_of(name, make_shell).constraints
+    sites = dict(
+        re.findall(r'^(?:LOCATE COMP|IO_LOC) "(\S+)"(?: SITE)? "?(\w+)', constraints, re.M)
+    )
     for pin, port in PINS[name].items():
         assert sites[port] == pin
-    assert f'FREQUENCY PORT "{PINS[name] and next(iter(PINS[name].values()))}"' in top.constraints
     assert len(sites) == 3 + len(found.leds) + len(found.high)
+
+
+@pytest.mark.parametrize("name", ECP5)
+def test_clock(name, make_shell):
+    top, found = top_of(name, make_shell), board(name)
+    setting = found.clock(found.clock_hz)
+    assert f'FREQUENCY PORT "{next(iter(PINS[name].values()))}"' in top.constraints
     text = top.texts[TOP]
     assert f"parameter \\CLKFB_DIV {setting.feedback}" in text
     assert f"parameter \\CLKI_DIV {setting.divider}" in text
@@ -255,21 +268,37 @@ def test_end_of_the_context_stops_what_runs(tmp_path, monkeypatch):
         processes.run("yosys", [], tmp_path)
 
 
-def test_progress_follows_what_nextpnr_says():
+def _progress(*lines):
     calls = []
-    listen = place._Listener("route", lambda phase, fraction: calls.append(fraction))
-    for line in (
-        "Info: Packing IOs..",
-        "Info:     at iteration #1, type ALL: wirelen solved = 895, spread = 1069, legal = 1117;",
-        "Info:     at iteration #2, type TRELLIS_COMB: wirelen solved = 8, spread = 9, legal = 9;",
-        "Info: Routing 1000 arcs.",
-        "Info:        264 |        4        230 |    4   230 |       500|       0.13       0.13|",
-        "Info:       1264 |       44       1230 |   40  1000 |         0|       0.13       0.26|",
-    ):
+    listen = place._Listener("route", lambda phase, fraction: calls.append(round(fraction, 3)))
+    for line in lines:
         listen(line)
     assert calls == sorted(calls)
-    assert len(calls) == 5
-    assert calls[2:] == [0.5, 0.75, 1.0]
+    return calls
+
+
+def test_progress_follows_what_nextpnr_says():
+    calls = _progress(
+        "Info: Packing IOs..",
+        "Info: overlap: COMB=90.0%, FF=88.8%, RAM=87.8%, MUL=52.8%",
+        "Info: overlap: COMB=10.0%, FF=3.3%, RAM=0.0%, MUL=0.0%",
+        "Info:   at iteration #1: temp = 0.000000, timing cost = 1332, wirelen = 472773",
+        "Info:     iter=1 wires=1100 overused=999 overuse=1200 archfail=NA",
+        "Info:     iter=2 wires=1125 overused=9 overuse=9 archfail=NA",
+        "Info:     iter=3 wires=1126 overused=0 overuse=0 archfail=0",
+    )
+    assert calls[:2] == [0.025, 0.225] and 0.225 < calls[2] < 0.5
+    assert calls[3:] == [0.5, 0.833, 1.0]
+
+
+def test_progress_with_other_algorithms():
+    calls = _progress(
+        "Info:     at iteration #1, type ALL: wirelen solved = 895, spread = 1069, legal = 1117;",
+        "Info: Routing 999 arcs.",
+        "Info:        264 |        4        230 |    4   230 |         9|       0.13       0.13|",
+        "Info:       1264 |       44       1230 |   40  1000 |         0|       0.13       0.26|",
+    )
+    assert 0 < calls[0] < 0.5 and calls[1:] == [0.5, 0.833, 1.0]
 
 
 def test_two_builds_of_one_card_wait_for_each_other(cache):

@@ -43,5 +43,5 @@ def test_out_of_range(hz):
 def test_boards_have_a_clock():
     for board in BOARDS.values():
         if not board.is_virtual:
-            assert pll_setting(board.oscillator_hz, board.clock_hz).hz > 0.95 * board.clock_hz
+            assert board.clock(board.clock_hz).hz > 0.95 * board.clock_hz
         assert 2 * board.baud <= board.clock_hz

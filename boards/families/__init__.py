@@ -1,0 +1,24 @@
+"""Families of devices: what of the flow differs between them, one file each."""
+
+from .base import BoardError, ClockSetting, Device, Family, Resources
+from .ecp5 import ECP5
+from .gowin import GOWIN
+
+__all__ = [
+    "ECP5",
+    "GOWIN",
+    "BoardError",
+    "ClockSetting",
+    "Device",
+    "Family",
+    "Resources",
+    "family_of",
+]
+
+
+def family_of(device: str) -> Family:
+    """Return the family of a device; raise `BoardError` if it is none of those there are."""
+    for family in (ECP5, GOWIN):
+        if device.startswith(family.prefix):
+            return family
+    raise BoardError(f"no family in boards/families has a device {device!r}")
