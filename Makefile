@@ -44,7 +44,7 @@ help:
 	@echo 'make test     all tests, on two cores'
 	@echo 'make lint     ruff and mypy'
 	@echo 'make board    a bitstream: make board BOARD=ulx3s (minutes; no board is needed)'
-	@echo 'make nightly  every FP16 product, testbenches with many seeds, GEMMs on every preset (hours)'
+	@echo 'make nightly  every FP16 product, testbenches with many seeds, GEMMs on every preset, a netlist (hours)'
 	@echo 'make performance  measure the published shapes and write docs/performance.md (an hour)'
 	@echo 'make clean    remove the virtual environment and what tools left in the checkout'
 	@echo 'make help     this text'

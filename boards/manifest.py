@@ -1,21 +1,75 @@
 """What a bitstream is: the file beside it, by which a host knows the card before it talks to it."""
 
 import dataclasses
+import functools
 import hashlib
+import importlib.metadata
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_origin
 
 from ..rtl.config import CardConfig
 
-__all__ = ["MANIFEST_VERSION", "Manifest", "ManifestError", "manifest_path"]
+__all__ = [
+    "MANIFEST_VERSION",
+    "Manifest",
+    "ManifestError",
+    "build_number",
+    "manifest_path",
+    "sources_hash",
+]
 
 MANIFEST_VERSION = 1
+
+HARMLESS = (
+    *(
+        "build.py",
+        "check.py",
+        "ecp5_delays.py",
+        "manifest.py",
+        "report.py",
+        "timing.py",
+        "tools.py",
+    ),
+    "unit.py",
+)
+"""Sources of this package that do not decide what is in a bitstream."""
 
 
 class ManifestError(ValueError):
     """A bitstream and its manifest cannot be used. The message is one line with the next step."""
+
+
+def _release() -> str:
+    try:
+        return importlib.metadata.version("deepseek-card")
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+@functools.cache
+def sources_hash() -> str:
+    """Return a hash of the sources that decide what becomes of a configuration."""
+    boards = Path(__file__).parent
+    package = boards.parent
+    deciding = [path for path in boards.rglob("*.py") if path.name not in HARMLESS]
+    digest = hashlib.sha256()
+    for path in sorted([*(package / "rtl").rglob("*.py"), *deciding]):
+        content = path.read_bytes()
+        digest.update(f"{path.relative_to(package)} {len(content)} ".encode())
+        digest.update(content)
+    return digest.hexdigest()
+
+
+def build_number(
+    *, tools: Mapping[str, str], board: str, baud: int, clock_hz: int, config: Mapping[str, Any]
+) -> int:
+    """Return the build hash of a card on a board: 64 bits of a hash of the sources of RTL and
+    boards, of the versions of the tools, and of the settings. The seed is not among them."""
+    text = json.dumps((tools, board, baud, clock_hz, config), sort_keys=True)
+    return int.from_bytes(hashlib.sha256(f"{sources_hash()} {text}".encode()).digest()[:8], "big")
 
 
 def manifest_path(bitstream: str | os.PathLike[str]) -> Path:
@@ -94,6 +148,31 @@ class Manifest:
     def build(self) -> int:
         """The build hash as a number."""
         return int(self.build_hash, 16)
+
+    def check_sources(self, bitstream: str | os.PathLike[str]) -> None:
+        """Check that the bitstream was built of the sources as they are here; tools do not matter.
+
+        Raises
+        ------
+        ManifestError
+            If it was not; says what differs.
+        """
+        number = build_number(
+            tools=self.tools,
+            board=self.board,
+            baud=self.baud,
+            clock_hz=self.clock_hz,
+            config=self.config,
+        )
+        if number == self.build:
+            return
+        release, own = self.tools.get("deepseek-card"), _release()
+        versions = f" (of version {release}; here is {own})" if release != own else ""
+        raise ManifestError(
+            f"{Path(bitstream).name} was built of other sources of the card{versions}: its build "
+            f"hash is {self.build_hash}, the same settings give {number:016x} here; next: build it "
+            f"again, with: deepseek-host build --board {self.board} --preset {self.preset}"
+        )
 
     def write(self, bitstream: str | os.PathLike[str]) -> Path:
         """Write the manifest beside its bitstream, all of it or nothing; return its path."""

@@ -26,6 +26,7 @@ from .errors import CardError, CardTimeoutError, job_error, stalls
 from .identity import CardInfo, check_identity
 from .job import Job, JobResult
 from .ring import Ring, ring_bytes
+from .step import Stepper
 from .transport import Progress, Transport, open_transport
 
 __all__ = ["Card", "CardInfo", "Job", "JobResult"]
@@ -92,6 +93,7 @@ class Card:
         if transport.clock_hz is not None:
             # It has run before, and keeps what another host has left.
             transport.csr_write(Csr.CONTROL, RESET)
+        self._stepper: Stepper | None = None
         self._watchdog = self._csr(Csr.WATCHDOG)
         self.reset()
 
@@ -108,6 +110,7 @@ class Card:
         board: str | None = None,
         port: str | None = None,
         load: bool = True,
+        netlist: bool = False,
     ) -> "Card":
         """Open a card.
 
@@ -131,6 +134,8 @@ class Card:
             The board's serial port, where more than one fits.
         load : bool
             False: the board runs the bitstream already.
+        netlist : bool
+            On the virtual board: simulate the netlist that lies beside the bitstream.
 
         Raises
         ------
@@ -154,6 +159,7 @@ class Card:
             board=board,
             port=port,
             load=load,
+            netlist=netlist,
         )
         try:
             return cls(transport, memory=memory)
@@ -240,6 +246,24 @@ class Card:
         self._watchdog = cycles
         self.transport.csr_write(Csr.WATCHDOG, cycles)
 
+    def set_stepper(self, stepper: Stepper | None) -> None:
+        """Hold the commands of jobs that are submitted from now on until ``stepper`` lets them go;
+        with None all go.
+
+        Raises
+        ------
+        ValueError
+            If the card runs whole jobs only.
+        """
+        if stepper is not None and self.transport.cycles_modelled:
+            raise ValueError(
+                f"the {self.transport.backend} backend runs whole jobs, and has no single steps; "
+                "next: use --backend rtl, or a bitstream"
+            )
+        self._stepper = stepper
+        if stepper is None:
+            self.transport.csr_write(Csr.STEP, 0)
+
     def submit(self, commands: Sequence[bytes], *, labels: Mapping[int, str] | None = None) -> Job:
         """Queue a job: ``commands``, and an END that the driver adds.
 
@@ -263,6 +287,8 @@ class Card:
         whole = [*commands, end(record.address, self._tag)]
         job = Job(self, self._tag, whole, record, self._ring.tail, labels)
         waiting = job.commands
+        if self._stepper is not None:
+            self._stepper.begin(self, job)
         while waiting:
             room = self._ring.room()
             if not room:
@@ -280,12 +306,17 @@ class Card:
         """Reset the card and set up its ring. Jobs that still run are lost; memory stays."""
         write = self.transport.csr_write
         write(Csr.CONTROL, RESET)
+        if self._stepper is not None:
+            self._stepper.forget()
         write(Csr.MEMORY_MODE, MEMORY_MODES[self.memory])
         write(Csr.WATCHDOG, self._watchdog)
         self._ring.reset()
 
     def _make_room(self) -> None:
         """Let the card fetch; the watchdog ends a job that blocks the ring."""
+        if self._stepper is not None and self._stepper.active:
+            self._stepper.run(self, self._ring.tail)
+            return
         clock_hz = self.transport.clock_hz
         if clock_hz is None:
             moves = self._run(RUN_CYCLES) != 0
@@ -306,6 +337,8 @@ class Card:
 
     def finish(self, job: Job, max_cycles: int | None, deadline_s: float | None) -> JobResult:
         """Run until a job has ended: what `Job.wait` does, once."""
+        if self._stepper is not None and self._stepper.active:
+            self._stepper.run(self, (job.first + len(job.commands)) % (1 << 32))
         start = time.monotonic()
         spent = 0
         turn, clock_hz = RUN_CYCLES, self.transport.clock_hz
@@ -326,7 +359,7 @@ class Card:
                     raise self._lost(job)
                 if ran == 0:
                     raise self._timeout(job, spent)
-        self._acknowledge()
+        self.acknowledge()
         if record["status"] != Status.OK.value:
             raise self._failure(job, record)
         flags = Flag(record["flags"])
@@ -341,7 +374,8 @@ class Card:
         head, state = self.transport.csr_read_many((Csr.RING_HEAD, Csr.STATE))
         return head == self._ring.tail and not state & 1
 
-    def _acknowledge(self) -> int:
+    def acknowledge(self) -> int:
+        """Let the interrupt line fall; return how many jobs have ended (modulo 2^32)."""
         completed = self._csr(Csr.COMPLETED)
         self.transport.csr_write(Csr.ACK, completed)
         # Reading it back gives the interrupt the cycle that it takes to fall.
@@ -350,7 +384,7 @@ class Card:
     def _run(self, max_cycles: int, job: Job | None = None) -> int | None:
         """Let the card run until a job ends; None if one had just ended, 0 if nothing moves."""
         # With the interrupt high the run would end at once.
-        completed = self._acknowledge()
+        completed = self.acknowledge()
         # A card that runs by itself may have ended it before that, and would not say so again.
         if job is not None and self._completion(job) is not None:
             return None

@@ -21,6 +21,7 @@ from .cli_options import (
     JsonOption,
     LoadOption,
     MemoryOption,
+    NetlistOption,
     PortOption,
     chosen_card,
 )
@@ -68,8 +69,30 @@ def run(
     board: BoardOption = None,
     port: PortOption = None,
     load: LoadOption = True,
+    netlist: NetlistOption = False,
     limit: Annotated[int | None, typer.Option(help="Stop after so many inputs.")] = None,
     wave: Annotated[Path | None, typer.Option(help="Write waves there (.vcd; rtl only).")] = None,
+    capture: Annotated[
+        Path | None,
+        typer.Option(help="Write what the chip captures there (.vcd; with --bitstream only)."),
+    ] = None,
+    trigger: Annotated[
+        str | None,
+        typer.Option(
+            help="Of the capture: signals and values, such as compute.start=1,irq=0.",
+            show_default=False,
+        ),
+    ] = None,
+    after: Annotated[
+        int | None,
+        typer.Option(help="Changes to keep from behind the trigger.", show_default="half"),
+    ] = None,
+    step: Annotated[
+        bool,
+        typer.Option(
+            "--step", help="Ask before each command: Enter for one, a number for more, c for all."
+        ),
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Run a network with real weights and real inputs, and check every number.
@@ -94,9 +117,14 @@ def run(
                 board=board,
                 port=port,
                 load=load,
+                netlist=netlist,
             ),
             limit=limit,
             wave=wave,
+            capture=capture,
+            trigger=trigger,
+            after=after,
+            step=step,
             as_json=as_json,
         )
 
@@ -110,6 +138,7 @@ def info(
     board: BoardOption = None,
     port: PortOption = None,
     load: LoadOption = True,
+    netlist: NetlistOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Open a card and print what it says of itself."""
@@ -123,6 +152,7 @@ def info(
             board=board,
             port=port,
             load=load,
+            netlist=netlist,
         )
         with progress_display() as progress, Card.open(**chosen, progress=progress) as card:
             fields = dataclasses.asdict(card.info())

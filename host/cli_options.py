@@ -24,6 +24,7 @@ __all__ = [
     "JsonOption",
     "LoadOption",
     "MemoryOption",
+    "NetlistOption",
     "OutOption",
     "PortOption",
     "PresetOption",
@@ -67,6 +68,13 @@ PortOption = Annotated[
 ]
 LoadOption = Annotated[
     bool, typer.Option("--load/--no-load", help="Load the bitstream, or it runs already.")
+]
+NetlistOption = Annotated[
+    bool,
+    typer.Option(
+        "--netlist",
+        help="With --board virtual: simulate the placed and routed netlist beside the bitstream.",
+    ),
 ]
 CsvOption = Annotated[Path | None, typer.Option(help="Write the rows there, too.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")]
@@ -141,6 +149,7 @@ def chosen_card(
     board: str | None,
     port: str | None,
     load: bool,
+    netlist: bool,
 ) -> dict[str, Any]:
     """Return the arguments of `Card.open` that the options stand for.
 
@@ -168,4 +177,5 @@ def chosen_card(
         "board": board,
         "port": port,
         "load": load,
+        "netlist": netlist,
     }

@@ -3,7 +3,9 @@
 import dataclasses
 import json
 import shlex
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,8 @@ import typer
 from .bench import MismatchError
 from .card import Card
 from .console import progress_display, table
+from .errors import CardError
+from .step import Stepper
 from .transport import LinkStatistics
 from .workloads import WORKLOADS, WorkloadResult
 from .workloads import workload as find_workload
@@ -37,6 +41,10 @@ def run(
     *,
     limit: int | None,
     wave: Path | None,
+    capture: Path | None = None,
+    trigger: str | None = None,
+    after: int | None = None,
+    step: bool = False,
     as_json: bool,
 ) -> None:
     """Run a workload and print its figures.
@@ -45,6 +53,12 @@ def run(
     ----------
     chosen : mapping
         Arguments of `Card.open`.
+    wave, capture : Path
+        Files for the waves of a simulation, and of the capture on a board.
+    trigger, after
+        Of the capture (`capture.Capture.arm`).
+    step : bool
+        Ask before each command.
 
     Raises
     ------
@@ -56,12 +70,20 @@ def run(
     entry = find_workload(name)
     if limit is not None and limit < 1:
         raise ValueError(f"--limit must be at least 1, not {limit!r}")
-    with (
-        progress_display() as progress,
-        Card.open(**chosen, waves=wave, progress=progress) as card,
-    ):
-        result = entry.run(card, limit, progress)
+    _check_capture(chosen["backend"], capture, trigger, after)
+    if step:
+        _check_step(chosen["backend"])
+    with progress_display() as progress:
+        opened = Card.open(**chosen, waves=wave, progress=progress)
+    # A bar would write over the steps.
+    with opened as card, progress_display(shown=not step) as progress:
+        if step:
+            card.set_stepper(Stepper(_answer, lambda text: typer.echo(text, err=True)))
+        with _captured(card, capture, trigger or "", after):
+            result = entry.run(card, limit, progress)
         where = _Where.of(card)
+    if step:
+        typer.echo("cycles below count those in which the card waited for a step, too", err=True)
     if not result.bit_exact:
         raise MismatchError(
             f"{result.tensors - result.identical_tensors} of {result.tensors} tensors differ from "
@@ -84,6 +106,75 @@ def run(
         )
     else:
         typer.echo("waves: only the rtl backend has them; use --backend rtl --wave FILE")
+
+
+def _check_capture(
+    backend: str, capture: Path | None, trigger: str | None, after: int | None
+) -> None:
+    """Find mistakes before minutes go by."""
+    if capture is None:
+        if trigger is not None or after is not None:
+            raise ValueError("--trigger and --after are for a capture: add --capture FILE.vcd")
+        return
+    if backend != "board":
+        raise ValueError(
+            f"the capture is on a board's chip, and the backend {backend!r} has none; add "
+            "--bitstream FILE, or use --backend rtl --wave FILE for all signals"
+        )
+    from .capture import parse_trigger
+
+    parse_trigger(trigger or "")
+    if not capture.parent.is_dir():
+        raise ValueError(f"there is no folder {capture.parent} for --capture; make it first")
+    if capture.is_dir():
+        raise ValueError(f"--capture must name a file, and {capture} is a folder")
+
+
+@contextmanager
+def _captured(card: Card, path: Path | None, trigger: str, after: int | None) -> Iterator[None]:
+    """Write what the chip captures meanwhile, also of a job that fails."""
+    if path is None:
+        yield
+        return
+    from .capture import Capture, write_vcd
+
+    capture = Capture(card.transport)
+    capture.arm(trigger, after=after)
+
+    def write() -> None:
+        recording = capture.read()
+        write_vcd(recording, path, capture.clock_hz)
+        seen = "not seen" if recording.trigger is None else f"in cycle {recording.trigger:,}"
+        typer.echo(
+            f"capture: {path}, {len(recording.cycles)} changes, trigger {seen}; look at them "
+            f"with: surfer {path}  (or gtkwave)",
+            err=True,
+        )
+
+    try:
+        yield
+    except CardError:
+        write()
+        raise
+    write()
+
+
+def _answer() -> str:
+    """Return the next line of the input; at its end let everything go."""
+    return sys.stdin.readline() or "c"
+
+
+def _check_step(backend: str) -> None:
+    if backend == "functional":
+        raise ValueError(
+            "the functional backend runs whole jobs, and has no single steps; next: use --backend "
+            "rtl, or a bitstream"
+        )
+    if not sys.stdin.isatty():
+        raise ValueError(
+            "--step asks before each command, and the input is no terminal; next: run it in a "
+            "terminal without redirecting its input, or leave --step out"
+        )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -123,6 +214,8 @@ def _options(chosen: Mapping[str, Any]) -> list[str]:
                 words += [f"--{name}", chosen[name]]
         if not chosen["load"]:
             words.append("--no-load")
+        if chosen["netlist"]:
+            words.append("--netlist")
     return [*words, "--memory", chosen["memory"]]
 
 

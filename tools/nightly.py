@@ -2,8 +2,9 @@
 
 Every pair of FP16 numbers through the PE's multiplier, the testbenches and random jobs on whole
 cards with many seeds, GEMMs of random shapes on every preset, format and encoding, and the
-workloads on every preset, all on the Verilated RTL and all compared bit for bit. Goes on after a
-failure, repeats the failed commands at the end, and then exits with 1.
+workloads on every preset, all on the Verilated RTL and all compared bit for bit; and a network on
+a board's netlist after place and route. Goes on after a failure, repeats the failed commands at the
+end, and then exits with 1.
 """
 
 import argparse
@@ -18,6 +19,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PRESETS = ("tiny", "ecp5", "sim")
+NETLIST = "build/nightly"
 FORMATS = ("int4", "int8", "e4m3", "e5m2", "fp16", "bf16")
 ENCODINGS = ("auto", "dense", "delta", "2:4", "1:4", "1:8")
 DENSITIES = (1.0, 0.5, 0.1, 0.02)
@@ -43,6 +45,18 @@ def workloads() -> Iterator[tuple[dict[str, str], list[str]]]:
         for memory in ("hbm", "ideal"):
             command = ["run", "digits", "--preset", preset, "--memory", memory, "--json"]
             yield {}, ["-m", "deepseek.host", *command]
+
+
+def netlists() -> Iterator[tuple[dict[str, str], list[str]]]:
+    """A board's placed and routed netlist behind its serial pins: a digit, through all of the card.
+
+    The clock is low so that a bit takes few cycles to simulate; it changes a divider of the line.
+    """
+    build = ["build", "--board", "ulx3s", "--freq", "6.25", "--netlist", "--output", NETLIST]
+    bitstream = f"{NETLIST}/ulx3s-tiny.bit"
+    run = ["run", "digits", "--limit", "1", "--board", "virtual", "--netlist", "--json"]
+    for command in (build, [*run, "--bitstream", bitstream]):
+        yield {}, ["-m", "deepseek.host", *command]
 
 
 def gemms(seeds: list[int], shapes: int) -> Iterator[tuple[dict[str, str], list[str]]]:
@@ -90,6 +104,7 @@ def main() -> None:
     campaign = [
         *products(),
         *workloads(),
+        *netlists(),
         *gemms(options.seeds, options.shapes),
         *benches(options.seeds),
     ]

@@ -34,6 +34,7 @@ def open_transport(
     board: str | None = None,
     port: str | None = None,
     load: bool = True,
+    netlist: bool = False,
 ) -> Transport:
     """Open the card ``backend``.
 
@@ -45,7 +46,7 @@ def open_transport(
         Write the waves of every signal there; only the rtl backend has waves.
     progress : callable
         Hears of the build of the Verilated card, and of the loading of a board.
-    bitstream, board, port, load
+    bitstream, board, port, load, netlist
         Of the backend ``"board"``: `serial.open_board`.
 
     Raises
@@ -64,8 +65,10 @@ def open_transport(
             )
         from .serial import open_board
 
-        return open_board(bitstream, board=board, port=port, load_it=load, progress=progress)
-    if bitstream is not None or board is not None or port is not None or not load:
+        return open_board(
+            bitstream, board=board, port=port, load_it=load, netlist=netlist, progress=progress
+        )
+    if bitstream is not None or board is not None or port is not None or not load or netlist:
         raise ValueError(f"a bitstream, a board and a port are for a board, not for {backend!r}")
     if config is None:
         raise ValueError("a simulated card needs a configuration")

@@ -18,6 +18,7 @@ from .line import LinkError, LinkStatistics
 from .link import Link
 from .loader import BoardLoading, board_loading, check_loader, load
 from .ports import SerialPort, find_port, usb_serial
+from .virtual import open_virtual
 
 __all__ = ["VIRTUAL", "SerialTransport", "check_tools", "open_board"]
 
@@ -39,6 +40,9 @@ SLACK_S = 2.0
 VIRTUAL_BAUD = 3000
 """What the line of a simulated board carries at least, in real time."""
 
+NETLIST_SLOWER = 20
+"""So many times more patience is for a board whose netlist is simulated."""
+
 CARD_ID = 0x4B535044
 
 _FIXED = (*range(Csr.ID, Csr.OPERAND_DEPTH + 4, 4), int(Csr.PARTS))
@@ -56,8 +60,8 @@ class SerialTransport:
         The serial port.
     manifest : Manifest
         Of the bitstream that runs there.
-    simulated : bool
-        The board is a simulation, and takes its time.
+    simulated, netlist : bool
+        The board is a simulation, and takes its time; that of a netlist takes more.
     owned : context manager
         Closed with the transport.
 
@@ -78,6 +82,7 @@ class SerialTransport:
         manifest: Manifest,
         *,
         simulated: bool = False,
+        netlist: bool = False,
         owned: contextlib.ExitStack | None = None,
     ) -> None:
         self.config = manifest.card
@@ -85,13 +90,24 @@ class SerialTransport:
         self.clock_hz: int | None = manifest.clock_hz
         self._manifest = manifest
         self._simulated = simulated
+        self._board = VIRTUAL if simulated else manifest.board
+        if netlist:
+            self._board = f"{VIRTUAL}, netlist of {manifest.board},"
         with contextlib.ExitStack() as opened:
             if owned is not None:
                 opened.push(owned)
-            self._port = SerialPort(device, manifest.baud, write_s=60.0 if simulated else 5.0)
+            self._port = SerialPort(
+                device, manifest.baud, write_s=600.0 if netlist else 60.0 if simulated else 5.0
+            )
             opened.callback(self._port.close)
             if simulated:
-                self._link = Link(self._port, baud=VIRTUAL_BAUD, patience=5.0, give_up=60.0)
+                slower = NETLIST_SLOWER if netlist else 1
+                self._link = Link(
+                    self._port,
+                    baud=VIRTUAL_BAUD // slower,
+                    patience=5.0 * slower,
+                    give_up=60.0 * slower,
+                )
             else:
                 self._link = Link(self._port, baud=manifest.baud, give_up=GIVE_UP_S)
             self._link.hello()
@@ -183,7 +199,7 @@ class SerialTransport:
     def details(self) -> dict[str, str]:
         manifest = self._manifest
         return {
-            "board": VIRTUAL if self._simulated else manifest.board,
+            "board": self._board,
             "port": self._port.device,
             "baud": str(manifest.baud),
             "tools": ", ".join(f"{name} {what}" for name, what in manifest.tools.items()),
@@ -202,6 +218,7 @@ def open_board(
     board: str | None = None,
     port: str | None = None,
     load_it: bool = True,
+    netlist: bool = False,
     progress: Progress | None = None,
 ) -> SerialTransport:
     """Load a bitstream into a board, and open the card in it.
@@ -216,6 +233,8 @@ def open_board(
         The board's serial port; not needed if there is only one that fits.
     load_it : bool
         False: the board runs the bitstream already.
+    netlist : bool
+        Of the virtual board: simulate the placed and routed netlist beside the bitstream.
     progress : callable
         Hears of the loading, and of the build of the simulation.
 
@@ -234,7 +253,12 @@ def open_board(
     if (board or manifest.board) == VIRTUAL:
         if port is not None:
             raise ValueError(f"the virtual board has a port of its own, not {port!r}")
-        return _open_virtual(manifest, progress)
+        device, powered = open_virtual(path, manifest, netlist=netlist, progress=progress)
+        return SerialTransport(device, manifest, simulated=True, netlist=netlist, owned=powered)
+    if netlist:
+        raise ValueError(
+            "a netlist runs on the virtual board only: add --board virtual, or leave --netlist out"
+        )
     if board is not None and board != manifest.board:
         raise SetupError(
             f"{path.name} is for the board {manifest.board} ({manifest.device}), not {board}; "
@@ -284,26 +308,6 @@ def _port_of(reached: BoardLoading, port: str | None, manifest: Manifest, *, loa
                 f"{error}; if the port went when the bitstream was loaded: "
                 "sudo modprobe -r ftdi_sio && sudo modprobe ftdi_sio, then again with --no-load"
             ) from error
-
-
-def _open_virtual(manifest: Manifest, progress: Progress | None) -> SerialTransport:
-    from ...sim.verilated.board import VirtualBoard
-    from ...sim.verilated.toolchain import ToolError
-
-    stack = contextlib.ExitStack()
-    try:
-        virtual = stack.enter_context(
-            VirtualBoard(
-                manifest.card,
-                build_hash=manifest.build,
-                clock_hz=manifest.clock_hz,
-                baud=manifest.baud,
-                progress=progress,
-            )
-        )
-    except ToolError as error:
-        raise SetupError(str(error)) from error
-    return SerialTransport(virtual.port, manifest, simulated=True, owned=stack)
 
 
 def check_tools() -> list[ToolCheck]:

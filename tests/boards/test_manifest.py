@@ -106,7 +106,7 @@ def test_other_version(tmp_path):
         (lambda fields: fields.update(seed=True), "seed cannot be True"),
         (lambda fields: fields.update(config=[]), "config cannot be []"),
         (lambda fields: fields["config"].pop("rows"), "describes no card"),
-        (lambda fields: fields["config"].update(rows=99), "rows must be"),
+        (lambda fields: fields["config"].update(rows=99, engines_per_lane=1), "rows must"),
         (lambda fields: fields.update(build_hash="12"), "16 hexadecimal digits"),
         (lambda fields: fields.update(build_hash="x" * 16), "16 hexadecimal digits"),
         (lambda fields: fields.pop("manifest"), "no manifest"),

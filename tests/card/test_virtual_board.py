@@ -2,12 +2,15 @@
 
 import contextlib
 import json
+import os
+import sys
 import threading
 import time
 
 import numpy as np
 import pytest
 from typer.testing import CliRunner
+from vcd.reader import TokenKind, tokenize
 
 from deepseek.boards import board
 from deepseek.boards.flow.build import build
@@ -270,6 +273,42 @@ def test_workload_from_the_command_line(built):
         assert fields["accuracy"] == other.accuracy
         for counter in ("mac_active", "bytes_read", "bytes_written"):
             assert fields[counter] == getattr(other.counters, counter)
+
+
+def test_steps_and_capture_in_a_terminal(built, tmp_path, monkeypatch, capsys):
+    """Somebody at a terminal steps through a run, while the chip captures; the result is right."""
+    path = tmp_path / "card.vcd"
+    words = f"run digits --limit 1 --json --board virtual --bitstream {built.bitstream} --step"
+    words += f" --capture {path} --trigger compute.start=1,compute.ready=1 --after 100"
+    keyboard, terminal = os.openpty()
+    os.write(keyboard, b"\n2\nc\n")
+    with os.fdopen(terminal, encoding="ascii") as typed:
+        monkeypatch.setattr(sys, "stdin", typed)
+        app(words.split(), standalone_mode=False)
+    os.close(keyboard)
+    shown = capsys.readouterr()
+    assert json.loads(shown.out)["bit_exact"]
+    steps = [line for line in shown.err.splitlines() if line.startswith("[")]
+    assert [step.split("]")[0] for step in steps] == ["[0", "[1", "[2", "[3"]
+    assert "LOAD(" in steps[0]
+    assert shown.err.count("\n    ") == 3 and "bytes read" in shown.err
+    assert "trigger in cycle" in shown.err
+
+    changes, time_ps, names = {}, 0, {}
+    with path.open("rb") as file:
+        for token in tokenize(file):
+            if token.kind is TokenKind.VAR:
+                names[token.data.id_code] = token.data.reference
+            elif token.kind is TokenKind.CHANGE_TIME:
+                time_ps = token.data
+            elif token.kind is TokenKind.CHANGE_SCALAR:
+                changes.setdefault(names[token.data.id_code], []).append(
+                    (time_ps, token.data.value)
+                )
+    rises = [time for time, value in changes["trigger"] if value == "1"]
+    assert len(rises) == 1
+    assert any(value == "1" for _, value in changes["read_beat"])
+    assert time_ps > rises[0]
 
 
 def test_cable_pulled_under_the_command_line(built, monkeypatch):

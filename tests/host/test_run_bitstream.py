@@ -129,6 +129,10 @@ def one_line(result, code=2):
         ("--bitstream {file}", "/nowhere/openFPGALoader is not installed; next: install it"),
         ("--bitstream {file} --board ecpix5", "is for the board ulx3s (LFE5U-85F), not ecpix5;"),
         ("--bitstream {file} --board arty", "no board 'arty'; choose one of: ulx3s, ecpix5, "),
+        ("--bitstream {file} --board virtual", "card.bit was built of other sources of the card"),
+        ("--bitstream {file} --netlist", "runs on the virtual board only: add --board virtual"),
+        ("--bitstream {file} --board virtual --netlist", "has no netlist card.netlist.json.gz bes"),
+        ("--netlist", "a bitstream, a board and a port are for a board, not for 'rtl'"),
         ("--bitstream {file} --no-load --port /dev/no", "cannot open /dev/no: there is no such"),
         ("--bitstream {file} --no-load", "no serial port of a ulx3s (USB 0403:6015) is there"),
         ("--bitstream {file} --preset ecp5", "card.bit holds a card of preset tiny, not ecp5"),
@@ -147,6 +151,24 @@ def test_mistakes(bitstream, command, words, message, monkeypatch):
         message = message.replace("'rtl'", "'functional'")
     result = host(command, words.format(file=bitstream))
     assert message.format(file=bitstream) in one_line(result)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--capture x.vcd", "the capture is on a board's chip, and the backend 'rtl' has none;"),
+        ("--trigger irq=1", "--trigger and --after are for a capture: add --capture FILE.vcd"),
+        ("--after 3", "--trigger and --after are for a capture: add --capture FILE.vcd"),
+        ("--bitstream {file} --capture /no/x.vcd", "there is no folder /no for --capture; make"),
+        ("--bitstream {file} --capture {folder}", "--capture must name a file, and {folder} is a"),
+        ("--bitstream {file} --capture x.vcd --trigger q", "no signal 'q' to trigger; choose of: "),
+        ("--backend functional --step", "has no single steps; next: use --backend rtl, or a bit"),
+        ("--step", "--step asks before each command, and the input is no terminal; next: run it"),
+    ],
+)
+def test_mistakes_of_a_run(bitstream, words, message):
+    names = {"file": bitstream, "folder": bitstream.parent}
+    assert message.format(**names) in one_line(host("run digits", words.format(**names)))
 
 
 def test_a_board_has_no_waves(bitstream):

@@ -6,7 +6,8 @@ import random
 
 import pytest
 
-from deepseek.sim.netlist.ecp5 import NetlistError, _lut, to_verilog
+from deepseek.sim.netlist.ecp5 import NetlistError, to_verilog
+from deepseek.sim.netlist.writer import lut
 
 
 def evaluate(expression, pins):
@@ -41,7 +42,7 @@ def test_tables():
     names = ["a", "b", "c", "d"]
     tables = [*range(256), *random.Random(1).sample(range(1 << 16), 2000), 0xFFFF, 0x6996, 0x8000]
     for table in tables:
-        expression = _lut(table, names)
+        expression = lut(table, names)
         for bits in itertools.product((0, 1), repeat=4):
             index = sum(bit << place for place, bit in enumerate(bits))
             got = evaluate(expression, dict(zip(names, bits, strict=True)))
@@ -49,8 +50,8 @@ def test_tables():
 
 
 def test_constant_pins():
-    assert _lut(0x8000, ["a", "1'b1", "1'b1", "1'b1"]) == "a"
-    assert _lut(0x8000, ["a", "1'b0", "b", "c"]) == "1'b0"
+    assert lut(0x8000, ["a", "1'b1", "1'b1", "1'b1"]) == "a"
+    assert lut(0x8000, ["a", "1'b0", "b", "c"]) == "1'b0"
 
 
 def netlist(**cells):
@@ -65,6 +66,14 @@ def cell(kind, connections=None, **parameters):
         "port_directions": dict.fromkeys(connections, "input"),
         "connections": connections,
     }
+
+
+def test_places_that_are_kept_free():
+    """Cells without a function, beside the write port of a distributed memory."""
+    assert "assign" not in to_verilog(netlist(x=cell("TRELLIS_COMB", {"F": []}, MODE="RAMW_BLOCK")))
+    used = cell("TRELLIS_COMB", {"F": [2]}, MODE="RAMW_BLOCK")
+    with pytest.raises(NetlistError, match="no model for mode RAMW_BLOCK of x"):
+        to_verilog(netlist(x=used))
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,9 @@
 //
 // Modelled: two ports of 1, 2, 4, 9 or 18 bits, and one of each as a port of 36 bits to write (A) and
 // one of 36 bits to read (B); with or without output registers, synchronous resets, writes that leave
-// the output as it is (NORMAL), chip selects, initial contents. Anything else stops the simulation:
-// write-through, inverted clocks, asynchronous resets. Bits that one port reads while the other one
-// writes them are void: they come out inverted.
+// the output as it is (NORMAL) or show there what they replace (READBEFOREWRITE), chip selects,
+// initial contents. Anything else stops the simulation: write-through, inverted clocks, asynchronous
+// resets. Bits that one port reads while the other one writes them are void: they come out inverted.
 module DP16KD #(
     parameter DATA_WIDTH_A = 18, DATA_WIDTH_B = 18,
     parameter REGMODE_A = "NOREG", REGMODE_B = "NOREG",
@@ -43,7 +43,7 @@ module DP16KD #(
            DOB14, DOB15, DOB16, DOB17
 );
     localparam WORDS = 1024;
-    localparam WIDE = DATA_WIDTH_A == 36 || DATA_WIDTH_B == 36;
+    localparam OLD_A = WRITEMODE_A == "READBEFOREWRITE", OLD_B = WRITEMODE_B == "READBEFOREWRITE";
 
     initial begin
         if (!((DATA_WIDTH_A == 1 || DATA_WIDTH_A == 2 || DATA_WIDTH_A == 4
@@ -53,7 +53,8 @@ module DP16KD #(
             $display("DP16KD %m: widths of %0d and %0d have no model", DATA_WIDTH_A, DATA_WIDTH_B);
             $stop;
         end
-        if (WRITEMODE_A != "NORMAL" || WRITEMODE_B != "NORMAL" || RESETMODE != "SYNC"
+        if ((WRITEMODE_A != "NORMAL" && !OLD_A) || (WRITEMODE_B != "NORMAL" && !OLD_B)
+            || RESETMODE != "SYNC"
             || CLKAMUX != "CLKA" || CLKBMUX != "CLKB"
             || CSDECODE_A != "0b000" || CSDECODE_B != "0b000"
             || !(REGMODE_A == "NOREG" || REGMODE_A == "OUTREG")
@@ -72,7 +73,7 @@ module DP16KD #(
 
     // Words of 18 bits: two bytes of nine.
     reg [17:0] words [0:WORDS-1];
-    wire [20479:0] contents = {INITVAL_3F, INITVAL_3E, INITVAL_3D, INITVAL_3C,
+    localparam [20479:0] CONTENTS = {INITVAL_3F, INITVAL_3E, INITVAL_3D, INITVAL_3C,
                 INITVAL_3B, INITVAL_3A, INITVAL_39, INITVAL_38,
                 INITVAL_37, INITVAL_36, INITVAL_35, INITVAL_34,
                 INITVAL_33, INITVAL_32, INITVAL_31, INITVAL_30,
@@ -89,7 +90,7 @@ module DP16KD #(
                 INITVAL_07, INITVAL_06, INITVAL_05, INITVAL_04,
                 INITVAL_03, INITVAL_02, INITVAL_01, INITVAL_00};
     integer i;
-    initial for (i = 0; i < WORDS; i = i + 1) words[i] = contents[20*i +: 18];
+    initial for (i = 0; i < WORDS; i = i + 1) words[i] = CONTENTS[20*i +: 18];
 
     // Of addresses, bits 13 to 4 tell the word. Where a port has 18 bits or 36, the lowest bits
     // enable the bytes that it writes, and its words of 36 are even; bit 3 tells the byte of nine
@@ -138,7 +139,7 @@ module DP16KD #(
     reg [17:0] latch_a = 0, latch_b = 0, latch_high = 0, out_a = 0, out_b = 0, out_high = 0;
     always @(posedge CLKA) begin
         if (RSTA) latch_a <= 0;
-        else if (on_a & ~WEA)
+        else if (on_a & (OLD_A | ~WEA))
             latch_a <= narrow(DATA_WIDTH_A, at_a[3:0], words[word_a] ^ void_a);
         if (RSTA) out_a <= 0;
         else if (OCEA) out_a <= latch_a;
@@ -147,7 +148,7 @@ module DP16KD #(
         if (RSTB) begin
             latch_b <= 0;
             latch_high <= 0;
-        end else if (on_b & ~WEB) begin
+        end else if (on_b & (OLD_B | ~WEB)) begin
             latch_b <= narrow(DATA_WIDTH_B, at_b[3:0], words[word_b] ^ void_b);
             latch_high <= words[word_b | 1] ^ void_high;
         end

@@ -1,0 +1,127 @@
+"""A board's netlist as a design that `VirtualBoard` runs: its pins, and no more."""
+
+import dataclasses
+import gzip
+import hashlib
+import os
+from pathlib import Path
+
+from ..verilated.build import Progress
+from ..verilated.design import Design, Port
+from ..verilated.toolchain import cache_dir
+from .ecp5 import LOCK_CYCLES
+from .ecp5 import to_verilog as ecp5_verilog
+from .writer import NetlistError, plain
+
+__all__ = ["BoardPins", "models", "netlist_design"]
+
+_MODELS = Path(__file__).parents[1] / "cells" / "ecp5"
+_PORTS = (Port("rx", True, 1, False), Port("tx", False, 1, False), Port("busy", False, 1, False))
+_SETTLED = 4 * LOCK_CYCLES
+_AGAIN = "next: build it again, with: deepseek-host build --netlist"
+
+# The lamp may be lit by a low level: what it shows at power-up, when no job runs, is dark.
+_TOP = """/* verilator lint_off PINMISSING */
+module board(clk, rx, tx, busy);
+  input clk, rx;
+  output tx, busy;
+  reg [7:0] age = 0;
+  reg dark = 0;
+  {lamp}
+  always @(posedge clk) if (age != 8'd{settled}) begin
+    age <= age + 8'd1;
+    dark <= lamp;
+  end
+  assign busy = age != 8'd{settled} || lamp != dark;
+  netlist netlist ({connections});
+endmodule
+"""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BoardPins:
+    """Names of a board's ports in its netlist.
+
+    Parameters
+    ----------
+    clock, rx, tx : str
+        Oscillator and serial line.
+    running : str or None
+        The LED of a job that runs; without one the board counts as busy all the time.
+    """
+
+    clock: str
+    rx: str
+    tx: str
+    running: str | None
+
+
+def netlist_design(path: Path, pins: BoardPins, *, progress: Progress | None = None) -> Design:
+    """Return a board's netlist as a design with the ports ``rx``, ``tx`` and ``busy``.
+
+    A cycle is one of the clock behind the PLL. Kept in the cache by the netlist's content.
+
+    Parameters
+    ----------
+    path : Path
+        JSON of yosys or nextpnr-ecp5 (`ecp5.to_verilog`); may be compressed (``.gz``).
+
+    Raises
+    ------
+    NetlistError
+        If it cannot be read, holds something without a model, or is not of this board.
+    """
+    content = path.read_bytes()
+    digest = hashlib.sha256(content)
+    for source in sorted([*Path(__file__).parent.glob("*.py"), *_MODELS.glob("*.v")]):
+        digest.update(source.read_bytes())
+    kept = cache_dir() / "verilog" / f"netlist-{digest.hexdigest()[:16]}.v"
+    if kept.exists():
+        os.utime(kept)
+        netlist = kept.read_text()
+    else:
+        if progress is not None:
+            progress("convert", 0.0)
+        netlist = _convert(path, content)
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        partial = kept.with_name(f"{kept.name}.{os.getpid()}")
+        partial.write_text(netlist)
+        partial.replace(kept)
+        if progress is not None:
+            progress("convert", 1.0)
+    return Design("board", _top(path, netlist, pins) + netlist, _PORTS)
+
+
+def _convert(path: Path, content: bytes) -> str:
+    try:
+        text = gzip.decompress(content) if path.suffix == ".gz" else content
+    except (OSError, EOFError) as error:
+        raise NetlistError(f"{path} is damaged ({error}); {_AGAIN}") from None
+    try:
+        netlist = ecp5_verilog(text, top="netlist")
+    except NetlistError as error:
+        raise NetlistError(f"{path} cannot be simulated: {error}; {_AGAIN}") from None
+    return f"{netlist}\n{models()}"
+
+
+def models() -> str:
+    """Return the Verilog of the cells that netlists are made of."""
+    # Ports of a block RAM write the same words.
+    texts = [model.read_text() for model in sorted(_MODELS.glob("*.v"))]
+    return "\n".join(["/* verilator lint_off MULTIDRIVEN */", *texts])
+
+
+def _top(path: Path, netlist: str, pins: BoardPins) -> str:
+    """Return the module around the netlist."""
+    listed = netlist.partition("module netlist(")[2].partition(")")[0].split(", ")
+    wires = {pins.clock: "clk", pins.rx: "rx", pins.tx: "tx"}
+    if pins.running is not None:
+        wires[pins.running] = "lamp"
+    if missing := [pin for pin in wires if plain(pin) not in listed]:
+        raise NetlistError(
+            f"{path} has no pin {missing[0]}: it is not of this board's card, or of an older "
+            f"description of the board; {_AGAIN}"
+        )
+    connections = ", ".join(f".{plain(pin)}({wire})" for pin, wire in wires.items())
+    lamp = "wire lamp;" if pins.running is not None else "wire lamp = ~dark;"
+    return _TOP.format(settled=_SETTLED, connections=connections, lamp=lamp)
