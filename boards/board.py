@@ -106,8 +106,9 @@ class Board:
         return self.family.clock(self.oscillator_hz, hz)
 
     def config(self, name: str) -> CardConfig:
-        """Return the card of a preset as it is on this board: with memory in block RAM, and
-        without the parts of the vector unit that need the most room.
+        """Return the card of a preset as it is on this board: with memory in block RAM, without
+        the parts of the vector unit that need the most room, and with epilogue lanes that four
+        row engines share.
 
         Raises
         ------

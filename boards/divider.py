@@ -4,10 +4,8 @@ import dataclasses
 from typing import Any
 
 from amaranth.hdl import ClockDomain, ClockSignal, Module, Signal
-from amaranth.lib import wiring
-from amaranth.lib.wiring import In, Out
 
-from .families.base import nearest
+from .families.base import ClockSource, nearest
 
 __all__ = ["Divider", "DividerSetting", "divider_setting", "divider_settings"]
 
@@ -51,25 +49,8 @@ def divider_setting(oscillator_hz: int, hz: float) -> DividerSetting:
     return nearest(divider_settings(oscillator_hz), oscillator_hz, hz, "clock divider")
 
 
-class Divider(wiring.Component):
-    """Divides a clock, by 1 or by an even number.
-
-    Parameters
-    ----------
-    setting : DividerSetting
-
-    Members
-    -------
-    oscillator : ``In(1)``
-        The input's clock, from its pin.
-    clock : ``Out(1)``
-    locked : ``Out(1)``
-        The clock can be used.
-    """
-
-    def __init__(self, setting: DividerSetting) -> None:
-        self.setting = setting
-        super().__init__({"oscillator": In(1), "clock": Out(1), "locked": Out(1)})
+class Divider(ClockSource):
+    """Divides a clock, by 1 or by an even number."""
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()

@@ -4,10 +4,8 @@ import dataclasses
 from typing import Any
 
 from amaranth.hdl import Const, Instance, Module
-from amaranth.lib import wiring
-from amaranth.lib.wiring import In, Out
 
-from .families.base import nearest
+from .families.base import ClockSource, nearest
 
 __all__ = ["Pll", "PllSetting", "pll_setting", "pll_settings"]
 
@@ -76,25 +74,8 @@ def pll_setting(oscillator_hz: int, hz: float) -> PllSetting:
     return nearest(pll_settings(oscillator_hz), oscillator_hz, hz, "PLL")
 
 
-class Pll(wiring.Component):
-    """A PLL that makes one clock.
-
-    Parameters
-    ----------
-    setting : PllSetting
-
-    Members
-    -------
-    oscillator : ``In(1)``
-        The input's clock, from its pin.
-    clock : ``Out(1)``
-    locked : ``Out(1)``
-        The clock can be used.
-    """
-
-    def __init__(self, setting: PllSetting) -> None:
-        self.setting = setting
-        super().__init__({"oscillator": In(1), "clock": Out(1), "locked": Out(1)})
+class Pll(ClockSource):
+    """A PLL that makes one clock."""
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()

@@ -6,17 +6,19 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
 from ..flow.netlist import BLOCK
 from ..flow.timing import Arcs
 
 if TYPE_CHECKING:
-    from amaranth.lib import wiring
-
     from ..board import Board
 
 __all__ = [
     "BoardError",
     "ClockSetting",
+    "ClockSource",
     "Device",
     "Family",
     "Resources",
@@ -79,6 +81,27 @@ class ClockSetting(Protocol):
     @property
     def hz(self) -> int:
         """The clock, rounded down."""
+
+
+class ClockSource(wiring.Component):
+    """Makes the card's clock.
+
+    Parameters
+    ----------
+    setting : ClockSetting
+
+    Members
+    -------
+    oscillator : ``In(1)``
+        The input's clock, from its pin.
+    clock : ``Out(1)``
+    locked : ``Out(1)``
+        The clock can be used.
+    """
+
+    def __init__(self, setting: Any) -> None:
+        self.setting = setting
+        super().__init__({"oscillator": In(1), "clock": Out(1), "locked": Out(1)})
 
 
 Setting = TypeVar("Setting", bound=ClockSetting)
@@ -245,9 +268,8 @@ class Family(abc.ABC):
         with the lowest and the highest one if there is none."""
 
     @abc.abstractmethod
-    def make_clock(self, setting: Any) -> "wiring.Component":
-        """Return a component with ``oscillator : In(1)`` (from its pin), ``clock : Out(1)``, and
-        ``locked : Out(1)``: the clock can be used."""
+    def make_clock(self, setting: Any) -> ClockSource:
+        """Return what makes the card's clock."""
 
     @abc.abstractmethod
     def route(self, board: "Board", package: str, clock_hz: int, seed: int) -> list[str]:

@@ -9,9 +9,10 @@ from ..config import GRANULE, RELEASE_WORDS, CardConfig
 from ..core.ports import READ_LATENCY, ReadPort
 from ..elastic import Elastic
 from ..hierarchy import Repeated
-from ..isa import LANES, Format, MatmulBody, Mode, Status
-from ..numerics.widen import describe_number, mode_of, number_layout
+from ..isa import LANES, MatmulBody, Mode, Status
+from ..numerics.widen import number_layout
 from ..tech.choose import Choose4
+from .fill_walk import row_layout, walk_rows
 from .ports import fill_layout
 from .serializer import SETS, Serializer
 
@@ -20,39 +21,6 @@ __all__ = ["Fill"]
 _SPOT = data.StructLayout({"offset": 32, "outer": 32, "inner": 16})
 """Where a column is: its byte offset, that of its outer loop's start, and how many more columns
 there are from there on, this one included."""
-
-_KEPT = (
-    *("n_inner", "run_bytes", "runs_inner"),
-    *("x_run_stride", "x_run_outer_stride", "x_inner_stride", "x_outer_stride"),
-)
-"""What of a command is used after its start."""
-
-
-def _command_layout(config: CardConfig) -> data.StructLayout:
-    """Layout of what is kept of a command; with K in bytes, and the columns of a block."""
-    body = MatmulBody.as_shape()
-    return data.StructLayout(
-        {
-            **{name: body[name].shape for name in _KEPT},
-            "number": number_layout(),
-            "k_bytes": unsigned(17),
-            "block_columns": range(4 * config.cols + 1),
-        }
-    )
-
-
-def _row_layout(config: CardConfig) -> data.StructLayout:
-    """Layout of a row of chunks: where the block's column 0 would have its own, how long they are,
-    how many, whether the block ends with them, and whether it is the iteration's last one."""
-    return data.StructLayout(
-        {
-            "base": 32,
-            "bytes": range(config.fill_bytes + 1),
-            "columns": range(4 * config.cols + 1),
-            "block_end": 1,
-            "last_block": 1,
-        }
-    )
 
 
 class Fill(wiring.Component):
@@ -138,117 +106,6 @@ class Fill(wiring.Component):
         m.d.sync += [free.eq(free - claimed + done), full.eq(full + arrived - taken)]
         return m
 
-    def _walk(self, m: Module, mode: Signal, asking: Signal, taken: Signal):
-        """Walk blocks, runs and chunks, one row of chunks after the other: one of each column.
-
-        Returns what is kept of the command, the next row, and whether it is there. It goes when
-        ``taken``. A row takes three cycles: first it is found out how long its chunks are and what
-        ends with them, then where the walk is next. Nothing starts while the last row waits or is
-        ``asking``.
-        """
-        config, body = self._config, self.body
-        size = config.fill_bytes
-        command = Signal(_command_layout(config), reset_less=True)
-        new_mode, _ = mode_of(m, body.stream_format, body.in_format)
-        k_bytes, block_columns = Signal(17), Signal(range(4 * config.cols + 1))
-        m.d.comb += k_bytes.eq(body.k)
-        with m.Switch(body.in_format):
-            with m.Case(Format.INT4):
-                m.d.comb += k_bytes.eq(body.k >> 1)
-            with m.Case(Format.FP16, Format.BF16):
-                m.d.comb += k_bytes.eq(body.k << 1)
-        with m.Switch(new_mode):
-            for each, lanes in LANES.items():
-                with m.Case(each):
-                    m.d.comb += block_columns.eq(config.cols * lanes)
-
-        base, chunk_base, run_base, outer_base = (
-            Signal(32, name=name, reset_less=True)
-            for name in ("base", "chunk_base", "run_base", "outer_base")
-        )
-        runs_left, run_left = Signal(16, reset_less=True), Signal(16, reset_less=True)
-        k_left, columns = Signal(17, reset_less=True), Signal(16, reset_less=True)
-
-        # What follows from where the walk is, after one cycle or two.
-        row = Signal(_row_layout(config), reset_less=True)
-        run_ends, last_run = (
-            Signal(name=name, reset_less=True) for name in ("run_ends", "last_run")
-        )
-        next_run, next_chunk = Signal(32, reset_less=True), Signal(32, reset_less=True)
-        k_after, columns_after = Signal(17, reset_less=True), Signal(16, reset_less=True)
-        run_after, runs_after = Signal(16, reset_less=True), Signal(16, reset_less=True)
-        in_block = Signal()
-        m.d.comb += in_block.eq(columns <= command.block_columns)
-        m.d.sync += [
-            row.base.eq(chunk_base),
-            row.bytes.eq(Mux(run_left < size, run_left, size)),
-            row.columns.eq(Mux(in_block, columns, command.block_columns)),
-            row.block_end.eq(k_left <= row.bytes),
-            row.last_block.eq(in_block),
-            run_ends.eq(run_left <= size),
-            last_run.eq(runs_left == 1),
-            next_chunk.eq(chunk_base + size),
-            run_after.eq(run_left - size),
-            runs_after.eq(runs_left - 1),
-            next_run.eq(
-                Mux(last_run, outer_base, run_base)
-                + Mux(last_run, command.x_run_outer_stride, command.x_run_stride)
-            ),
-            k_after.eq(k_left - row.bytes),
-            columns_after.eq(columns - row.columns),
-        ]
-
-        walking, steps = Signal(), Signal(2)  # steps that are done
-        known = Signal()
-        m.d.comb += [
-            known.eq(steps[-1]),
-            self.start.ready.eq(~walking & ~asking),
-        ]
-        with m.If(walking & ~known):
-            m.d.sync += steps.eq(steps + 1)
-        with m.If(taken):
-            m.d.sync += [
-                steps.eq(0),
-                k_left.eq(k_after),
-                run_left.eq(run_after),
-                chunk_base.eq(next_chunk),
-            ]
-            with m.If(run_ends):
-                m.d.sync += [
-                    run_left.eq(command.run_bytes),
-                    runs_left.eq(runs_after),
-                    run_base.eq(next_run),
-                    chunk_base.eq(next_run),
-                ]
-                with m.If(last_run):
-                    m.d.sync += [runs_left.eq(command.runs_inner), outer_base.eq(next_run)]
-            with m.If(row.block_end):
-                m.d.sync += [
-                    k_left.eq(command.k_bytes),
-                    run_left.eq(command.run_bytes),
-                    runs_left.eq(command.runs_inner),
-                    *(place.eq(base) for place in (chunk_base, run_base, outer_base)),
-                    columns.eq(columns_after),
-                    walking.eq(~row.last_block),
-                ]
-        with m.If(self.start.valid & self.start.ready):
-            start = self.start.payload
-            m.d.sync += [
-                *(command[name].eq(body[name]) for name in _KEPT),
-                command.number.eq(describe_number(m, body.in_format, name="number")),
-                command.k_bytes.eq(k_bytes),
-                command.block_columns.eq(block_columns),
-                mode.eq(new_mode),
-                *(place.eq(start) for place in (base, chunk_base, run_base, outer_base)),
-                runs_left.eq(body.runs_inner),
-                run_left.eq(body.run_bytes),
-                k_left.eq(k_bytes),
-                columns.eq(body.n),
-                walking.eq(1),
-                steps.eq(0),
-            ]
-        return command, row, known & walking
-
     def _ask(self, m: Module, mode: Signal, free, chunks: SyncFIFO, chunk: data.StructLayout):
         """Ask for one chunk a cycle: for each row, of one block column after the other.
 
@@ -256,10 +113,12 @@ class Fill(wiring.Component):
         and whether it is its chunk's last.
         """
         config = self._config
-        row, asking, taken = Signal(_row_layout(config), reset_less=True), Signal(), Signal()
+        row, asking, taken = Signal(row_layout(config), reset_less=True), Signal(), Signal()
         # The row after it waits in a register, so that the walk goes on by itself.
         waiting_row, waits, walked = Signal.like(row), Signal(), Signal()
-        command, next_row, known = self._walk(m, mode, asking | waits, walked)
+        command, next_row, known = walk_rows(
+            m, config, self.start, self.body, mode, asking=asking | waits, taken=walked
+        )
         with m.If(~waits):
             m.d.sync += waiting_row.eq(next_row)
         m.d.sync += waits.eq(Mux(waits, ~taken, walked & asking))

@@ -15,7 +15,7 @@ BUILD = 0x0123456789ABCDEF
 @pytest.mark.parametrize("name", ["tiny", "sim"])
 def test_sequencer(name: str) -> None:
     component = Sequencer(preset(name), build_hash=BUILD)
-    for bench in ("sequencer", "counters"):
+    for bench in ("sequencer", "sequencer_steps", "counters"):
         run_bench(component, f"deepseek.sim.benches.{bench}", preset=name)
 
 
