@@ -74,7 +74,8 @@ struct Receiver {
 // Run the design, with its pins connected to `terminal` (non-blocking), until something can be read
 // from `stop` or its other end is closed. Without a terminal (-1) nothing comes, and what is sent
 // is lost. No time passes while the terminal does not take what was sent, nor when all has been
-// quiet for `rest` cycles.
+// quiet for `rest` cycles. What waits in the terminal already comes `CHUNK` cycles later: a design
+// that makes its own reset is through with it then.
 //
 // Return 0, or the errno of the terminal.
 API int card_serve(Card* card, int terminal, int stop, uint64_t clock_hz, uint64_t baud,
@@ -84,11 +85,12 @@ API int card_serve(Card* card, int terminal, int stop, uint64_t clock_hz, uint64
     Vtop& t = *card->top;
     uint64_t quiet = 0;
     size_t given = 0;
+    bool awake = false;
     for (;;) {
         const bool blocked = given != from.queue.size();
         const bool resting = quiet >= rest;
         pollfd events[] = {{stop, POLLIN, 0}, {terminal, 0, 0}};
-        if (terminal >= 0 && (to.idle() || resting)) events[1].events |= POLLIN;
+        if (terminal >= 0 && awake && (to.idle() || resting)) events[1].events |= POLLIN;
         if (blocked) events[1].events |= POLLOUT;
         if (poll(events, terminal >= 0 ? 2 : 1, blocked || resting ? -1 : 0) < 0) {
             if (errno == EINTR) continue;
@@ -120,6 +122,7 @@ API int card_serve(Card* card, int terminal, int stop, uint64_t clock_hz, uint64
             from.cycle(t.tx);
             quiet = t.rx && t.tx && !t.busy ? quiet + 1 : 0;
         }
+        awake = true;
         if (terminal < 0) given = from.queue.size();
     }
 }

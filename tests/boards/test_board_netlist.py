@@ -3,6 +3,7 @@
 import dataclasses
 import gzip
 import json
+import select
 
 import numpy as np
 import pytest
@@ -25,6 +26,7 @@ from deepseek.rtl.hostport.shell import Lasting, ShellRegisters
 from deepseek.rtl.isa import ABI_VERSION, Csr
 from deepseek.rtl.isa.link import ShellCsr
 from deepseek.rtl.memory.block import BlockStorage
+from deepseek.sim.verilated import board as virtual_board
 
 ULX3S = board("ulx3s")
 MEGAHERTZ = 12.0
@@ -146,6 +148,23 @@ def test_link_and_memory(bitstream, cache):
                 link.write_memory(base + first, piece)
             assert np.array_equal(link.read_memory(base, span), image)
         assert link.csr_read(ShellCsr.FRAMES_DROPPED) == 0
+    finally:
+        link.close()
+
+
+def test_requests_that_wait_at_power_up(bitstream, cache, monkeypatch):
+    """What was sent before the board's clock ran arrives once, and whole."""
+    serve = virtual_board._serve
+
+    def late(model, terminal, stop, rates):
+        assert select.select([terminal], [], [], 60.0)[0]
+        serve(model, terminal, stop, rates)
+
+    monkeypatch.setattr(virtual_board, "_serve", late)
+    link = open_board(bitstream, board="virtual", netlist=True)
+    try:
+        assert link.csr_read(ShellCsr.FRAMES_DROPPED) == 0
+        assert link.statistics.repeated == 0
     finally:
         link.close()
 
