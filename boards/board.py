@@ -16,7 +16,7 @@ __all__ = ["LED_NAMES", "Board", "BoardError", "Device"]
 LED_NAMES = ("heartbeat", "running", "activity", "error")
 """What the LEDs can show: a clock that runs, a job that runs, bytes on the line, an error."""
 
-MEMORY_BYTES = {"tiny": 256 << 10}
+MEMORY_BYTES = {"tiny": 256 << 10, "wide": 128 << 10}
 """Card memory by preset where block RAM has to hold it ..."""
 
 LEAST_MEMORY_BYTES = 64 << 10

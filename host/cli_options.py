@@ -40,7 +40,7 @@ __all__ = [
 ]
 
 BackendOption = Annotated[str, typer.Option(help=f"The card: {' or '.join(SIMULATED)}.")]
-PresetOption = Annotated[str, typer.Option(help="Size of the card: tiny, ecp5 or sim.")]
+PresetOption = Annotated[str, typer.Option(help="Size of the card: tiny, wide, ecp5 or sim.")]
 MemoryOption = Annotated[str, typer.Option(help="Card memory: hbm, or ideal (fixed latency).")]
 CardBackendOption = Annotated[
     str | None,
@@ -52,7 +52,7 @@ CardBackendOption = Annotated[
 CardPresetOption = Annotated[
     str | None,
     typer.Option(
-        help="Size of the card: tiny, ecp5 or sim (default: ecp5; a bitstream has its own).",
+        help="Size of the card: tiny, wide, ecp5 or sim (default: ecp5; a bitstream has its own).",
         show_default=False,
     ),
 ]

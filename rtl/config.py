@@ -207,6 +207,17 @@ PRESETS: dict[str, CardConfig] = {
             hbm_channels=1,
         ),
         CardConfig(
+            name="wide",
+            rows=4,
+            cols=8,
+            scratchpad_banks=4,
+            scratchpad_bytes=128 << 10,
+            stream_ports=1,
+            bus_bytes=16,
+            hbm_channels=1,
+            vector_lanes=1,
+        ),
+        CardConfig(
             name="ecp5",
             rows=8,
             cols=8,

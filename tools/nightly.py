@@ -18,12 +18,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-PRESETS = ("tiny", "ecp5", "sim")
+PRESETS = ("tiny", "wide", "ecp5", "sim")
 NETLIST = "build/nightly"
 FORMATS = ("int4", "int8", "e4m3", "e5m2", "fp16", "bf16")
 ENCODINGS = ("auto", "dense", "delta", "2:4", "1:4", "1:8")
 DENSITIES = (1.0, 0.5, 0.1, 0.02)
-LONGEST = {"tiny": 1500, "ecp5": 3000, "sim": 6000}
+LONGEST = {"tiny": 1500, "wide": 3000, "ecp5": 3000, "sim": 6000}
 """Dot products up to here fit the scratchpad in every format."""
 
 

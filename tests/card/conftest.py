@@ -17,7 +17,7 @@ def pytest_addoption(parser):
 def pytest_generate_tests(metafunc):
     if "name" in metafunc.fixturenames:
         nightly = metafunc.config.getoption("--nightly", default=False)
-        names = ["tiny", "ecp5", "sim"] if nightly else ["tiny"]
+        names = ["tiny", "wide", "ecp5", "sim"] if nightly else ["tiny"]
         metafunc.parametrize("name", names, scope="module")
 
 

@@ -138,7 +138,7 @@ def test_a_wrong_result_is_an_error_and_prints_no_figure(monkeypatch):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("gemm --preset huge", "no preset 'huge'; choose one of: tiny, ecp5, sim"),
+        ("gemm --preset huge", "no preset 'huge'; choose one of: tiny, wide, ecp5, sim"),
         ("gemm --backend fpga", "no backend 'fpga'; choose one of: rtl, functional"),
         ("gemm --memory ddr", "no memory 'ddr'; choose one of: hbm, ideal"),
         ("gemm --dtype bf17", "no format 'bf17'; choose one of: int4, int8, e4m3, e5m2, fp16,"),

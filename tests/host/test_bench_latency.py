@@ -152,7 +152,7 @@ def test_table(measured, monkeypatch):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("--preset huge", "no preset 'huge'; choose one of: tiny, ecp5, sim"),
+        ("--preset huge", "no preset 'huge'; choose one of: tiny, wide, ecp5, sim"),
         ("--memory ddr", "no memory 'ddr'; choose one of: hbm, ideal"),
     ],
 )

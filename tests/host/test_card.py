@@ -312,7 +312,7 @@ def test_info(card):
     ("arguments", "message"),
     [
         ({"backend": "fpga"}, "no backend 'fpga'; choose one of: rtl, functional"),
-        ({"preset": "huge"}, "no preset 'huge'; choose one of: tiny, ecp5, sim"),
+        ({"preset": "huge"}, "no preset 'huge'; choose one of: tiny, wide, ecp5, sim"),
         ({"memory": "ddr"}, "no memory 'ddr'; choose one of: hbm, ideal"),
         ({"waves": "x.vcd"}, "no waves; use --backend rtl"),
     ],
