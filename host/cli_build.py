@@ -120,6 +120,15 @@ def _show(built: "Built") -> None:
         ("", "used", "of", "%"),
         [(kind, use["used"], use["of"], use["percent"]) for kind, use in report["use"].items()],
     )
+    if "peak" in report:
+        grid(
+            "multiply-accumulates a second at this clock, at most",
+            ("mode", "10^9", "per 1000 COMB", "per DSP"),
+            [
+                (mode, rate["gmacs"], rate["per_kcomb"], rate["per_dsp"])
+                for mode, rate in report["peak"].items()
+            ],
+        )
     grid(
         "by block (of all its instances, without the blocks inside)",
         ("block", "instances", "COMB", "FF", "DSP", "EBR"),

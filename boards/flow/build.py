@@ -302,6 +302,8 @@ def build(
                 progress,
             )
             report |= reports.summary(board, rows, placed, linked, prepared.design)
+            if make_shell is _shell:
+                report["peak"] = reports.peak(config, clock_hz, report["use"])
             report["seconds"] = round(time.monotonic() - start, 1)
             if placed[0].fmax_mhz * 1e6 < clock_hz:
                 _write_report(bitstream, {**report, "bitstream": None})

@@ -6,6 +6,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ...rtl.config import CardConfig
+from ...rtl.isa import LANES
 from ..board import Board
 from ..families import Family
 from . import timing
@@ -22,6 +24,7 @@ __all__ = [
     "estimates",
     "in_words",
     "label",
+    "peak",
     "slowest_blocks",
     "summary",
 ]
@@ -265,6 +268,31 @@ def device_use(board: Board, total: Resources) -> list[Use]:
         Use("DSP", total.dsp, device.dsp),
         Use("EBR", total.ebr, device.ebr),
     ]
+
+
+def peak(config: CardConfig, clock_hz: int, use: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    """Return what a card multiplies at most, by the names of its modes.
+
+    Parameters
+    ----------
+    use : Mapping
+        Of the device, as in `summary`.
+
+    Returns
+    -------
+    dict
+        ``gmacs``, 1e9 multiply-accumulates a second; of these ``per_kcomb``, for every 1000 COMB,
+        and ``per_dsp``.
+    """
+    found = {}
+    for mode, lanes in LANES.items():
+        gmacs = config.rows * config.cols * lanes * clock_hz / 1e9
+        found[mode.name.lower()] = {
+            "gmacs": round(gmacs, 4),
+            "per_kcomb": round(1e3 * gmacs / use["COMB"]["used"], 4),
+            "per_dsp": round(gmacs / use["DSP"]["used"], 4),
+        }
+    return found
 
 
 def summary(

@@ -15,6 +15,7 @@ from deepseek.boards.flow import build as building
 from deepseek.boards.flow import place, tools
 from deepseek.boards.flow.build import build, build_hash
 from deepseek.boards.flow.convert import TOP, convert
+from deepseek.boards.flow.report import peak
 from deepseek.boards.flow.tools import Processes, ToolFailure, prune
 from deepseek.boards.manifest import Manifest
 from deepseek.boards.top import BoardTop
@@ -328,3 +329,14 @@ def test_prune(tmp_path):
     prune(tmp_path, 30)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["new", "new-folder"]
     prune(Path(tmp_path, "none"), 30)
+
+
+def test_peak():
+    """All PEs of a 4x4 card, with 1, 2 and 4 products each, at 50 MHz."""
+    use = {"COMB": {"used": 40_000}, "DSP": {"used": 40}}
+    assert peak(ULX3S.config("tiny"), 50_000_000, use) == {
+        "int8": {"gmacs": 1.6, "per_kcomb": 0.04, "per_dsp": 0.04},
+        "fp16": {"gmacs": 0.8, "per_kcomb": 0.02, "per_dsp": 0.02},
+        "int4": {"gmacs": 3.2, "per_kcomb": 0.08, "per_dsp": 0.08},
+        "bf16": {"gmacs": 0.8, "per_kcomb": 0.02, "per_dsp": 0.02},
+    }
