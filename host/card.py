@@ -7,7 +7,6 @@
 ...     result.counters.cycles
 """
 
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -16,37 +15,24 @@ import numpy.typing as npt
 
 from ..rtl.config import CardConfig
 from ..rtl.config import preset as find_preset
-from ..rtl.isa import COMMAND_BYTES, Completion, Csr, Flag, Status, Unit
+from ..rtl.isa import COMMAND_BYTES, Csr
 from .allocator import Allocator, Buffer
 from .compiler.commands import end
-from .compiler.packing import Packer
 from .compiler.tiling import MemorySpeed
 from .counters import Counters
-from .errors import CardError, CardTimeoutError, job_error, stalls
+from .errors import CardError
 from .identity import CardInfo, check_identity
 from .job import Job, JobResult
 from .ring import Ring, ring_bytes
 from .step import Stepper
 from .transport import Progress, Transport, open_transport
+from .waiting import COMPLETION_BYTES, Waiter
 
 __all__ = ["Card", "CardInfo", "Job", "JobResult"]
 
-RUN_CYCLES = 100_000
-"""Cycles between two looks at the clock on the wall."""
-
-RUN_S = 0.25
-"""The same, in seconds, for a card that runs by itself."""
-
-ROOM_CYCLES = 1000
-"""Cycles between two looks at a full ring."""
-
-JOB_S = 60
-"""Seconds at its clock that such a card has for a job, if no other deadline is given."""
-
-STALLED_CYCLES = 1000
-"""A job in which nothing moves for so long has stalled, and is not only slow."""
-
 RESET, ABORT = 1, 2
+"""Of `Csr.CONTROL`."""
+
 HBM_EFFICIENCY = 0.9
 """Of a channel's peak, in long transfers; measured on the RTL, as the next two."""
 
@@ -57,9 +43,6 @@ HBM_TURN_CYCLES = 12.0
 """What a row that is written between reads takes from them, besides its own time."""
 
 MEMORY_MODES = {"hbm": 0, "ideal": 1}
-
-_COMPLETION = Packer(Completion)
-_COMPLETION_BYTES = _COMPLETION.size // 8
 
 
 class Card:
@@ -89,6 +72,7 @@ class Card:
         self._allocator = Allocator(0, self.config.memory_bytes)
         nbytes = ring_bytes(self.config.memory_bytes)
         self._ring = Ring(transport, self.allocate(nbytes, "the command ring"))
+        self._waiter = Waiter(transport, self._ring, self.reset)
         self._tag = 0
         if transport.clock_hz is not None:
             # It has run before, and keeps what another host has left.
@@ -237,9 +221,7 @@ class Card:
 
     def counters(self) -> Counters:
         """Read the counters of the newest job."""
-        addresses = range(Csr.CYCLES, Csr.COUNT_ENGINE, 4)
-        words = dict(zip(addresses, self.transport.csr_read_many(addresses), strict=True))
-        return Counters.read(words.__getitem__)
+        return Counters.read(self.transport.csr_read_many)
 
     def set_watchdog(self, cycles: int) -> None:
         """End jobs in which nothing moves for ``cycles`` cycles; 0 is never."""
@@ -282,8 +264,8 @@ class Card:
                     f"command {index} must have {COMMAND_BYTES} bytes, not {len(command)!r}"
                 )
         self._tag += 1
-        record = self.allocate(_COMPLETION_BYTES, "a completion record")
-        self.write(record, np.zeros(_COMPLETION_BYTES, np.uint8))
+        record = self.allocate(COMPLETION_BYTES, "a completion record")
+        self.write(record, np.zeros(COMPLETION_BYTES, np.uint8))
         whole = [*commands, end(record.address, self._tag)]
         job = Job(self, self._tag, whole, record, self._ring.tail, labels)
         waiting = job.commands
@@ -317,146 +299,18 @@ class Card:
         if self._stepper is not None and self._stepper.active:
             self._stepper.run(self, self._ring.tail)
             return
-        clock_hz = self.transport.clock_hz
-        if clock_hz is None:
-            moves = self._run(RUN_CYCLES) != 0
-        else:
-            moves = self._fetches(JOB_S * clock_hz)
-        if not moves:
+        if not self._waiter.make_room():
             raise CardError("the ring is full and the card does not move; reset it")
-
-    def _fetches(self, max_cycles: int) -> bool:
-        """Wait until a card that runs by itself has taken a command; False if it does not."""
-        head, spent = self._ring.head(), 0
-        while self._ring.head() == head:
-            ran = self._run(ROOM_CYCLES)
-            spent += ran or 0
-            if ran == 0 or spent > max_cycles:
-                return False
-        return True
 
     def finish(self, job: Job, max_cycles: int | None, deadline_s: float | None) -> JobResult:
         """Run until a job has ended: what `Job.wait` does, once."""
         if self._stepper is not None and self._stepper.active:
             self._stepper.run(self, (job.first + len(job.commands)) % (1 << 32))
-        start = time.monotonic()
-        spent = 0
-        turn, clock_hz = RUN_CYCLES, self.transport.clock_hz
-        if clock_hz is not None:
-            turn = round(RUN_S * clock_hz)
-            if max_cycles is None and deadline_s is None:
-                max_cycles = JOB_S * clock_hz
-        while (record := self._completion(job)) is None:
-            late = deadline_s is not None and time.monotonic() - start > deadline_s
-            left = turn if max_cycles is None else min(turn, max_cycles - spent)
-            if late or left <= 0:
-                raise self._timeout(job, spent)
-            ran = self._run(left, job)
-            spent += ran or 0
-            if self._completion(job) is None:
-                # A card that runs by itself may have ended the job since.
-                if self._idle() and self._completion(job) is None:
-                    raise self._lost(job)
-                if ran == 0:
-                    raise self._timeout(job, spent)
-        self.acknowledge()
-        if record["status"] != Status.OK.value:
-            raise self._failure(job, record)
-        flags = Flag(record["flags"])
-        return JobResult(
-            cycles=record["cycles"],
-            counters=self.counters(),
-            flags=flags,
-            flagged_command=record["command"] if flags else None,
-        )
-
-    def _idle(self) -> bool:
-        head, state = self.transport.csr_read_many((Csr.RING_HEAD, Csr.STATE))
-        return head == self._ring.tail and not state & 1
+        return self._waiter.finish(job, max_cycles, deadline_s)
 
     def acknowledge(self) -> int:
         """Let the interrupt line fall; return how many jobs have ended (modulo 2^32)."""
-        completed = self._csr(Csr.COMPLETED)
-        self.transport.csr_write(Csr.ACK, completed)
-        # Reading it back gives the interrupt the cycle that it takes to fall.
-        return self._csr(Csr.ACK)
-
-    def _run(self, max_cycles: int, job: Job | None = None) -> int | None:
-        """Let the card run until a job ends; None if one had just ended, 0 if nothing moves."""
-        # With the interrupt high the run would end at once.
-        completed = self.acknowledge()
-        # A card that runs by itself may have ended it before that, and would not say so again.
-        if job is not None and self._completion(job) is not None:
-            return None
-        ran = self.transport.run(max_cycles)
-        return ran or (0 if self._csr(Csr.COMPLETED) == completed else None)
-
-    def _completion(self, job: Job) -> dict[str, int] | None:
-        raw = self.read(job.record).tobytes()
-        record = _COMPLETION.unpack(int.from_bytes(raw, "little"))
-        return record if record["valid"] and record["tag"] == job.tag else None
-
-    def _failure(self, job: Job, record: dict[str, int]) -> CardError:
-        watchdog = record["status"] == Status.WATCHDOG.value
-        return job_error(
-            record["status"],
-            record["unit"],
-            record["command"],
-            job.commands,
-            self._stalls() if watchdog else "",
-            job.labels,
-        )
-
-    def _timeout(self, job: Job, spent: int) -> CardTimeoutError:
-        """Stop a job that is late, and find out whether it stalled or is only long."""
-        state = self._csr(Csr.STATE)
-        fetched = (self._ring.head() - job.first) % (1 << 32)
-        self.transport.csr_write(Csr.WATCHDOG, STALLED_CYCLES)
-        self.transport.run(4 * STALLED_CYCLES)
-        record = self._completion(job)
-        if record is not None and record["status"] == Status.WATCHDOG.value:
-            why = f"it stalled: {self._stalls()}; next: check that every wait has a signal"
-        elif record is None and self._starved():
-            why = (
-                "the card waits for more commands: the job has no END; next: end it with one, as "
-                "Card.submit does"
-            )
-        else:
-            busy = [unit.name for unit in Unit if state >> 8 + unit & 1]
-            why = (
-                f"it was still moving, busy: {', '.join(busy) if busy else 'no unit'}; "
-                "next: raise the deadline"
-            )
-        self.reset()
-        return CardTimeoutError(
-            f"the job did not end within {spent} cycles and was stopped, with "
-            f"{min(fetched, len(job.commands))} of {len(job.commands)} commands fetched; {why}",
-            status=Status.WATCHDOG if record is not None else Status.ABORTED,
-        )
-
-    def _starved(self) -> bool:
-        """Whether the card has done all commands of the newest job, and still runs it."""
-        state = self._csr(Csr.STATE)
-        queues = sum(1 << 8 + unit for unit in Unit if unit < Unit.SEQUENCER)
-        fetched_all = self._ring.head() == self._ring.tail
-        return bool(fetched_all and state & 1 and not state & queues)
-
-    def _lost(self, job: Job) -> CardError:
-        """The card is idle, yet the job has no completion record: its END was not reached."""
-        error, index = self._csr(Csr.ERROR), self._csr(Csr.ERROR_COMMAND)
-        stalled = self._stalls() if error & 0xFF == Status.WATCHDOG.value else ""
-        self.reset()
-        if error:
-            return job_error(
-                error & 0xFF, error >> 8 & 0xFF, index, job.commands, stalled, job.labels
-            )
-        return CardError(
-            "the card is idle but the job has no completion record: it was lost in a reset; "
-            "submit it again"
-        )
-
-    def _stalls(self) -> str:
-        return stalls(self._csr(Csr.STALL), self._csr(Csr.STALL_SEMAPHORE))
+        return self._waiter.acknowledge()
 
     def _inside(self, buffer: Buffer, offset: int, nbytes: int, what: str) -> None:
         if offset < 0 or nbytes < 0 or offset + nbytes > buffer.nbytes:

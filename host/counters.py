@@ -1,7 +1,7 @@
 """The card's counters: the only source of performance figures."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from ..rtl.config import CardConfig
 from ..rtl.isa import Csr
@@ -51,12 +51,14 @@ class Counters:
     hbm_refreshes: int = 0
 
     @classmethod
-    def read(cls, csr_read: Callable[[int], int]) -> "Counters":
+    def read(cls, csr_read_many: Callable[[Sequence[int]], list[int]]) -> "Counters":
         """Read all counters of a card that runs no job."""
+        addresses = range(Csr.CYCLES, Csr.COUNT_ENGINE, 4)
+        words = dict(zip(addresses, csr_read_many(addresses), strict=True))
         values = {}
         for field in dataclasses.fields(cls):
             address = int(Csr[field.name.upper()])
-            values[field.name] = csr_read(address) | csr_read(address + 4) << 32
+            values[field.name] = words[address] | words[address + 4] << 32
         return cls(**values)
 
     def __add__(self, other: "Counters") -> "Counters":
