@@ -23,7 +23,7 @@ __all__ = ["TEST_IMAGES", "Digits", "run"]
 TEST_IMAGES = 360
 
 _INT8_LANES = 2
-_POOL = {"kernel": (2, 2), "stride": (2, 2)}
+_POOL = (2, 2)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -57,9 +57,9 @@ class Digits:
             zero_point=int(self.weights["input_zero_point"]),
             layers=(
                 self._conv("conv1", padding=(1, 1), relu=True),
-                MaxPool(name="pool1", **_POOL),
+                MaxPool(name="pool1", kernel=_POOL, stride=_POOL),
                 self._conv("conv2", padding=(1, 1), relu=True),
-                MaxPool(name="pool2", **_POOL),
+                MaxPool(name="pool2", kernel=_POOL, stride=_POOL),
                 self._conv("fc", padding=(0, 0), relu=False),
             ),
         )

@@ -8,9 +8,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ...sim.golden.network import conv2d
-from ...sim.golden.vector import max_pool
+from ...sim.golden.vector import add, average_pool, max_pool
 from ..card import Card
-from ..compiler.network import Conv, Network, Program
+from ..compiler.network import AveragePool, Conv, MaxPool, Network
+from ..compiler.program import Program
 from ..counters import Counters
 
 __all__ = ["Batch", "NetworkRunner", "golden_tensors"]
@@ -21,25 +22,49 @@ MAX_CYCLES = 20_000_000
 
 def golden_tensors(network: Network, images: npt.NDArray[np.int8]) -> list[npt.NDArray[np.int8]]:
     """Return the output [N, H, W, C] of every layer, by the golden model."""
-    tensors = []
-    x = images
-    for layer, zero_point in zip(network.layers, network.zero_points()[:-1], strict=True):
+    tensors, points = [images], network.zero_points()
+    for layer, sources in zip(network.layers, network.sources(), strict=True):
+        x, zero = tensors[sources[0]], points[sources[0]]
         if isinstance(layer, Conv):
-            x = conv2d(
+            out = conv2d(
                 x,
                 layer.spread,
                 bias=layer.bias,
                 scale=layer.scale,
                 stride=layer.stride,
                 padding=layer.padding,
-                pad_value=zero_point,
+                pad_value=zero,
                 function="relu" if layer.relu else "none",
                 zero_point=layer.zero_point,
             )
+        elif isinstance(layer, MaxPool):
+            out = max_pool(x, kernel=layer.kernel, stride=layer.stride)
+        elif isinstance(layer, AveragePool):
+            out = average_pool(
+                x,
+                kernel=layer.kernel,
+                stride=layer.stride,
+                zero=zero,
+                scale=_bits(layer.factor),
+                zero_point=layer.zero_point,
+            )
         else:
-            x = max_pool(x, kernel=layer.kernel, stride=layer.stride)
-        tensors.append(x)
-    return tensors
+            out = add(
+                x,
+                tensors[sources[1]],
+                a_zero=zero,
+                b_zero=points[sources[1]],
+                a_scale=_bits(layer.scale),
+                b_scale=_bits(layer.other_scale),
+                zero_point=layer.zero_point,
+                clamp_low=layer.clamp_low,
+            )
+        tensors.append(out)
+    return tensors[1:]
+
+
+def _bits(scale: float | np.float32) -> int:
+    return int(np.float32(scale).view(np.uint32))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

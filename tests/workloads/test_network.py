@@ -9,7 +9,8 @@ import pytest
 from deepseek.host.card import Card
 from deepseek.host.compiler.commands import decode
 from deepseek.host.compiler.conv import lower_conv
-from deepseek.host.compiler.network import Conv, MaxPool, Network, Program
+from deepseek.host.compiler.network import INPUT, Add, AveragePool, Conv, MaxPool, Network
+from deepseek.host.compiler.program import Program
 from deepseek.host.compiler.tensor import TensorLayout
 from deepseek.host.workloads.runner import NetworkRunner
 from deepseek.rtl.config import preset
@@ -105,7 +106,7 @@ def test_golden_convolution(index):
     np.testing.assert_array_equal(result, expected)
 
 
-@pytest.mark.parametrize("name", ["tiny", "ecp5", "sim"])
+@pytest.mark.parametrize("name", ["tiny", "wide", "ecp5", "sim"])
 def test_convolutions_on_the_card(name):
     with Card.open("functional", preset=name) as card:
         for index in range(len(CONVS)):
@@ -205,6 +206,141 @@ def test_pooling_of_the_input_and_after_a_folded_layer():
     ):
         (batch,) = runner.run(images)
     assert batch.identical == 15
+
+
+def residual_network(rng, widths, *, readers=1):
+    """Blocks as in ResNet: two convolutions and a shortcut, which has one of its own where the
+    shape changes; the last tensor of the blocks is added up ``readers`` times."""
+    points = {}
+
+    def conv(name, source, inputs, outputs, kernel=3, stride=1, **options):
+        half = kernel // 2
+        sizes = (kernel, kernel), (stride, stride), (half, half)
+        found = random_conv(rng, name, inputs, outputs, *sizes, points[source])
+        points[name] = int(rng.integers(-128, 0))
+        return dataclasses.replace(found, source=source, zero_point=points[name], **options)
+
+    def add(name, source, other, **options):
+        points[name] = int(rng.integers(-128, 0))
+        scale, other_scale = rng.uniform(0.3, 1, 2)
+        return Add(
+            name=name,
+            source=source,
+            other=other,
+            scale=scale,
+            other_scale=other_scale,
+            zero_point=points[name],
+            **options,
+        )
+
+    points[INPUT] = int(rng.integers(-128, 128))
+    layers = [conv("stem", INPUT, 3, widths[0])]
+    last, channels = "stem", widths[0]
+    for number, width in enumerate(widths):
+        stride = 1 if width == channels else 2
+        short = last
+        if stride > 1:
+            short = f"short{number}"
+            layers.append(conv(short, last, channels, width, 1, stride, relu=False))
+        layers.append(conv(f"first{number}", last, channels, width, 3, stride))
+        layers.append(conv(f"second{number}", f"first{number}", width, width, relu=False))
+        last, channels = f"sum{number}", width
+        layers.append(add(last, f"second{number}", short, relu=True))
+    blocks, total = last, last
+    for number in range(1, readers):
+        layers.append(add(f"again{number}", total, blocks))
+        total = f"again{number}"
+    points["mean"] = 3
+    layers.append(
+        AveragePool(
+            name="mean", source=total, kernel=(2, 2), stride=(2, 2), scale=1.3, zero_point=3
+        )
+    )
+    layers.append(conv("classes", "mean", channels, 10, 1))
+    return Network(shape=(8, 8, 3), zero_point=points[INPUT], layers=layers)
+
+
+def by_formula(network, images):
+    """Outputs of all layers, pooling and sums in FP32 as the mathematics has them."""
+    tensors = {INPUT: images}
+    points = dict(zip(tensors, [network.zero_point], strict=True))
+    last = INPUT
+    for layer in network.layers:
+        source = layer.source or last
+        x, zero = tensors[source], points[source]
+        if isinstance(layer, Conv):
+            out = loops(x, layer, zero)
+        else:
+            real = x.astype(np.float32) - zero
+            if isinstance(layer, AveragePool):
+                n, height, width, channels = x.shape
+                ky, kx = layer.kernel
+                real = real.reshape(n, height // ky, ky, width // kx, kx, channels)
+                real = real.sum(axis=(2, 4)) * np.float32(layer.scale / (ky * kx))
+            else:
+                other = tensors[layer.other].astype(np.float32) - points[layer.other]
+                real = real * np.float32(layer.scale) + other * np.float32(layer.other_scale)
+                real = np.maximum(real, 0) if layer.relu else real
+            out = np.clip(np.rint(real) + layer.zero_point, -128, 127).astype(np.int8)
+        last = layer.name
+        tensors[last], points[last] = out, layer.zero_point
+    return [tensors[layer.name] for layer in network.layers]
+
+
+@pytest.mark.parametrize(
+    ("backend", "name", "widths", "readers"),
+    [
+        ("functional", "tiny", (5, 5, 9), 1),
+        ("functional", "wide", (16, 32), 5),
+        ("functional", "ecp5", (16, 16, 32, 32), 3),
+        ("functional", "sim", (20, 40), 6),
+        ("rtl", "tiny", (5, 5, 9), 1),
+        ("rtl", "tiny", (16, 16), 5),
+    ],
+)
+def test_residual_networks(backend, name, widths, readers):
+    """All blocks in one job, each tensor equal to the formulas."""
+    rng = np.random.default_rng(sum(widths) + readers)
+    network = residual_network(rng, widths, readers=readers)
+    images = rng.integers(-128, 128, (3, 8, 8, 3), dtype=np.int8)
+    with Card.open(backend, preset=name) as card, NetworkRunner(card, network, batch=2) as runner:
+        batches = list(runner.run(images))
+    assert sum(batch.identical for batch in batches) == 3 * len(network.layers)
+    for index, expected in enumerate(by_formula(network, images)):
+        found = np.concatenate([batch.tensors[index] for batch in batches])
+        np.testing.assert_array_equal(found, expected)
+        assert len(np.unique(found)) > 5
+
+
+@pytest.mark.parametrize("readers", [1, 2, 3, 4, 5, 9])
+def test_every_signal_has_its_wait(readers):
+    """Between two barriers each semaphore orders one pair of commands, and none is left over."""
+    rng = np.random.default_rng(11)
+    program = Program(preset("tiny"), residual_network(rng, (5,), readers=readers))
+    stretches = [{"wait": [], "signal": []}]
+    for command in program.run(0, 1):
+        fields = decode(command)
+        if fields["opcode"] is Opcode.BARRIER:
+            stretches.append({"wait": [], "signal": []})
+            continue
+        for kind, found in stretches[-1].items():
+            found += [
+                fields[f"{kind}[{n}].index"] for n in range(4) if fields[f"{kind}[{n}].enable"]
+            ]
+    assert len(stretches) > 1 or readers < 3
+    for stretch in stretches:
+        assert len(set(stretch["signal"])) == len(stretch["signal"]) > 0
+        assert sorted(stretch["wait"]) == sorted(stretch["signal"])
+
+
+def test_refusals_of_tensors():
+    conv = random_conv(np.random.default_rng(5), "conv", 4, 8, (1, 1), (1, 1), (0, 0), 0)
+    add = Add(name="sum", other=INPUT)
+    with pytest.raises(ValueError, match="layer sum: takes tensors of one shape, not 3 x 3 x 8 an"):
+        Network(shape=(3, 3, 4), zero_point=0, layers=[conv, add])
+    late = dataclasses.replace(conv, source="sum")
+    with pytest.raises(ValueError, match=r"layer conv: takes 'sum', which is none of .*: input"):
+        Network(shape=(3, 3, 4), zero_point=0, layers=[late, add])
 
 
 def test_refusals():
