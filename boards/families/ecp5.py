@@ -65,9 +65,10 @@ class Ecp5(Family):
         return DEVICES[device[-3:]]
 
     def count(self, cells: Mapping[str, int]) -> Resources:
-        pairs = cells.get("CCU2C", 0) + cells.get("TRELLIS_DPR16X4", 0)
+        # A RAM of 16 x 4 bits takes four, and the two beside them that its write port is made of.
+        comb = {"LUT4": 1, "CCU2C": 2, "TRELLIS_DPR16X4": 6}
         return Resources(
-            comb=cells.get("LUT4", 0) + 2 * pairs,
+            comb=sum(size * cells.get(name, 0) for name, size in comb.items()),
             ff=cells.get("TRELLIS_FF", 0),
             dsp=cells.get("MULT18X18D", 0),
             ebr=cells.get("DP16KD", 0),
