@@ -1,6 +1,6 @@
 """The card: sequencer, units, scratchpad and memory system."""
 
-from amaranth.hdl import ClockDomain, ClockSignal, DomainRenamer, Module, Signal
+from amaranth.hdl import Cat, ClockDomain, ClockSignal, DomainRenamer, Module, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
@@ -131,15 +131,17 @@ class Card(wiring.Component):
             ),
         ]
 
-        # A cycle later will do for the watchdog, and ends long paths here.
-        m.d.sync += sequencer.progress.eq(
-            memory.read_beat
-            | memory.write_beat
-            | engines.active.any()
-            | (compute.fill_read.valid & compute.fill_read.ready)
-            | (compute.write.valid & compute.write.ready)
-            | (vector.read.valid & vector.read.ready)
-        )
+        # Two cycles later will do for the watchdog, and end long paths here.
+        ports = (compute.fill_read, compute.write, vector.read)
+        others = Cat(memory.read_beat, memory.write_beat, engines.active)
+        valid, ready = Signal(len(ports)), Signal(len(ports))
+        moved = Signal(len(others))
+        m.d.sync += [
+            valid.eq(Cat(port.valid for port in ports)),
+            ready.eq(Cat(port.ready for port in ports)),
+            moved.eq(others),
+            sequencer.progress.eq((valid & ready).any() | moved.any()),
+        ]
 
         probe = self.probe
         m.d.comb += [

@@ -263,8 +263,9 @@ class _Bench:
     def _first_mac(self) -> int | None:
         """Watch a MATMUL come to its queue and start."""
         transport = self.card.transport
-        before = transport.cycles
         transport.csr_read(Csr.STATE)
+        before = transport.cycles
+        transport.csr_read(Csr.STATE)  # right behind another read of it
         if transport.cycles != before + 1:
             return None
         self._fill()

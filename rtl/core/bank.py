@@ -32,8 +32,7 @@ class QueueBank(wiring.Component):
     -------
     load0, load1, compute, vector, store : ``Out(UnitPort)``
     write : ``In(QueueWrite)``
-        To the queue that ``select`` (a `Queue`) names; ``room`` is that queue's.
-    select : ``In(3)``
+        By `Queue`.
     add, add_index, add_value : ``In``
         Adds 0 to 255 to a semaphore.
     clear : ``In(1)``
@@ -47,7 +46,7 @@ class QueueBank(wiring.Component):
     ask, lacks, lacks_index : ``In(1)``, ``Out(1)``, ``Out``
         As in `SemaphoreFile`, of the queue that is ``named``.
     moved : ``Out(1)``
-        Some queue started or ended an iteration, or took or gave a credit.
+        Some queue started or ended an iteration, or took or gave a credit, in the cycle before.
     """
 
     def __init__(self, config: CardConfig) -> None:
@@ -55,8 +54,7 @@ class QueueBank(wiring.Component):
         super().__init__(
             {name: Out(UnitPort()) for name in UNITS}
             | {
-                "write": In(QueueWrite(config)),
-                "select": In(range(len(Queue))),
+                "write": In(QueueWrite(config, len(Queue))),
                 "add": In(1),
                 "add_index": In(range(SEMAPHORES)),
                 "add_value": In(8),
@@ -96,19 +94,19 @@ class QueueBank(wiring.Component):
             port = getattr(semaphores, f"queue_{index}")
             connect(m, queue.unit, flipped(unit))
             connect(m, queue.semaphore, port)
-            chosen = self.select == index
             m.d.comb += [
-                queue.write.valid.eq(self.write.valid & chosen),
+                queue.write.valid.eq(self.write.valid[index]),
                 queue.write.beat.eq(self.write.beat),
                 queue.write.data.eq(self.write.data),
-                queue.write.commit.eq(self.write.commit & chosen),
+                queue.write.commit.eq(self.write.commit[index]),
                 queue.write.index.eq(self.write.index),
+                self.write.room[index].eq(queue.write.room),
                 self.state[index].eq(queue.state),
             ]
-            with m.If(chosen):
-                m.d.comb += self.write.room.eq(queue.write.room)
             moved += [unit.done, unit.start.valid & unit.start.ready, port.grant]
-        m.d.comb += self.moved.eq(Cat(moved).any() | self.moving)
+        recent = Signal(len(moved))
+        m.d.sync += recent.eq(Cat(moved))
+        m.d.comb += self.moved.eq(recent.any() | self.moving)
         self._elaborate_indices(m)
         return m
 
@@ -123,13 +121,18 @@ class QueueBank(wiring.Component):
         write, read = indices.write_port(), indices.read_port(domain="comb")
         serials = [Signal(range(SERIALS), name=f"{name}_serial") for name in UNITS]
         oldest = [self.state[n].serial for n in range(len(UNITS))]
+        written, wrote = Signal.like(self.named), Signal()  # the queue that got a beat, if so
+        m.d.sync += wrote.eq(self.write.valid.any())
         m.d.comb += [
-            write.addr.eq(Cat(select(self.select, serials), self.select)),
+            write.addr.eq(Cat(select(written, serials), written)),
             write.data.eq(self.write.index),
-            write.en.eq(self.write.commit),
+            # In the cycle behind each beat, and so before the commit.
+            write.en.eq(wrote),
             read.addr.eq(Cat(select(self.named, oldest), self.named)),
             self.command.eq(read.data),
         ]
         for n, serial in enumerate(serials):
-            with m.If(self.write.commit & (self.select == n)):
+            with m.If(self.write.valid[n]):
+                m.d.sync += written.eq(n)
+            with m.If(self.write.commit[n]):
                 m.d.sync += serial.eq(serial + 1)

@@ -7,6 +7,8 @@ from amaranth.lib.wiring import In, Out
 
 from ..isa.link import CaptureControl, ShellCsr
 from ..isa.probe import Probe
+from ..numerics.delay import delayed
+from .csr import HOST_READ_LATENCY
 
 __all__ = ["AGE_BITS", "Capture"]
 
@@ -158,7 +160,7 @@ class Capture(wiring.Component):
             ShellCsr.CAPTURE_AGE: sample.age,
             **writable,
         }
-        with m.Switch(self.address[2:]):
+        with m.Switch(delayed(m, 1, self.address[2:], HOST_READ_LATENCY - 1, "asked")):
             for address, signal in readable.items():
                 with m.Case(address // 4):
                     m.d.sync += self.read_data.eq(signal)

@@ -1,4 +1,4 @@
-"""The host's registers: one declared list, the bank made from it, and the counters."""
+"""The host's registers: one declared list, and the bank made from it."""
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, ValueLike, unsigned
 from amaranth.lib import memory, wiring
@@ -8,17 +8,21 @@ from ..config import CardConfig
 from ..core.select import select
 from ..isa import ABI_VERSION, Csr, Queue
 from ..tech.select import select as tech_select
+from .counters import CounterBank
 
 __all__ = [
     "ALL_ENGINES",
+    "HOST_READ_LATENCY",
     "ID",
     "WATCHDOG_RESET",
-    "CounterBank",
     "CsrBank",
     "Events",
     "HostPort",
     "geometry",
 ]
+
+HOST_READ_LATENCY = 3
+"""Cycles from the address of a register to its data."""
 
 ID = int.from_bytes(b"DPSK", "little")
 WATCHDOG_RESET = 100_000
@@ -41,7 +45,8 @@ class HostPort(wiring.Signature):
         Byte address; its two lowest bits are ignored.
     write, write_data : ``Out(1)``, ``Out(32)``
     read_data : ``In(32)``
-        The register that ``address`` named in the cycle before. Reads change nothing.
+        The register that ``address`` named `HOST_READ_LATENCY` cycles before, as all writes before
+        that left it. Reads change nothing, and there may be one in every cycle.
     """
 
     def __init__(self) -> None:
@@ -95,101 +100,6 @@ def geometry(config: CardConfig) -> int:
     return config.rows | config.cols << 8 | config.bus_bytes << 16 | config.hbm_channels << 24
 
 
-class CounterBank(wiring.Component):
-    """Counters of 64 bits: their low bits in registers, the others in a memory.
-
-    A register that overflows leaves a carry, which is added to the memory's word when that
-    counter's turn comes: one counter has it each cycle. Reads add what is waiting, so that they
-    are exact at any time.
-
-    Parameters
-    ----------
-    amounts : tuple of (int, int)
-        For each counter the largest amount of a cycle, and how many zeros follow it.
-
-    Members
-    -------
-    clear, count : ``In(1)``
-        Clear all counters; count in this cycle. ``clear`` wins.
-    amount_0 ... : ``In``
-    address : ``In(5)``, value : ``Out(32)``
-        Word ``2 * n`` is the low half of counter n, the next one its high half.
-    """
-
-    _TURNS = 16
-
-    def __init__(self, amounts: tuple[tuple[int, int], ...]) -> None:
-        if len(amounts) > self._TURNS:
-            raise ValueError(f"at most {self._TURNS} counters have a turn, not {len(amounts)!r}")
-        self._shifts = [shift for _, shift in amounts]
-        # What is counted from one turn to the next must not overflow twice.
-        self._low_bits = max((self._TURNS * most - 1).bit_length() + n for most, n in amounts)
-        if self._low_bits > 31:
-            raise ValueError(f"a counter may grow by less than 2^27 a cycle, not by {amounts!r}")
-        super().__init__(
-            {f"amount_{n}": In(range(most + 1)) for n, (most, _) in enumerate(amounts)}
-            | {"clear": In(1), "count": In(1), "address": In(5), "value": Out(32)}
-        )
-
-    def elaborate(self, platform: object) -> Module:
-        m = Module()
-        low_bits = self._low_bits
-        upper_bits = 64 - low_bits
-        turn, clearing = Signal(range(self._TURNS)), Signal()
-        carries, lows = [], []
-        for n, shift in enumerate(self._shifts):
-            low = Signal(low_bits - shift, name=f"low_{n}")
-            carry = Signal(name=f"carry_{n}")
-            total = Signal(len(low) + 1, name=f"total_{n}")
-            m.d.comb += total.eq(low + getattr(self, f"amount_{n}"))
-            m.d.sync += carry.eq((self.count & total[-1]) | (carry & (turn != n)))
-            with m.If(self.count):
-                m.d.sync += low.eq(total)
-            with m.If(self.clear):
-                m.d.sync += [low.eq(0), carry.eq(0)]
-            carries.append(carry)
-            lows.append(Cat(Const(0, shift), low))
-
-        m.submodules.upper = upper = memory.Memory(
-            shape=unsigned(upper_bits), depth=self._TURNS, init=[]
-        )
-        write, kept, read = (
-            upper.write_port(),
-            upper.read_port(domain="comb"),
-            upper.read_port(domain="comb"),
-        )
-        turn_carry = Signal()
-        m.d.comb += [
-            turn_carry.eq(select(turn, carries)),
-            kept.addr.eq(turn),
-            write.addr.eq(turn),
-            write.data.eq(Mux(clearing, 0, kept.data + 1)),
-            write.en.eq(clearing | turn_carry),
-        ]
-        m.d.sync += turn.eq(turn + 1)
-        with m.If(self.clear):
-            m.d.sync += [turn.eq(0), clearing.eq(1)]
-        with m.Elif(turn == self._TURNS - 1):
-            m.d.sync += clearing.eq(0)
-
-        # No counter overflows before all have been cleared: until then the upper bits are 0.
-        number, high = self.address[1:], self.address[0]
-        carry, low, half, more = Signal(), Signal(low_bits), Signal(32), Signal(32)
-        in_low = 32 - low_bits
-        m.d.comb += [
-            read.addr.eq(number),
-            carry.eq(select(number, carries) & ~(high & ~read.data[:in_low].all())),
-            low.eq(select(number, lows)),
-            half.eq(Mux(high, read.data[in_low:], read.data[:in_low])),
-            more.eq(half + carry),
-        ]
-        with m.If(high):
-            m.d.comb += self.value.eq(Mux(clearing, 0, more))
-        with m.Else():
-            m.d.comb += self.value.eq(Cat(low, Mux(clearing, 0, more[:in_low])))
-        return m
-
-
 class CsrBank(wiring.Component):
     """The registers of `Csr`.
 
@@ -206,7 +116,7 @@ class CsrBank(wiring.Component):
     host : ``In(HostPort)``
     events : ``In(Events)``
     reset, abort : ``Out(1)``
-        In the cycle of a write to `Csr.CONTROL`. ``reset`` clears the host's registers, too.
+        In the cycle after a write to `Csr.CONTROL`. ``reset`` clears the host's registers, too.
     ring_base, ring_size, ring_tail, watchdog : ``Out(32)``
     ideal, irq : ``Out(1)``
     count_engine : ``Out(8)``
@@ -296,87 +206,107 @@ class CsrBank(wiring.Component):
             Csr.COUNT_ENGINE: self.count_engine,
             Csr.STEP: self._elaborate_steps(m),
         }
-        word = host.address[2:]
-        wide = Signal(2)
-        with m.Switch(word):
-            for kind, csr in enumerate((Csr.RING_HEAD, Csr.COMPLETED, Csr.ERROR_COMMAND), 1):
-                with m.Case(csr.value // 4):
-                    m.d.comb += wide.eq(kind)
-        wides = [self._elaborate_copies(m, [csr for csr in written if csr not in readable])]
-        wides += [self.ring_head, self.completed, self.error_command]
         m.submodules.counters = counters = self._elaborate_counters(m)
         words: list[ValueLike] = [Const(0)] * (_COUNTER_WORD + 32)
         for address, value in readable.items():
             words[address.value // 4] = value
-        m.d.comb += counters.address.eq(word)
-        m.d.sync += host.read_data.eq(
-            tech_select(m, platform, wide, wides, name="wide_choice") | select(word, words)
-        )
-        with m.If((word >= _COUNTER_WORD) & (word != Csr.COUNT_ENGINE // 4)):
-            m.d.sync += host.read_data.eq(counters.value)
 
+        # The first cycle of a read is the address's way here, the second one chooses, the third one
+        # adds up.
+        word = host.address[2:]
+        asked, wide = Signal(len(word), reset_less=True), Signal(2, reset_less=True)
+        of_counter, counted = Signal(reset_less=True), Signal(reset_less=True)
+        m.d.sync += [
+            asked.eq(word),
+            wide.eq(0),
+            of_counter.eq((word >= _COUNTER_WORD) & (word != Csr.COUNT_ENGINE // 4)),
+            counted.eq(of_counter),
+        ]
+        with m.Switch(word):
+            for kind, csr in enumerate((Csr.RING_HEAD, Csr.COMPLETED, Csr.ERROR_COMMAND), 1):
+                with m.Case(csr.value // 4):
+                    m.d.sync += wide.eq(kind)
+        copied = [csr for csr in written if csr not in readable]
+        copy = self._elaborate_copies(m, asked, copied)
+        wides = [Const(0, 32), self.ring_head, self.completed, self.error_command]
+        wide_word, other_word = Signal(32, reset_less=True), Signal(32, reset_less=True)
+        m.d.sync += [
+            wide_word.eq(tech_select(m, platform, wide, wides, name="wide_choice")),
+            other_word.eq(select(asked, words)),
+            host.read_data.eq(Mux(counted, counters.value, wide_word | other_word | copy)),
+        ]
+        m.d.comb += counters.address.eq(asked)
+
+        # A reset comes a cycle late, when the next write may be there, which wins.
         control = host.write & (word == Csr.CONTROL // 4)
-        m.d.comb += [
+        m.d.sync += [
             self.reset.eq(control & host.write_data[0]),
             self.abort.eq(control & host.write_data[1]),
+            self.irq.eq(self.completed != ack),
         ]
+        with m.If(self.reset):
+            m.d.sync += [value.eq(value.init) for value in written.values()]
         with m.If(host.write), m.Switch(word):
             for address, value in written.items():
                 with m.Case(address // 4):
                     if address is Csr.RING_BASE:
                         m.d.sync += value[_RING_ALIGN_BITS:].eq(host.write_data[_RING_ALIGN_BITS:])
                     elif address is Csr.MEMORY_MODE:
-                        with m.If(~self.running):
+                        with m.If(~self.running | self.reset):
                             m.d.sync += value.eq(host.write_data)
                     else:
                         m.d.sync += value.eq(host.write_data)
-        with m.If(self.reset):
-            m.d.sync += [value.eq(value.init) for value in written.values()]
-        m.d.sync += self.irq.eq(self.completed != ack)
         return m
 
     def _elaborate_steps(self, m: Module) -> Value:
         """Count the steps down; return what `Csr.STEP` reads."""
         data = self.host.write_data
         enable, left = Signal(), Signal(_STEP_BITS)
-        with m.If(self.reset):
-            m.d.sync += [enable.eq(0), left.eq(0), self.pause.eq(0)]
-        with m.Elif(self.host.write & (self.host.address[2:] == Csr.STEP // 4)):
+        with m.If(self.host.write & (self.host.address[2:] == Csr.STEP // 4)):
             m.d.sync += [
                 Cat(left, enable).eq(Cat(data[:_STEP_BITS], data[-1])),
                 self.pause.eq(data[-1] & ~data[:_STEP_BITS].any()),
             ]
+        with m.Elif(self.reset):
+            m.d.sync += [enable.eq(0), left.eq(0), self.pause.eq(0)]
         with m.Elif(self.took & enable & ~self.pause):
             m.d.sync += [left.eq(left - 1), self.pause.eq(left == 1)]
         return Cat(left, Const(0, 31 - _STEP_BITS), enable)
 
-    def _elaborate_copies(self, m: Module, csrs: list[Csr]) -> Value:
-        """Keep what the host wrote in a memory, to be read; return what ``csrs`` read, or 0."""
-        host, word = self.host, self.host.address[2:]
+    def _elaborate_copies(self, m: Module, asked: Signal, csrs: list[Csr]) -> Value:
+        """Keep what the host wrote in a memory, to be read; return what ``csrs`` read, or 0.
+
+        ``asked`` is the host port's word of the cycle before; so late, too, is a write. What is
+        returned comes a cycle after ``asked``.
+        """
         m.submodules.copies = copies = memory.Memory(
             shape=unsigned(32), depth=_COPIES, init=[], attrs={"ram_style": "distributed"}
         )
         write, read = copies.write_port(), copies.read_port(domain="comb")
+        given, writing = Signal(32, reset_less=True), Signal()
+        m.d.sync += [given.eq(self.host.write_data), writing.eq(self.host.write)]
         m.d.comb += [
-            write.addr.eq(word),
-            write.data.eq(host.write_data),
-            read.addr.eq(word),
+            write.addr.eq(asked),
+            write.data.eq(given),
+            read.addr.eq(asked),
         ]
-        known = Signal()
-        value, default = Signal(32), Signal(32)
+        known, void = Signal(), (asked == Csr.RING_BASE // 4).replicate(_RING_ALIGN_BITS)
         for csr in csrs:
             written = Signal(name=f"{csr.name.lower()}_written")
-            with m.If(word == csr.value // 4):
-                m.d.comb += [write.en.eq(host.write), known.eq(written)]
-                with m.If(host.write):
+            with m.If(asked == csr.value // 4):
+                m.d.comb += [write.en.eq(writing), known.eq(written)]
+                with m.If(writing):
                     m.d.sync += written.eq(1)
             with m.If(self.reset):
                 m.d.sync += written.eq(0)
-        with m.If(word == Csr.WATCHDOG // 4):
-            m.d.comb += default.eq(WATCHDOG_RESET)
-        m.d.comb += value.eq(Mux(known, read.data, default))
-        void = (word == Csr.RING_BASE // 4).replicate(_RING_ALIGN_BITS)
-        return Cat(value[:_RING_ALIGN_BITS] & ~void, value[_RING_ALIGN_BITS:])
+        found, at_reset = Signal(32, reset_less=True), Signal(reset_less=True)
+        holds = Signal(reset_less=True)
+        m.d.sync += [
+            found.eq(Cat(read.data[:_RING_ALIGN_BITS] & ~void, read.data[_RING_ALIGN_BITS:])),
+            holds.eq(known),
+            at_reset.eq(~known & (asked == Csr.WATCHDOG // 4)),
+        ]
+        return (found & holds.replicate(32)) | (WATCHDOG_RESET & at_reset.replicate(32))
 
     def _elaborate_counters(self, m: Module) -> CounterBank:
         events = self.events

@@ -16,6 +16,7 @@ from ..isa.link import (
 )
 from ..memory.bus import Storage
 from .buffer import HEADER_BYTES, frame_layout
+from .csr import HOST_READ_LATENCY
 from .framing import item_layout
 
 __all__ = ["RegisterPort", "Requests"]
@@ -49,7 +50,7 @@ class RegisterPort(wiring.Signature):
         Byte address, a multiple of 4. 0 but in the one cycle of an access.
     write, write_data : ``Out(1)``, ``Out(32)``
     read_data : ``In(32)``
-        The register that ``address`` named in the cycle before.
+        The register that ``address`` named `HOST_READ_LATENCY` cycles before.
     """
 
     def __init__(self) -> None:
@@ -158,7 +159,9 @@ class Requests(wiring.Component):
 
         word = Signal(32, reset_less=True)  # to be written
         access = Signal()  # of the registers, in the next cycle
+        reading = Signal(HOST_READ_LATENCY)  # the first bit with the address, then one a cycle
         m.d.sync += [
+            reading.eq(Cat(access, reading)),
             self.csr.address.eq(Mux(access, Cat(Const(0, 2), place[2:_CSR_BITS]), 0)),
             self.csr.write.eq(0),
         ]
@@ -256,12 +259,18 @@ class Requests(wiring.Component):
                     m.d.sync += [
                         index.eq(next_index),
                         word.eq(Cat(word[8:], frames.payload.byte)),
+                        ended.eq(frames.payload.last),
                     ]
                     with m.If(csr & index[:2].all()):
-                        m.d.comb += access.eq(1)
-                        m.d.sync += self.csr.write.eq(1)
-                    with m.If(frames.payload.last):
+                        m.next = "WRITE_CSR"
+                    with m.Elif(frames.payload.last):
                         m.next = "LOAD"
+            with m.State("WRITE_CSR"):
+                m.d.comb += access.eq(1)
+                m.d.sync += self.csr.write.eq(1)
+                m.next = "WRITE"
+                with m.If(ended):
+                    m.next = "LOAD"
             with m.State("SKIP"):
                 m.d.comb += frames.ready.eq(~ended)
                 with m.If(frames.valid & frames.ready):
@@ -298,12 +307,17 @@ class Requests(wiring.Component):
                 with m.Elif(csr):
                     m.next = "LOAD"
                     with m.If(index[:2] == 0):
-                        m.d.comb += access.eq(~hello)
-                        m.next = "ADDRESS"
+                        m.next = "READ_CSR"
+                        with m.If(hello):
+                            m.next = "KEEP"
                 with m.Elif(self.memory_ready):
                     m.next = "KEEP"
-            with m.State("ADDRESS"):
-                m.next = "KEEP"
+            with m.State("READ_CSR"):
+                m.d.comb += access.eq(1)
+                m.next = "WAIT"
+            with m.State("WAIT"):
+                with m.If(reading[-1]):
+                    m.next = "KEEP"
             with m.State("KEEP"):
                 m.d.sync += [
                     beat.eq(self.memory.read_data),

@@ -5,7 +5,8 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from ..isa.link import SHELL_BASE, ShellCsr
-from .csr import HostPort
+from ..numerics.delay import delayed
+from .csr import HOST_READ_LATENCY, HostPort
 from .requests import RegisterPort
 
 __all__ = ["Lasting", "ShellRegisters"]
@@ -53,6 +54,9 @@ class ShellRegisters(wiring.Component):
         m = Module()
         link, card, capture = self.link, self.card, self.capture
 
+        # What is here waits for the card to answer.
+        asked = delayed(m, 1, link.address, HOST_READ_LATENCY - 1, "asked")
+
         # The high word follows the low one by a cycle, and is taken a cycle later.
         low = Signal(32, init=self._cycles & 0xFFFFFFFF)
         high, carry = Signal(32, init=self._cycles >> 32), Signal()
@@ -60,7 +64,7 @@ class ShellRegisters(wiring.Component):
         m.d.sync += [
             Cat(low, carry).eq(low + 1),
             high.eq(high + carry),
-            take.eq(link.address == ShellCsr.CYCLES),
+            take.eq(asked == ShellCsr.CYCLES),
         ]
         with m.If(take):
             m.d.sync += held.eq(high)
@@ -73,19 +77,18 @@ class ShellRegisters(wiring.Component):
             ShellCsr.SHELL_STATE: self.irq,
         }
         own = Signal(32, reset_less=True)
-        with m.Switch(link.address):
+        with m.Switch(asked):
             for address, value in readable.items():
                 with m.Case(address):
                     m.d.sync += own.eq(value)
             with m.Default():
                 m.d.sync += own.eq(0)
 
-        of_card, was_of_card = Signal(), Signal(reset_less=True)
-        m.d.sync += was_of_card.eq(of_card)
+        was_of_card = Signal(reset_less=True)
+        m.d.sync += was_of_card.eq(asked < SHELL_BASE)
         m.d.comb += [
-            of_card.eq(link.address < SHELL_BASE),
             card.address.eq(link.address[: len(card.address)]),
-            card.write.eq(link.write & of_card),
+            card.write.eq(link.write & (link.address < SHELL_BASE)),
             card.write_data.eq(link.write_data),
             capture.address.eq(link.address),
             capture.write.eq(link.write),

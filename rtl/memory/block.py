@@ -1,6 +1,6 @@
 """Card memory in the block RAM of an FPGA."""
 
-from amaranth.hdl import Array, Cat, Module, Signal, unsigned
+from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, unsigned
 from amaranth.lib import wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
@@ -31,8 +31,8 @@ class StorageLane(wiring.Component):
     Members
     -------
     card, host : ports
-        ``answer`` is the byte that ``address`` named `STORAGE_LATENCY` cycles before; void where a
-        port wrote it in that cycle.
+        A byte is written with ``write`` and ``mask``. ``answer`` is the byte that ``address`` named
+        `STORAGE_LATENCY` cycles before; void where a port wrote it in that cycle.
     """
 
     def __init__(self, *, depth: int) -> None:
@@ -40,7 +40,13 @@ class StorageLane(wiring.Component):
             raise ValueError(f"depth must be a power of two, not {depth!r}")
         self.depth = depth
         port = wiring.Signature(
-            {"address": Out(range(depth)), "write": Out(1), "data": Out(8), "answer": In(8)}
+            {
+                "address": Out(range(depth)),
+                "write": Out(1),
+                "mask": Out(1),
+                "data": Out(8),
+                "answer": In(8),
+            }
         )
         super().__init__({name: In(port) for name in _PORTS})
 
@@ -76,7 +82,7 @@ class StorageLane(wiring.Component):
                     reader.addr.eq(address),
                 ]
                 m.d.sync += [
-                    write.eq(port.write & (port.address[bank_bits:] == i)),
+                    write.eq(port.write & port.mask & (port.address[bank_bits:] == i)),
                     word.eq(reader.data),
                     answer.eq(word),
                 ]
@@ -106,9 +112,9 @@ class BlockStorage(wiring.Component):
     card : ``In(Storage(config))``
     host : ``In(Storage(config))``
         An access is held until ``host_ready``; ``read_data`` comes in the cycle after it. Memory is
-        read in the access's first cycle.
+        read in the access's first cycle, and written in its last.
     host_ready : ``Out(1)``
-        At once for a write; a read takes `STORAGE_LATENCY` cycles.
+        From a register: in the second cycle of a write. A read takes `STORAGE_LATENCY` cycles.
     """
 
     def __init__(self, config: CardConfig) -> None:
@@ -119,6 +125,8 @@ class BlockStorage(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         width = self.config.bus_bytes
+        card, host, ready = self.card, self.host, self.host_ready
+        writes = {"card": card.enable & card.write, "host": ready & host.write}
         for i in range(width):
             lane = StorageLane(depth=self.config.memory_bytes // width)
             m.submodules[f"lane_{i}"] = Repeated(lane, "storage_lane")
@@ -126,18 +134,15 @@ class BlockStorage(wiring.Component):
                 port, own = getattr(self, name), getattr(lane, name)
                 m.d.comb += [
                     own.address.eq(port.address),
-                    own.write.eq(port.enable & port.write & port.write_mask[i]),
+                    own.write.eq(writes[name]),
+                    own.mask.eq(port.write_mask[i]),
                     own.data.eq(port.write_data.word_select(i, 8)),
                     port.read_data.word_select(i, 8).eq(own.answer),
                 ]
-        waited = Signal(STORAGE_LATENCY - 1)
-        reading = Signal()
-        m.d.comb += [
-            reading.eq(self.host.enable & ~self.host.write),
-            self.host_ready.eq(~reading | waited[-1]),
+        waited = Signal(STORAGE_LATENCY - 2)  # the first bit of them in the second cycle of a read
+        waiting = host.enable & ~ready
+        m.d.sync += [
+            waited.eq(Mux(waiting & ~host.write, Cat(Const(1, 1), waited), 0)),
+            ready.eq(waiting & (host.write | waited[-1])),
         ]
-        with m.If(self.host_ready):
-            m.d.sync += waited.eq(0)
-        with m.Else():
-            m.d.sync += waited.eq(Cat(1, waited))
         return m

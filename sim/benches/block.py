@@ -9,8 +9,8 @@ import numpy as np
 from ...rtl.memory.bus import STORAGE_LATENCY
 from .lib import bench_config, rng, sample, start, tick
 
-HOST_READ = STORAGE_LATENCY - 1
-"""Cycles for which a read of the host waits."""
+HOST_READ, HOST_WRITE = STORAGE_LATENCY - 1, 1
+"""Cycles for which an access of the host waits."""
 
 Access = tuple[int, np.ndarray | None, np.ndarray]
 """Address, data to write or None, and the mask."""
@@ -82,9 +82,12 @@ class Bench:
         fresh = self.held is None
         if fresh:
             self.held = self.random()
-        host = self.held
-        # What the host waits with was done in the first cycle of its access.
-        card = self.defined(self.random(), host if fresh else None)
+        host, last, acting = self.held, False, None
+        if host is not None:
+            last = self.waited == (HOST_READ if host[1] is None else HOST_WRITE)
+            # It reads in the first cycle of its access, and writes in the last.
+            acting = host if (fresh if host[1] is None else last) else None
+        card = self.defined(self.random(), acting)
         self.drive("card", card)
         self.drive("host", host)
         await sample(self.dut)
@@ -95,14 +98,13 @@ class Bench:
         if fresh:
             self.read = self.answer(host)
         if host is not None:
-            ready = int(self.dut.host_ready.value)
-            assert ready == (host[1] is not None or self.waited == HOST_READ)
-            if ready:
+            assert int(self.dut.host_ready.value) == last
+            if last:
                 self.shown = self.read
                 self.held, self.read, self.waited = None, None, 0
             else:
                 self.waited += 1
-        for access in (card, host):
+        for access in (card, acting):
             if access is not None and access[1] is not None:
                 address, written, mask = access
                 self.words[address] = np.where(mask, written, self.words[address])

@@ -5,6 +5,7 @@ from typing import Any
 import cocotb
 import numpy as np
 
+from ...rtl.hostport.csr import HOST_READ_LATENCY
 from ...rtl.isa.link import CaptureControl, ShellCsr
 from ..golden.capture import record
 from .lib import rng, sample, start, tick
@@ -19,7 +20,9 @@ async def write(dut: Any, register: ShellCsr, value: int) -> None:
 
 async def read(dut: Any, register: ShellCsr) -> int:
     dut.address.value = register
-    await tick(dut, 2)
+    await tick(dut)
+    dut.address.value = 0
+    await tick(dut, HOST_READ_LATENCY - 1)
     await sample(dut)
     value = int(dut.read_data.value)
     await tick(dut)

@@ -11,7 +11,7 @@ import cocotb
 import numpy as np
 import numpy.typing as npt
 
-from ...rtl.hostport.csr import ALL_ENGINES
+from ...rtl.hostport.csr import ALL_ENGINES, HOST_READ_LATENCY
 from ...rtl.isa import COMMAND_BYTES, Completion, Csr, Opcode, Status, Unit
 from ...rtl.memory.bus import STORAGE_LATENCY
 from ..functional.assemble import command
@@ -85,10 +85,11 @@ class Bench:
     # The host port. Every access ends at a `tick`.
 
     async def read(self, address: int) -> int:
-        """Read a register: what it was in the cycle in which it was named."""
+        """Read a register: what it was after the cycle in which it was named."""
         self.dut.host__address.value = address
-        await tick(self.dut)
-        self._noise()
+        for _ in range(HOST_READ_LATENCY):
+            await tick(self.dut)
+            self._noise()
         await sample(self.dut)
         value = int(self.dut.host__read_data.value)
         await tick(self.dut)

@@ -10,6 +10,7 @@ from typing import Any
 
 from ...rtl.core.bank import UNITS
 from ...rtl.core.ports import iteration_layout
+from ...rtl.hostport.csr import HOST_READ_LATENCY
 from ...rtl.isa import (
     ABI_VERSION,
     COMMAND_BYTES,
@@ -252,9 +253,9 @@ class Bench:
         dut.host__write.value = 0
 
     async def read(self, address: int) -> int:
-        """Read a register; two cycles."""
+        """Read a register."""
         self.dut.host__address.value = address
-        await self.step(2)
+        await self.step(HOST_READ_LATENCY + 1)
         return int(self.dut.host__read_data.value)
 
     async def set_up(self, *, base: int = RING_BASE, size: int = 8, watchdog: int = 3000) -> None:

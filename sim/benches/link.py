@@ -12,6 +12,7 @@ import cocotb
 import numpy as np
 from cocotb.triggers import RisingEdge, Timer, ValueChange
 
+from ...rtl.hostport.csr import HOST_READ_LATENCY
 from ..golden import link
 from ..golden.link import Board, request
 from .lib import CLOCK_NS, bench_config, rng, sample, start, tick
@@ -149,7 +150,7 @@ class Bench(Line):
                 dut.memory__read_data.value = noise
 
     async def _serve_reads(self) -> None:
-        """Show what the address names a cycle later; for an address of 0, too."""
+        """Show what the address named, for an address of 0, too."""
         dut = self.dut
         while True:
             await ValueChange(dut.csr__address)
@@ -159,8 +160,11 @@ class Bench(Line):
             value = 0
             if not int(dut.csr__write.value):
                 value = self.got_csr.read(address)
-            await tick(dut)
-            dut.csr__read_data.value = value
+            cocotb.start_soon(self._answer(value))
+
+    async def _answer(self, value: int) -> None:
+        await tick(self.dut, HOST_READ_LATENCY)
+        self.dut.csr__read_data.value = value
 
     async def _serve_writes(self) -> None:
         dut = self.dut
@@ -170,7 +174,7 @@ class Bench(Line):
             address = int(dut.csr__address.value)
             self.got_csr.write(address, int(dut.csr__write_data.value))
             if not address:
-                await tick(dut, 2)
+                await tick(dut, HOST_READ_LATENCY + 1)
                 dut.csr__read_data.value = int(self.got_csr.values[0])
 
     async def progress(self) -> None:

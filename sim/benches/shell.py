@@ -1,7 +1,10 @@
 """Bench of `ShellRegisters`: who serves an access, and the registers of the shell itself."""
 
+import collections
+
 import cocotb
 
+from ...rtl.hostport.csr import HOST_READ_LATENCY
 from ...rtl.isa.link import SHELL_BASE, ShellCsr
 from .lib import rng, sample, start, tick
 
@@ -16,11 +19,11 @@ class Bench:
     def __init__(self, dut) -> None:
         self.dut = dut
         self.cycle = 0
-        self.asked = 0
         self.writes: list[tuple[str, int, int]] = []
+        self.answers = collections.deque([(0, 0)] * (HOST_READ_LATENCY - 1))
 
     async def step(self, address: int = 0, write: int | None = None) -> int:
-        """Do an access, or none; return the data of the one in the cycle before."""
+        """Do an access, or none; return the data of the one `HOST_READ_LATENCY` cycles before."""
         dut = self.dut
         dut.link__address.value = address
         dut.link__write.value = int(write is not None)
@@ -35,12 +38,14 @@ class Bench:
         capture = ~address & 0xFFFFFFFF if address >= ShellCsr.CAPTURE_CONTROL else 0
         await tick(dut)
         self.cycle += 1
-        dut.card__read_data.value = card
-        dut.capture__read_data.value = capture
+        self.answers.append((card, capture))
+        dut.card__read_data.value, dut.capture__read_data.value = self.answers.popleft()
         return data
 
     async def read(self, address: int) -> int:
         await self.step(address)
+        for _ in range(HOST_READ_LATENCY - 1):
+            await self.step()
         return await self.step()
 
 

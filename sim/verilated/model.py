@@ -8,6 +8,8 @@ from typing import Self
 
 import numpy as np
 
+from ...rtl.hostport.csr import HOST_READ_LATENCY
+from ...rtl.memory.bus import STORAGE_LATENCY
 from .build import Progress, Recipe, build
 from .design import Design, Port
 
@@ -67,6 +69,8 @@ def _ports_header(design: Design, memory_bytes: int) -> str:
         "HAS_IRQ": int("irq" in by_name),
         "MEMORY_BYTES": f"UINT64_C({memory_bytes})",
         "BEAT_BYTES": beat_bytes,
+        "STORAGE_LATENCY": STORAGE_LATENCY,
+        "HOST_READ_LATENCY": HOST_READ_LATENCY,
     }
     lines = [f"#define {name} {value}" for name, value in values.items()]
     return "\n".join([*lines, f"#define PORTS(X) {' '.join(members)}", ""])
@@ -190,7 +194,11 @@ class Model:
             )
 
     def csr_read(self, address: int) -> int:
-        """Return a register of the ``host`` port; takes one cycle. ``address`` is in bytes."""
+        """Return a register of the ``host`` port. ``address`` is in bytes.
+
+        Takes `HOST_READ_LATENCY` cycles, or one if the last call was the same: such reads are
+        begun in every cycle.
+        """
         self._check_csr(address)
         return self._library.card_csr_read(self._handle, address)
 

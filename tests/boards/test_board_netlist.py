@@ -20,12 +20,13 @@ from deepseek.host.cli import app
 from deepseek.host.transport.base import SetupError
 from deepseek.host.transport.serial import open_board
 from deepseek.host.transport.virtual import netlist_path
-from deepseek.rtl.hostport.csr import HostPort
+from deepseek.rtl.hostport.csr import HOST_READ_LATENCY, HostPort
 from deepseek.rtl.hostport.link import Link
 from deepseek.rtl.hostport.shell import Lasting, ShellRegisters
 from deepseek.rtl.isa import ABI_VERSION, Csr
 from deepseek.rtl.isa.link import ShellCsr
 from deepseek.rtl.memory.block import BlockStorage
+from deepseek.rtl.numerics.delay import delayed
 from deepseek.sim.verilated import board as virtual_board
 
 ULX3S = board("ulx3s")
@@ -46,6 +47,7 @@ class Identity(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         host = self.host
+        asked = delayed(m, 1, host.address, HOST_READ_LATENCY - 1, "asked")
         fixed = {
             Csr.ID: 0x4B535044,
             Csr.ABI: ABI_VERSION,
@@ -58,9 +60,9 @@ class Identity(wiring.Component):
             write.addr.eq(host.address[2:]),
             write.data.eq(host.write_data),
             write.en.eq(host.write),
-            read.addr.eq(host.address[2:]),
+            read.addr.eq(asked[2:]),
         ]
-        with m.Switch(host.address):
+        with m.Switch(asked):
             for address, value in fixed.items():
                 with m.Case(address):
                     m.d.sync += host.read_data.eq(value)

@@ -5,7 +5,8 @@ import pytest
 
 from deepseek.rtl.config import preset
 from deepseek.rtl.core.sequencer import Sequencer
-from deepseek.rtl.hostport.csr import CounterBank, CsrBank
+from deepseek.rtl.hostport.counters import CounterBank
+from deepseek.rtl.hostport.csr import CsrBank
 from deepseek.sim.benches.counter_bank import AMOUNTS
 from deepseek.sim.runner import run_bench
 

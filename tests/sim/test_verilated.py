@@ -13,7 +13,9 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from deepseek.rtl.config import preset
+from deepseek.rtl.hostport.csr import HOST_READ_LATENCY
 from deepseek.rtl.memory.bus import STORAGE_LATENCY, Storage
+from deepseek.rtl.numerics.delay import delayed
 from deepseek.sim.verilated import build as build_module
 from deepseek.sim.verilated import doctor, library, toolchain
 from deepseek.sim.verilated.build import build
@@ -58,7 +60,8 @@ class StandIn(wiring.Component):
         registers = Array(Signal(32, name=f"register_{i}") for i in range(8))
         m.d.comb += [self.wide_out.eq(~self.wide_in), self.less.eq(self.minus - 1)]
         source, target, count, mask = registers[0], registers[1], registers[2], registers[3]
-        m.d.sync += host.read_data.eq(registers[host.address[2:5]])
+        asked = delayed(m, 1, host.address[2:5], HOST_READ_LATENCY - 1, "asked")
+        m.d.sync += host.read_data.eq(registers[asked])
         with m.If(host.write):
             m.d.sync += registers[host.address[2:5]].eq(host.write_data)
         with m.If(host.write & (host.address == 8)):
