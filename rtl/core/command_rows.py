@@ -19,6 +19,9 @@ class CommandRows:
         Of the memory in ``m``.
     bits, depth : int
         Width of a row, a multiple of the beat's; rows.
+    late : bool
+        ``there`` comes from a register, a cycle after the row is whole. ``out`` then only changes
+        by `take`.
 
     Members
     -------
@@ -30,7 +33,9 @@ class CommandRows:
         The number of the row behind it.
     """
 
-    def __init__(self, m: Module, beat: Value, name: str, bits: int, depth: int) -> None:
+    def __init__(
+        self, m: Module, beat: Value, name: str, bits: int, depth: int, *, late: bool = False
+    ) -> None:
         self.bits = bits
         m.submodules[name] = store = memory.Memory(
             shape=unsigned(bits), depth=depth, init=[], attrs={"ram_style": "distributed"}
@@ -47,8 +52,9 @@ class CommandRows:
             self._write.addr.eq(self._into),
             self._write.data.eq(beat.replicate(bits // len(beat))),
             read.addr.eq(self.out),
-            self.there.eq(self.out != self._into),
         ]
+        self._late = late
+        m.d["sync" if late else "comb"] += self.there.eq(self.out != self._into)
 
     def _behind(self, row: Signal) -> Value:
         return Mux(row == self._depth - 1, 0, row + 1)
@@ -62,3 +68,5 @@ class CommandRows:
     def take(self, m: Module) -> None:
         """Go on to the next row."""
         m.d.sync += self.out.eq(self.following)
+        if self._late:
+            m.d.sync += self.there.eq(self.following != self._into)

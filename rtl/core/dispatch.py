@@ -1,6 +1,6 @@
 """Checks commands as they stream in, hands them to the queues and runs the control commands."""
 
-from amaranth.hdl import Cat, Module, Mux, Signal, Value, unsigned
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
@@ -23,6 +23,7 @@ from ..isa import (
     VectorBody,
 )
 from ..memory.bus import request_layout, write_layout
+from .closer import Closer
 from .queue import QueueWrite, command_beats
 from .select import select
 
@@ -51,9 +52,6 @@ QUEUES: dict[Opcode, tuple[Queue, ...]] = {
 }
 """Queues that each command may name. The others are run by the dispatcher and name 0."""
 
-_COMPLETION_BITS = Completion.as_shape().size
-_TAKEN_BIT = Completion.as_shape()["command"].offset
-"""The first bit of a completion that goes on changing while its record is written."""
 _BODY_BIT = 512
 
 
@@ -126,7 +124,6 @@ class Dispatcher(wiring.Component):
         What goes into the completion record. Its ``tag`` and ``valid`` are ignored; ``command``
         and ``cycles`` are sampled when the record is made.
     write : ``Out(QueueWrite)``
-    select : ``Out(3)``
     add, add_index, add_value, clear : ``Out``
         To the semaphores.
     adding : ``In(1)``
@@ -160,8 +157,7 @@ class Dispatcher(wiring.Component):
                 "idle": In(1),
                 "stuck": In(1),
                 "result": In(Completion),
-                "write": Out(QueueWrite(config)),
-                "select": Out(range(len(Queue))),
+                "write": Out(QueueWrite(config, len(Queue))),
                 "add": Out(1),
                 "add_index": Out(range(SEMAPHORES)),
                 "add_value": Out(8),
@@ -200,53 +196,69 @@ class Dispatcher(wiring.Component):
             return beat == bit // beat_bits
 
         beat = Signal(range(beats))
-        opcode, version, queue = Signal(8), Signal(8), Signal(8)
-        reserved, empty = Signal(), Signal()  # set by what has been seen of the command so far
+        opcode, number = field("opcode"), field("queue")
+        control = (Opcode.SEMAPHORE, Opcode.BARRIER, Opcode.END)
+        codes = {code: Signal(name=f"is_{code.name.lower()}") for code in BODIES}
+        named = [Signal(name=f"queue_{queue.name.lower()}") for queue in Queue]
+        right = Signal()
+        m.d.comb += [
+            *(is_code.eq(opcode == code.value) for code, is_code in codes.items()),
+            *(
+                is_queue.eq(number == queue.value)
+                for is_queue, queue in zip(named, Queue, strict=True)
+            ),
+            right.eq(field("version") == ABI_VERSION),
+        ]
+        fits = [  # queues that the command may be for
+            named[queue.value] & Cat(codes[code] for code in QUEUES if queue in QUEUES[code]).any()
+            for queue in Queue
+        ]
+        # What is known of the command at hand. First what its first beat says.
+        kind = Signal(len(BODIES))  # a bit for each of `BODIES`
+        queued, strange, dated = Signal(), Signal(), Signal()
+        put = Signal(len(Queue))  # the queue that is to get the beats
+        # Set by what has been seen so far; the last two if it is an END.
+        reserved, empty, unaligned, outside = Signal(), Signal(), Signal(), Signal()
         body = Signal(64, reset_less=True)  # its first bytes: all that control commands have
-        queued, known = Signal(), Signal()
-        with m.Switch(opcode):
-            for code, queues in QUEUES.items():
-                with m.Case(code.value):
-                    m.d.comb += queued.eq(Cat(queue == q.value for q in queues).any())
-            with m.Case(Opcode.SEMAPHORE.value, Opcode.BARRIER.value, Opcode.END.value):
-                m.d.comb += known.eq(queue == 0)
+        place = EndBody.as_shape()["completion"]
 
-        forbidden = self._elaborate_reserved(m, opcode, beat)
+        forbidden = self._elaborate_reserved(m, kind, beat)
 
-        m.submodules.closer = closer = _Closer(self.config)
+        m.submodules.closer = closer = Closer(self.config)
         connect(m, closer.request, flipped(self.request))
         connect(m, closer.record, flipped(self.record))
-        completion = body_field(EndBody, "completion")
-        aligned = completion[:4] == 0
-        inside = ~completion[self.config.memory_addr_width :].any()
         m.d.comb += [
             closer.completion.eq(self.result),
             closer.completion.tag.eq(body_field(EndBody, "tag")),
             closer.completion.valid.eq(1),
-            closer.address.eq(completion),
+            closer.address.eq(body_field(EndBody, "completion")),
             closer.hold.eq(self.hold),
             closer.written.eq(self.written),
         ]
 
         checked = Signal(Status)
-        is_end = opcode == Opcode.END.value
-        with m.If(~queued & ~known):
+        known = (number == 0) & Cat(codes[code] for code in control).any()
+        refused = Cat(strange, dated, reserved, empty, unaligned, outside).any()
+        with m.If(strange):
             m.d.comb += checked.eq(Status.BAD_OPCODE)
-        with m.Elif(version != ABI_VERSION):
+        with m.Elif(dated):
             m.d.comb += checked.eq(Status.BAD_VERSION)
         with m.Elif(reserved):
             m.d.comb += checked.eq(Status.BAD_FORMAT)
-        with m.Elif(queued & empty):
+        with m.Elif(empty):
             m.d.comb += checked.eq(Status.BAD_LENGTH)
-        with m.Elif(is_end & ~aligned):
+        with m.Elif(unaligned):
             m.d.comb += checked.eq(Status.BAD_ALIGNMENT)
-        with m.Elif(is_end & ~inside):
+        with m.Elif(outside):
             m.d.comb += checked.eq(Status.BAD_ADDRESS)
 
-        wanted = Signal()  # a queue is to get the beats
+        is_end, is_add = (kind[list(BODIES).index(code)] for code in (Opcode.END, Opcode.SEMAPHORE))
+        flow = Signal()  # beats are taken: the queue has room, or there is none
+        commit = Signal()
         m.d.comb += [
-            wanted.eq(queued & (version == ABI_VERSION) & ~self.skip),
-            self.select.eq(queue),
+            self.beats.ready.eq(flow),
+            self.write.valid.eq(put & (flow & self.beats.valid).replicate(len(put))),
+            self.write.commit.eq(put & commit.replicate(len(put))),
             self.write.beat.eq(beat),
             self.write.data.eq(payload),
             self.write.index.eq(self.index),
@@ -255,31 +267,40 @@ class Dispatcher(wiring.Component):
         ]
         with m.FSM(name="state"):
             with m.State("HEAD"):
-                m.d.sync += [reserved.eq(0), empty.eq(0)]
+                m.d.sync += [
+                    kind.eq(Cat(codes.values())),
+                    queued.eq(Cat(fits).any()),
+                    strange.eq(~(known | Cat(fits).any())),
+                    dated.eq(~right),
+                    put.eq(Cat(fits) & (right & ~self.skip).replicate(len(put))),
+                    *(signal.eq(0) for signal in (reserved, empty, unaligned, outside)),
+                ]
                 with m.If(self.run & self.beats.valid):
-                    m.d.sync += [
-                        opcode.eq(field("opcode")),
-                        version.eq(field("version")),
-                        queue.eq(field("queue")),
-                    ]
+                    # Not all of the number is looked at: it is made good in the next cycle.
+                    m.d.sync += flow.eq(select(number[:3], [*self.write.room, *[Const(1, 1)] * 3]))
                     m.next = "STREAM"
                 with m.Elif(self.run & self.bad_address):
                     m.next = "RING"
             with m.State("STREAM"):
-                m.d.comb += [
-                    self.beats.ready.eq(~wanted | self.write.room),
-                    self.write.valid.eq(self.beats.valid & wanted & self.write.room),
-                ]
-                with m.If(self.beats.valid & self.beats.ready):
+                with m.If(~flow):
+                    m.d.sync += flow.eq(~(put & ~self.write.room).any())
+                with m.Elif(self.beats.valid):
                     m.d.sync += [
                         beat.eq(Mux(beat == beats - 1, 0, beat + 1)),
                         reserved.eq(reserved | forbidden),
                     ]
                     with m.If(in_beat(header["inner"].offset)):
-                        m.d.sync += empty.eq((field("inner") == 0) | (field("outer") == 0))
+                        none = (field("inner") == 0) | (field("outer") == 0)
+                        m.d.sync += empty.eq(queued & none)
                     with m.If(in_beat(_BODY_BIT)):
-                        m.d.sync += body.eq(payload[:64])
+                        record = payload[place.offset : place.offset + place.width]
+                        m.d.sync += [
+                            body.eq(payload[:64]),
+                            unaligned.eq(is_end & record[:4].any()),
+                            outside.eq(is_end & record[self.config.memory_addr_width :].any()),
+                        ]
                     with m.If(beat == beats - 1):
+                        m.d.sync += flow.eq(0)
                         m.next = "EXECUTE"
             with m.State("EXECUTE"):
                 with m.If(self.pause):
@@ -288,14 +309,15 @@ class Dispatcher(wiring.Component):
                     m.d.comb += self.took.eq(1)
                     m.next = "HEAD"
                     with m.If(is_end):
-                        m.d.comb += closer.start.eq(aligned & inside)
+                        m.d.comb += closer.start.eq(~unaligned & ~outside)
+                        m.d.sync += self.closing.eq(1)
                         m.next = "CLOSE"
-                with m.Elif(checked != Status.OK):
+                with m.Elif(refused):
                     m.next = "REFUSE"
                 with m.Elif(queued):
-                    m.d.comb += [self.write.commit.eq(1), self.took.eq(1)]
+                    m.d.comb += [commit.eq(1), self.took.eq(1)]
                     m.next = "HEAD"
-                with m.Elif(opcode == Opcode.SEMAPHORE.value):
+                with m.Elif(is_add):
                     m.d.comb += [self.add.eq(~self.adding), self.took.eq(~self.adding)]
                     with m.If(~self.adding):
                         m.next = "HEAD"
@@ -304,111 +326,43 @@ class Dispatcher(wiring.Component):
                     m.next = "HEAD"
                     with m.If(is_end):
                         m.d.comb += closer.start.eq(1)
+                        m.d.sync += self.closing.eq(1)
                         m.next = "CLOSE"
             with m.State("CLOSE"):
-                m.d.comb += [self.closing.eq(1), self.ended.eq(closer.idle)]
                 with m.If(closer.idle):
+                    m.d.sync += self.closing.eq(0)
                     m.next = "HEAD"
+            # Faults come from registers: to find the cause of an error among all takes long.
             with m.State("REFUSE"):
-                m.d.comb += [
-                    self.fault.eq(self.stuck),
-                    self.fault_status.eq(checked),
-                ]
+                m.d.sync += [self.fault.eq(self.stuck), self.fault_status.eq(checked)]
             with m.State("RING"):
-                m.d.comb += [
+                m.d.sync += [
                     self.fault.eq(self.stuck),
                     self.fault_ring.eq(1),
                     self.fault_status.eq(Status.BAD_ADDRESS),
                 ]
+        m.d.comb += self.ended.eq(self.closing & closer.idle)
         return m
 
-    def _elaborate_reserved(self, m: Module, opcode: Signal, beat: Signal) -> Signal:
+    def _elaborate_reserved(self, m: Module, kind: Signal, beat: Signal) -> Signal:
         """Return a signal that tells whether the beat has a reserved bit set."""
         beat_bits = 8 * self.config.bus_bytes
         forbidden = Signal()
-        with m.Switch(opcode):
-            for code in BODIES:
-                mask = reserved_mask(code)
-                with m.Case(code.value), m.Switch(beat):
-                    for n in range(command_beats(self.config)):
-                        word = mask >> (n * beat_bits) & ((1 << beat_bits) - 1)
-                        if word:
-                            with m.Case(n):
-                                m.d.comb += forbidden.eq((self.beats.payload & word).any())
+        masks = [reserved_mask(code) for code in BODIES]
+        with m.Switch(beat):
+            for n in range(command_beats(self.config)):
+                # Bits that are reserved in the same kinds of commands are looked at together.
+                together: dict[tuple[int, ...], list[Value]] = {}
+                for bit in range(beat_bits):
+                    kinds = tuple(
+                        k for k, mask in enumerate(masks) if mask >> n * beat_bits + bit & 1
+                    )
+                    together.setdefault(kinds, []).append(self.beats.payload[bit])
+                parts = [
+                    Cat(kind[k] for k in kinds).any() & Cat(bits).any()
+                    for kinds, bits in together.items()
+                    if kinds
+                ]
+                with m.Case(n):
+                    m.d.comb += forbidden.eq(Cat(parts).any())
         return forbidden
-
-
-class _Closer(wiring.Component):
-    """Writes a job's completion record.
-
-    Members
-    -------
-    start : ``In(1)``
-        Begins, and takes ``command`` and ``cycles`` of ``completion``.
-    completion, address : ``In(Completion)``, ``In``
-        The rest of it, and its place inside card memory: both stay until it is ``idle``.
-    idle : ``Out(1)``
-        Nothing is on its way.
-    """
-
-    def __init__(self, config: CardConfig) -> None:
-        self.config = config
-        super().__init__(
-            {
-                "start": In(1),
-                "completion": In(Completion),
-                "address": In(config.memory_addr_width),
-                "hold": In(1),
-                "idle": Out(1),
-                "request": Out(stream.Signature(request_layout(config))),
-                "record": Out(stream.Signature(write_layout(config))),
-                "written": In(1),
-            }
-        )
-
-    def elaborate(self, platform: object) -> Module:
-        m = Module()
-        bus_bytes = self.config.bus_bytes
-        record_bytes = _COMPLETION_BITS // 8
-        beats = max(1, record_bytes // bus_bytes)
-        copies = max(1, bus_bytes // record_bytes)
-
-        taken = Signal(_COMPLETION_BITS - _TAKEN_BIT, reset_less=True)
-        record = Cat(self.completion.as_value()[:_TAKEN_BIT], taken)
-        asking, sending, waiting = Signal(), Signal(), Signal()
-        beat = Signal(range(beats))
-        align = (bus_bytes - 1).bit_length()
-        pieces = [record.word_select(n, _COMPLETION_BITS // beats) for n in range(beats)]
-        m.d.comb += [
-            self.idle.eq(~asking & ~sending & ~waiting),
-            self.request.valid.eq(asking & ~self.hold),
-            self.request.payload.address.eq(self.address[align:] << align),
-            self.request.payload.last_beat.eq(beats - 1),
-            self.request.payload.write.eq(1),
-            # Data that were promised are sent, so that the memory system can come to rest.
-            self.record.valid.eq(sending & ~(self.hold & asking)),
-            self.record.payload.data.eq(select(beat, pieces).replicate(copies)),
-        ]
-        if copies > 1:  # the record is a part of one beat
-            lane = self.address[(record_bytes - 1).bit_length() : align]
-            m.d.comb += self.record.payload.mask.eq(
-                ((1 << record_bytes) - 1) << (lane * record_bytes)
-            )
-        else:
-            m.d.comb += self.record.payload.mask.eq((1 << bus_bytes) - 1)
-
-        with m.If(self.start):
-            m.d.sync += [
-                taken.eq(self.completion.as_value()[_TAKEN_BIT:]),
-                asking.eq(1),
-                sending.eq(1),
-                waiting.eq(1),
-                beat.eq(0),
-            ]
-        with m.If(self.request.valid & self.request.ready):
-            m.d.sync += asking.eq(0)
-        with m.If(self.record.valid & self.record.ready):
-            m.d.sync += [beat.eq(beat + 1), sending.eq(beat != beats - 1)]
-        with m.If(self.written):
-            m.d.sync += waiting.eq(0)
-        return m

@@ -11,7 +11,7 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 from ..config import GRANULE, CardConfig
 from ..elastic import Elastic
 from ..memory.bus import Bus, burst_beats, request_layout
-from .ports import READ_LATENCY, ReadPort, UnitPort, WritePort
+from .ports import READ_LATENCY, ReadPort, UnitPort, WritePort, banks_of
 from .transfer import TransferWalk
 
 __all__ = ["LoadUnit", "StoreUnit"]
@@ -172,10 +172,14 @@ class LoadUnit(wiring.Component):
 
         target = target_layout(targets.r_data)
         beat = Signal(range(burst_beats(config)))
-        take = Signal()
+        take, whole = Signal(), Signal()  # a beat is taken, and makes a write
         final = Signal()
+        # Half a granule has a register of its own, and time until the other comes: then whether
+        # there is a place for it does not come from the scratchpad, which would be late.
+        free = ~self.write.valid | (~beat[0] if halves else self.write.ready)
         m.d.comb += [
-            take.eq(here & targets.r_rdy & (~self.write.valid | self.write.ready)),
+            take.eq(here & targets.r_rdy & free),
+            whole.eq(take & beat[0] if halves else take),
             final.eq(beat == target.last_beat),
             targets.r_en.eq(take & final),
         ]
@@ -193,29 +197,31 @@ class LoadUnit(wiring.Component):
         m.d.sync += self.unit.done.eq(self.write.valid & self.write.ready & last)
         with m.If(self.write.ready):
             m.d.sync += self.write.valid.eq(0)
-        with m.If(take):
+        data_now: Value = word
+        if halves:
+            low = Signal(8 * config.bus_bytes, reset_less=True)
+            data_now = Cat(low, word)
+            with m.If(~beat[0]):
+                m.d.sync += low.eq(word)
+        place = beat[1:] if halves else beat << lane_bits
+        address = (target.address + place)[: config.granule_addr_width]
+        banks = banks_of(m, config, address, lanes)
+        with m.If(whole):
             m.d.sync += [
-                self.write.valid.eq(beat[0] if halves else 1),
+                self.write.valid.eq(1),
                 last.eq(target.last & final),
+                self.write.address.eq(address),
+                self.write.banks.eq(banks),
+                self.write.data.eq(data_now),
+                self.write.mask.eq(
+                    Cat(
+                        (
+                            ((beat != 0) | (target.head <= lane)) & (~final | (target.tail >= lane))
+                        ).replicate(GRANULE)
+                        for lane in range(lanes)
+                    )
+                ),
             ]
-            if halves:
-                m.d.sync += [
-                    self.write.address.eq(target.address + beat[1:]),
-                    self.write.data.eq(Cat(self.write.data[8 * config.bus_bytes :], word)),
-                ]
-            else:
-                m.d.sync += [
-                    self.write.address.eq(target.address + (beat << lane_bits)),
-                    self.write.data.eq(word),
-                ]
-            m.d.sync += self.write.mask.eq(
-                Cat(
-                    (
-                        ((beat != 0) | (target.head <= lane)) & (~final | (target.tail >= lane))
-                    ).replicate(GRANULE)
-                    for lane in range(lanes)
-                )
-            )
         return m
 
 
@@ -279,18 +285,23 @@ class StoreUnit(wiring.Component):
         issue = Signal()
         free = Signal()
         take = Signal()
-        last_word = Signal()
+        last_word = Signal(reset_less=True)
+        spare = Signal(init=1)  # there is room for another word
         lane_first = index[:lane_bits]
         lane_last = Mux(last_word, end[:lane_bits], lanes - 1)
         tag_layout = data.StructLayout({"mask": unsigned(lanes), "burst_last": unsigned(1)})
         m.submodules.ask = ask = Elastic(
-            data.StructLayout({"address": len(address), "tag": tag_layout})
+            data.StructLayout(
+                {"address": len(address), "banks": config.scratchpad_banks, "tag": tag_layout}
+            )
         )
         source = ask.source.payload
+        first = Signal.like(address)
         m.d.comb += [
-            last_word.eq(index[lane_bits:] == end[lane_bits:]),
-            ask.source.valid.eq(reading & (held != STORE_WORDS)),
-            source.address.eq(address - lane_first),
+            first.eq(address - lane_first),
+            ask.source.valid.eq(reading & spare),
+            source.address.eq(first),
+            source.banks.eq(banks_of(m, config, first, lanes)),
             source.tag.mask.eq(
                 Cat((lane >= lane_first) & (lane <= lane_last) for lane in range(lanes))
             ),
@@ -299,6 +310,7 @@ class StoreUnit(wiring.Component):
             self.read.valid.eq(ask.target.valid),
             *([self.read.needed.eq(~0)] if _lanes(config) > 1 else []),
             self.read.address.eq(ask.target.payload.address),
+            self.read.banks.eq(ask.target.payload.banks),
             ask.target.ready.eq(self.read.ready),
             free.eq(~reading | (issue & last_word)),
             walk.burst.ready.eq(free & begun.w_rdy & requests.w_rdy),
@@ -313,12 +325,14 @@ class StoreUnit(wiring.Component):
                 index.eq(index - lane_first + lanes),
                 address.eq(address - lane_first + lanes),
                 reading.eq(~last_word),
+                last_word.eq(index[lane_bits:] + 1 == end[lane_bits:]),
             ]
         with m.If(take):
             m.d.sync += [
                 reading.eq(1),
                 index.eq(burst.memory[: len(index)]),
                 end.eq(burst.end),
+                last_word.eq(burst.memory[lane_bits : len(index)] == burst.end[lane_bits:]),
                 address.eq(burst.scratchpad),
             ]
 
@@ -366,7 +380,11 @@ class StoreUnit(wiring.Component):
                 beat.mask.eq(Cat(bit.replicate(GRANULE) for bit in words.r_data[word_bits:])),
                 words.r_en.eq(bus.write.ready),
             ]
-        m.d.sync += held.eq(held + issue - (words.r_rdy & words.r_en))
+        leaves = words.r_rdy & words.r_en
+        m.d.sync += [
+            held.eq(held + issue - leaves),
+            spare.eq(leaves | ~((held == STORE_WORDS) | (issue & (held == STORE_WORDS - 1)))),
+        ]
 
         m.d.comb += begun.r_en.eq(bus.written)
         m.d.sync += self.unit.done.eq(bus.written & begun.r_data)

@@ -34,16 +34,16 @@ class RingFetch(wiring.Component):
     took : ``In(1)``
         ``taken`` is about to count one more: a slot ahead is free.
     hold : ``In(1)``
-        Ask for nothing, and withdraw a request that waits.
+        Ask for nothing.
     request : ``Out(stream)``
-        Bursts of one command each.
+        Bursts of one command each. One that was taken may be withdrawn before a reset.
     read : ``In(stream, always_ready)``
     beats : ``Out(stream)``
         The commands in order, in beats of the bus.
     bad : ``Out(1)``
         The next command lies outside card memory, and all before it have been taken.
     quiet : ``Out(1)``
-        No command is asked for, and no beats are on their way.
+        No beats are on their way.
     """
 
     def __init__(self, config: CardConfig) -> None:
@@ -86,7 +86,7 @@ class RingFetch(wiring.Component):
         arrived = Signal(range(beats))
         m.d.comb += [
             asked.eq(self.request.valid & self.request.ready),
-            self.quiet.eq((flying == 0) & ~self.request.valid),
+            self.quiet.eq(flying == 0),
         ]
         landed = self.read.valid & (arrived == beats - 1)
         with m.If(self.read.valid):
@@ -121,9 +121,10 @@ class RingFetch(wiring.Component):
                 ]
                 m.next = "REQUEST"
             with m.State("REQUEST"):
-                # From a register: the choice of whom memory serves comes after it.
-                m.d.sync += self.request.valid.eq(~outside & ~self.hold & ~asked)
-                m.d.comb += self.bad.eq(outside & (ahead == 0))
+                m.d.comb += [
+                    self.request.valid.eq(~outside & ~self.hold),
+                    self.bad.eq(outside & (ahead == 0)),
+                ]
                 with m.If(asked):
                     m.next = "INDEX"
         return m

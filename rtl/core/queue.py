@@ -42,36 +42,47 @@ def command_beats(config: CardConfig) -> int:
 
 
 class QueueWrite(wiring.Signature):
-    """How the dispatcher fills a queue, seen from the dispatcher.
+    """How the dispatcher fills queues, seen from the dispatcher.
+
+    Parameters
+    ----------
+    config : CardConfig
+    queues : int
+        Each has a bit of ``valid``, ``commit`` and ``room``.
 
     Members
     -------
     valid, beat, data : ``Out``
-        Writes bus beat ``beat`` of the command that is being dispatched, in order. Only while the
-        queue has room.
-    commit : ``Out(1)``
+        Writes bus beat ``beat`` of the command that is being dispatched, in order, to one queue.
+        Only while that has room.
+    commit : ``Out``
         The command is whole, and may run. Without it nothing more is written until a reset.
     index : ``Out(32)``
-        With ``commit``: the command's index within its job.
-    room : ``In(1)``
+        From the last ``valid`` to ``commit``: the command's index within its job.
+    room : ``In``
         There is room for a command. Once high it stays high until ``commit``.
     """
 
-    def __init__(self, config: CardConfig) -> None:
+    def __init__(self, config: CardConfig, queues: int = 1) -> None:
         self.config = config
+        self.queues = queues
         super().__init__(
             {
-                "valid": Out(1),
+                "valid": Out(queues),
                 "beat": Out(range(command_beats(config))),
                 "data": Out(8 * config.bus_bytes),
-                "commit": Out(1),
+                "commit": Out(queues),
                 "index": Out(32),
-                "room": In(1),
+                "room": In(queues),
             }
         )
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, QueueWrite) and self.config == other.config
+        return (
+            isinstance(other, QueueWrite)
+            and self.config == other.config
+            and self.queues == other.queues
+        )
 
 
 class QueueState(data.Struct):
@@ -186,7 +197,9 @@ class CommandQueue(wiring.Component):
             operand_bits,
             commands * (1 if wide else self._operands),
         )
-        self._row = CommandRows(m, self.write.data, "other_rows", row_bits, commands * self._rows)
+        self._row = CommandRows(
+            m, self.write.data, "other_rows", row_bits, commands * self._rows, late=not wide
+        )
 
         level = Signal(range(commands))  # commands that wait for their body to be taken
         self._waiting = level != 0
@@ -228,20 +241,28 @@ class CommandQueue(wiring.Component):
             walk.known.eq(armed),
         ]
         last = part == self._rows - 1
-        whole = (self._staged | self._staging) & self._waiting
+        whole, goes = Signal(), Signal()
+        m.d.comb += [
+            whole.eq((self._staged | self._staging) & self._waiting),
+            goes.eq(take_row & (~last | whole)),
+            self._activated.eq(take_row & last & whole),
+        ]
         with m.If(take_header):
-            m.d.sync += [header.eq(source.data), armed.eq(1)]
+            m.d.sync += armed.eq(1)
+        with m.If(~armed):
+            m.d.sync += header.eq(source.data)  # void until there is one
         with m.If(walk.over):
             m.d.sync += armed.eq(0)
         if not wide:
             with m.If(take_header):
                 rows.take(m)
                 m.d.sync += part.eq(1)
-        with m.If(take_row & (~last | whole)):
+        with m.If(goes):
             rows.take(m)
             m.d.sync += part.eq(Mux(last, 0, part + 1))
-            m.d.comb += self._activated.eq(last)
             m.d.sync += self._active.eq(last)
+        # The last part comes again and again until it is taken: its many bits do not wait for that.
+        with m.If(take_row):
             for n in range(self._rows - (not wide)):
                 with m.If(part == n + (not wide)):
                     piece = body[n * rows.bits : (n + 1) * rows.bits]
@@ -333,7 +354,7 @@ class CommandQueue(wiring.Component):
         m.d.sync += [
             outstanding.eq(outstanding + self._accept - unit.done),
             semaphore.request.eq(eligible & self._seen & waits & ~semaphore.grant & ~valid),
-            valid.eq((valid | semaphore.grant | (eligible & ~waits)) & ~self._accept),
+            valid.eq(Mux(valid, ~unit.start.ready, semaphore.grant | (eligible & ~waits))),
         ]
         refused = Signal()  # in the cycle before
         m.d.sync += refused.eq(valid & ~unit.start.ready)

@@ -184,7 +184,7 @@ class SemaphoreFile(wiring.Component):
         Returns whether a credit is taken; ``lacks_index`` is its semaphore.
         """
         granted = Signal()
-        number = Signal(range(len(Queue)))
+        number = Signal(range(len(Queue)), reset_less=True)
         indices = Signal(_INDEX_BITS * WAITS, reset_less=True)
         left, lacking = Signal(WAITS), Signal(WAITS)  # of the waits that ``indices`` are of
         free, ready = Signal(), Signal(len(Queue))

@@ -1,6 +1,6 @@
 """The card's control: registers, ring, checks, queues, completion and errors."""
 
-from amaranth.hdl import Cat, Module, Mux, ResetInserter, Signal
+from amaranth.hdl import Cat, Module, Mux, ResetInserter, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
@@ -99,7 +99,7 @@ class Sequencer(wiring.Component):
         connect(m, dispatcher.write, bank.write)
         connect(m, fetch.beats, dispatcher.beats)
         connect(m, dispatcher.record, flipped(self.bus.write))
-        self._share_request(m, fetch, dispatcher)
+        self._share_request(m, fetch, dispatcher, supervisor.hold)
 
         busy = Cat(queue.busy for queue in bank.state)
         can_move = Cat(queue.busy & (queue.stall != STALL_SEMAPHORE) for queue in bank.state)
@@ -151,7 +151,6 @@ class Sequencer(wiring.Component):
                 Mux(supervisor.flags.any(), supervisor.flagged, supervisor.index)
             ),
             dispatcher.result.cycles.eq(csr.cycles),
-            bank.select.eq(dispatcher.select),
             bank.add.eq(dispatcher.add),
             bank.add_index.eq(dispatcher.add_index),
             bank.add_value.eq(dispatcher.add_value),
@@ -196,18 +195,28 @@ class Sequencer(wiring.Component):
             ]
         return m
 
-    def _share_request(self, m: Module, fetch: RingFetch, dispatcher: Dispatcher) -> None:
-        """Give the bus's requests to the completion record first, but swap none that waits."""
-        request = self.bus.request
-        waiting = Signal()  # a fetch was shown in the last cycle and not accepted
-        record = Signal()
+    def _share_request(
+        self, m: Module, fetch: RingFetch, dispatcher: Dispatcher, hold: Value
+    ) -> None:
+        """Ask the bus from a register: for the completion record first, and for nothing in hold.
+
+        Neither asks again so soon that it would wait for the register.
+        """
+        request, record = self.bus.request, dispatcher.request
+        free = Signal(init=1)  # that there is none has its own register: memory's choice is long
         m.d.comb += [
-            record.eq(dispatcher.request.valid & ~waiting),
-            request.valid.eq(record | fetch.request.valid),
-            request.payload.eq(
-                Mux(record, dispatcher.request.payload.as_value(), fetch.request.payload.as_value())
-            ),
-            dispatcher.request.ready.eq(request.ready & record),
-            fetch.request.ready.eq(request.ready & ~record),
+            record.ready.eq(free),
+            fetch.request.ready.eq(free & ~record.valid),
         ]
-        m.d.sync += waiting.eq(fetch.request.valid & ~record & ~request.ready)
+        with m.If(free):
+            asks = record.valid | fetch.request.valid
+            m.d.sync += [
+                request.valid.eq(asks),
+                free.eq(~asks),
+                request.payload.eq(
+                    Mux(record.valid, record.payload.as_value(), fetch.request.payload.as_value())
+                ),
+            ]
+        with m.Else():
+            stays = ~request.ready & ~hold
+            m.d.sync += [request.valid.eq(stays), free.eq(~stays)]

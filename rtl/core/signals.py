@@ -1,6 +1,6 @@
 """The signals that a queue owes for its iterations."""
 
-from amaranth.hdl import Module, Signal
+from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import data, memory, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -26,9 +26,9 @@ def signals_layout() -> data.StructLayout:
 class SignalQueue(wiring.Component):
     """Gives the signals of iterations that have ended, in order, at most one a cycle.
 
-    The first one is offered in the cycle of its iteration's end, if all before it have been given;
-    but no earlier than 2 cycles after its ``accept``.
-    An iteration without any takes a cycle, too.
+    The first one is offered in the cycle of its iteration's end, but no earlier than 2 cycles after
+    its ``accept``, and after the last signal of the iteration before. An iteration without any
+    takes a cycle, too.
 
     Members
     -------
@@ -66,25 +66,27 @@ class SignalQueue(wiring.Component):
         written, used = Signal(range(_DEPTH)), Signal(range(_DEPTH))
         stored = Signal(range(_DEPTH + 1))
         level = Signal(range(_DEPTH + 1))  # iterations in the store and before it
-        owed = Signal(range(_DEPTH + 1))  # of these, those that have ended
+        owed, owing = Signal(range(_DEPTH + 1)), Signal()  # of these, those that have ended; any
         # The first one, and what is left of it, are taken out of the store in advance.
         here, load = Signal(), Signal()
         index = Signal(data.ArrayLayout(range(SEMAPHORES), SIGNALS), reset_less=True)
         pending, left = Signal(SIGNALS, reset_less=True), Signal(SIGNALS)
+        some, more = Signal(reset_less=True), Signal()  # whether there is one in them
         turn = Signal(range(SIGNALS))
         due, end = Signal(), Signal()
         m.d.comb += [
             write.addr.eq(written),
             write.data.eq(self.signals),
-            write.en.eq(self.accept),
+            write.en.eq(self.room),  # until ``accept``
             read.addr.eq(used),
             left.eq(pending & (pending - 1)),
-            due.eq(here & ((owed != 0) | self.done)),
-            end.eq(due & ~left.any() & (self.added | ~pending.any())),
-            load.eq((stored != 0) & (~here | end)),
+            more.eq(left.any()),
+            due.eq(here & (owing | self.done)),
+            end.eq(due & ~more & (self.added | ~some)),
+            load.eq((stored != 0) & ~here),
             self.room.eq(level != _DEPTH),
-            self.busy.eq(owed != 0),
-            self.add.eq(due & pending.any()),
+            self.busy.eq(owing),
+            self.add.eq(due & some),
             self.add_index.eq(select(turn, [index[n] for n in range(SIGNALS)])),
         ]
         for n in reversed(range(SIGNALS)):
@@ -96,10 +98,15 @@ class SignalQueue(wiring.Component):
             stored.eq(stored + self.accept - load),
             level.eq(level + self.accept - end),
             owed.eq(owed + self.done - end),
+            owing.eq((owed > 1) | Mux(owing, self.done | ~end, self.done & ~end)),
             here.eq((here & ~end) | load),
         ]
-        with m.If(load):
-            m.d.sync += [index.eq(read.data.index), pending.eq(read.data.pending)]
+        with m.If(~here):
+            m.d.sync += [
+                index.eq(read.data.index),
+                pending.eq(read.data.pending),
+                some.eq(read.data.pending.any()),
+            ]
         with m.Elif(self.add & self.added):
-            m.d.sync += pending.eq(left)
+            m.d.sync += [pending.eq(left), some.eq(more)]
         return m

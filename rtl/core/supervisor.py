@@ -64,7 +64,7 @@ class Supervisor(wiring.Component):
     memory_idle, memory_illegal : ``In(1)``
         The memory system has nothing to do; it was given an illegal command sequence.
     fetch_quiet : ``In(1)``
-        No ring reads are on their way.
+        No ring reads are waited for.
     moved : ``In(1)``
         Something made progress.
     running, failed : ``Out(1)``
@@ -148,7 +148,7 @@ class Supervisor(wiring.Component):
         entered, advance = Signal(), Signal()
         m.d.comb += advance.eq((state == _State.RUN) & self.took & ~(self.running & found))
         m.d.sync += [wait.eq(wait + 1), self.advanced.eq(advance)]
-        with m.If(entered):
+        with m.If((state == _State.RUN) | entered):
             m.d.sync += wait.eq(0)
         with m.If(advance):
             m.d.sync += [self.taken.eq(self.taken + 1), self.index.eq(self.index + 1)]
@@ -162,7 +162,9 @@ class Supervisor(wiring.Component):
                 self.failed.eq(0),
             ]
 
-        def enter(following: _State) -> None:
+        def enter(following: _State, *, fresh: bool = True) -> None:
+            if fresh:  # ``wait`` is to begin anew; in the state RUN it does not count
+                m.d.comb += entered.eq(1)
             m.d.sync += [
                 state.eq(following),
                 # Registers of their own: long paths begin here.
@@ -170,7 +172,6 @@ class Supervisor(wiring.Component):
                 self.halt.eq(following in (_State.DRAIN, _State.RESET)),
                 self.core_reset.eq(following is _State.RESET),
             ]
-            m.d.comb += entered.eq(1)
 
         m.d.sync += [
             self.flags.eq(self.flags | self.result_flags),
@@ -198,7 +199,7 @@ class Supervisor(wiring.Component):
                             self.stall[4 * n : 4 * n + 4].eq(self.queue[n].stall)
                             for n in range(len(Queue))
                         ]
-                    enter(_State.NAME)
+                    enter(_State.NAME, fresh=False)
                 with m.Elif(self.ended):
                     end_job()
             with m.Case(_State.NAME):
@@ -213,7 +214,7 @@ class Supervisor(wiring.Component):
                     enter(_State.DRAIN)
             with m.Case(_State.DRAIN):
                 # A few cycles for the memory system to see what it was asked for last.
-                drained = self.memory_idle & self.fetch_quiet & (wait >= _SETTLE_CYCLES)
+                drained = self.memory_idle & (wait >= _SETTLE_CYCLES)
                 with m.If(drained | (wait == _DRAIN_LIMIT)):
                     enter(_State.RESET)
             with m.Case(_State.RESET):

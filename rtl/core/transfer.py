@@ -92,6 +92,10 @@ class TransferWalk(wiring.Component):
         y, z = Signal(16, reset_less=True), Signal(16, reset_less=True)
         last_y, last_z = Signal(reset_less=True), Signal(reset_less=True)
         one_y = Signal()
+        # The row before this one is its plane's first: the plane is taken from it a cycle later.
+        fresh = Signal()
+        from_plane = Signal(reset_less=True)  # the next row begins at the plane, not at this row
+        m.d.sync += [fresh.eq(0), from_plane.eq(last_y)]
         m.d.sync += one_y.eq(body.y == 1)
         empty, unaligned = Signal(reset_less=True), Signal(reset_less=True)
         x = granules(body.x_bytes)
@@ -100,7 +104,8 @@ class TransferWalk(wiring.Component):
             (("memory", config.memory_bytes), ("scratchpad", config.scratchpad_bytes))
         ):
             strides = [granules(getattr(body, f"{name}_{axis}_stride")) for axis in "yz"]
-            sides.append(_Side(m, name, size, x, granules(operand[number]), strides, last_y))
+            start = granules(operand[number])
+            sides.append(_Side(m, name, size, x, start, strides, last_y, from_plane, fresh))
         memory, scratchpad = sides
 
         # The rest of the row that is cut into bursts. It has been checked: the widths are exact.
@@ -114,11 +119,10 @@ class TransferWalk(wiring.Component):
 
         block = BURST_BYTES // GRANULE
         offset = rest_memory[:_BLOCK_BITS]
-        fits = Signal()
+        fits = Signal(reset_less=True)  # it ends in this block; found out a cycle ahead
         step = Signal()
         burst = self.burst
         m.d.comb += [
-            fits.eq(~rest_end[_BLOCK_BITS:].any()),
             step.eq(rest_valid & (~burst.valid | burst.ready)),
             rest_ready.eq(~rest_valid | (step & fits)),
         ]
@@ -141,12 +145,17 @@ class TransferWalk(wiring.Component):
                     rest_memory.eq(memory.row),
                     rest_scratchpad.eq(scratchpad.row),
                     rest_end.eq(memory.row[:_BLOCK_BITS] + memory.last),
+                    fits.eq(
+                        memory.short
+                        & ~(memory.row[:_BLOCK_BITS] + memory.last[:_BLOCK_BITS])[_BLOCK_BITS]
+                    ),
                 ]
         with m.Elif(step):
             m.d.sync += [
                 rest_memory.eq(Cat(Const(0, _BLOCK_BITS), rest_memory[_BLOCK_BITS:] + 1)),
                 rest_scratchpad.eq(rest_scratchpad + block - offset),
                 rest_end[_BLOCK_BITS:].eq(rest_end[_BLOCK_BITS:] - 1),
+                fits.eq(rest_end[_BLOCK_BITS:] == 1),
             ]
 
         with m.FSM():
@@ -154,6 +163,7 @@ class TransferWalk(wiring.Component):
                 m.d.comb += self.start.ready.eq(1)
                 m.d.sync += [
                     *(statement for side in sides for statement in side.begin()),
+                    fresh.eq(1),
                     empty.eq((body.x_bytes == 0) | (body.y == 0) | (body.z == 0)),
                     unaligned.eq(
                         misaligned(
@@ -173,7 +183,7 @@ class TransferWalk(wiring.Component):
                     m.next = "Check"
 
             with m.State("Check"):
-                m.d.sync += [last_y.eq(y == 1), last_z.eq(z == 1)]
+                m.d.sync += [last_y.eq(y == 1), from_plane.eq(y == 1), last_z.eq(z == 1)]
                 m.next = "Row"
                 with m.If(empty):
                     m.d.sync += status.eq(Status.BAD_LENGTH)
@@ -189,13 +199,11 @@ class TransferWalk(wiring.Component):
                         *(statement for side in sides for statement in side.advance()),
                         y.eq(Mux(last_y, body.y, y - 1)),
                         last_y.eq(Mux(last_y, one_y, y == 2)),
+                        from_plane.eq(~last_y & (y == 2)),
+                        fresh.eq(last_y),
                     ]
                     with m.If(last_y):
-                        m.d.sync += [
-                            *(statement for side in sides for statement in side.next_plane()),
-                            z.eq(z - 1),
-                            last_z.eq(z == 2),
-                        ]
+                        m.d.sync += [z.eq(z - 1), last_z.eq(z == 2)]
                     with m.If(last_y & last_z):
                         m.next = "Start"
                 with m.If(memory.outside | scratchpad.outside):
@@ -228,6 +236,8 @@ class _Side:
         The next row's first granule.
     last : Signal
         A row's last granule, counted from its first.
+    short : Signal
+        A row has at most as many granules as a block.
     outside : Signal
         A granule of that row is not in the memory.
     """
@@ -241,17 +251,24 @@ class _Side:
         start: Value,
         strides: list[Value],
         last_y: Value,
+        from_plane: Value,
+        fresh: Value,
     ) -> None:
         bits = (size // GRANULE - 1).bit_length()
         self._start = start
         self.row = Signal(bits, name=f"{name}_row", reset_less=True)
-        self._plane = Signal(bits, name=f"{name}_plane", reset_less=True)
+        plane = Signal(bits, name=f"{name}_plane", reset_less=True)
+        with m.If(fresh):
+            m.d.sync += plane.eq(self.row)
         self._away = Signal(name=f"{name}_away", reset_less=True)  # the row's first granule is
 
         # The row's last granule, counted from its first; and whether no row is so short.
         self.last, long = Signal(bits, name=f"{name}_last"), Signal(name=f"{name}_long")
         m.d.sync += self.last.eq(x[:bits] - 1)
         m.d.sync += long.eq((x[bits + 1 :].any()) | (x[bits] & x[:bits].any()))
+        self.short = Signal(name=f"{name}_short")
+        beyond = x[_BLOCK_BITS : bits + 1]
+        m.d.sync += self.short.eq(~beyond.any() | ((beyond == 1) & ~x[:_BLOCK_BITS].any()))
         self.outside = Signal(name=f"{name}_outside")
         m.d.comb += self.outside.eq(self._away | long | (self.row + self.last)[bits])
 
@@ -262,7 +279,7 @@ class _Side:
             stays.append(above)
         self._next = Signal(bits + 1, name=f"{name}_next")
         m.d.comb += self._next.eq(
-            Mux(last_y, self._plane, self.row) + Mux(last_y, strides[1][:bits], strides[0][:bits])
+            Mux(from_plane, plane, self.row) + Mux(last_y, strides[1][:bits], strides[0][:bits])
         )
         self._leaves = ~Mux(last_y, stays[1], stays[0]).bit_select(self._next[bits], 1)
         self._bits = bits
@@ -272,14 +289,9 @@ class _Side:
         inside = self._start[: self._bits]
         return [
             self.row.eq(inside),
-            self._plane.eq(inside),
             self._away.eq(self._start[self._bits :].any()),
         ]
 
     def advance(self) -> list:
         """Statements that go on to the next row."""
         return [self.row.eq(self._next), self._away.eq(self._leaves)]
-
-    def next_plane(self) -> list:
-        """Statements that go with these where that row begins a plane."""
-        return [self._plane.eq(self._next)]

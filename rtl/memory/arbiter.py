@@ -7,7 +7,7 @@ from amaranth.lib.wiring import In, Out
 
 from ..config import CardConfig
 from ..tech.select import select
-from .bus import Bus, request_layout, write_layout
+from .bus import Bus, burst_beats, request_layout, write_layout
 
 __all__ = ["REQUESTERS", "WRITERS", "Arbiter", "burst_layout"]
 
@@ -119,6 +119,7 @@ class Arbiter(wiring.Component):
         ring_write = memory.write_port()
         ring_read = memory.read_port()
         gather = Signal()
+        first = Signal(init=1)  # ``gather`` is 0: without the loads of the data's choice
         enough = Signal(4)  # of the data of the write burst that is first
         grants = Signal(4)
         put_now = Signal(len(writers))
@@ -143,12 +144,13 @@ class Arbiter(wiring.Component):
             ]
             ready_to_put.append(port.write.valid & ~level[-1])
             m.d.comb += [
-                here.eq(ready_to_put[place] & (gather == place) & ~self.flush),
+                here.eq(ready_to_put[place] & (first ^ place) & ~self.flush),
                 port.write.ready.eq(here),
             ]
-            m.d.sync += enough[number].eq(
-                port.request.valid & (gathered > request.last_beat) & ~grants[number] & ~taken
-            )
+            # So that what the last two cycles granted may still be counted.
+            plenty = gathered[(burst_beats(self.config) - 1).bit_length() :] >= 3
+            exact = port.request.valid & (gathered > request.last_beat)
+            m.d.sync += enough[number].eq(plenty | (exact & ~grants[number] & ~taken))
             with m.If(self.flush):
                 m.d.sync += [put.eq(0), get.eq(0), level.eq(0), gathered.eq(0)]
                 m.d.sync += enough[number].eq(0)
@@ -172,26 +174,29 @@ class Arbiter(wiring.Component):
             ring_read.en.eq(self.pop),
             self.write_beat.eq(ring_read.data),
         ]
-        m.d.sync += gather.eq(Mux(gather, ~ready_to_put[0], ready_to_put[1]))
+        with m.If(gather):
+            m.d.sync += [gather.eq(~ready_to_put[0]), first.eq(ready_to_put[0])]
+        with m.Else():
+            m.d.sync += [gather.eq(ready_to_put[1]), first.eq(~ready_to_put[1])]
 
         # Those that wait for the present direction, until its batch is full or it has had none for
         # a while; then the others.
-        wants_write = Signal(4)
-        waiting = Signal(4)
-        writing = Signal()
+        reads, writes = Signal(init=1), Signal()  # the present direction; without `batch` both
         batch_left = Signal(range(_BATCH + 1))
-        along = Signal(4)
-        against = Signal(4)
-        candidates = Signal(4)
+        along, against = Signal(4), Signal(4)
         lull = Signal(range(_LULL + 1))  # cycles in which none waited for the present direction
         turning = Signal()
         full = Signal()  # with the burst that is offered
-        offers = Signal()
+        offers, granted = Signal(), Signal()
+        for number, port in enumerate(ports):
+            valid, write = port.request.valid, port.request.payload.write
+            if REQUESTERS[number] in WRITERS:
+                now = Mux(write, enough[number] & writes, reads)
+                later = Mux(write, enough[number] & ~writes, ~reads)
+            else:
+                now, later = reads, ~reads
+            m.d.comb += [along[number].eq(valid & now), against[number].eq(valid & later)]
         m.d.comb += [
-            *(wants_write[number].eq(port.request.payload.write) for number, port in writers),
-            waiting.eq(Cat(port.request.valid for port in ports) & (~wants_write | enough)),
-            along.eq(waiting & ~(wants_write ^ writing.replicate(4))),
-            against.eq(waiting & (wants_write ^ writing.replicate(4))),
             full.eq(~batch_left[1:].any() & (offers | ~batch_left[0])),
             turning.eq(self.batch & against.any() & (full | lull[-1])),
         ]
@@ -201,27 +206,35 @@ class Arbiter(wiring.Component):
             m.d.sync += lull.eq(lull + 1)
 
         # The burst that the one whose turn it is shows now may go; so the choice is among others.
-        turn = Signal(2)
-        others = ~(Const(1, 4) << turn)[:4]
+        # Who it is, is also kept a bit a requester: these bits and `ready` decide a grant.
+        turn, mine = Signal(2), Signal(4, init=1)
         run_left = Signal(range(_RUN))
-        shown = Mux(self.batch, along, waiting).bit_select(turn, 1)
         m.d.comb += [
-            offers.eq(shown),
+            offers.eq((along & mine).any()),
             self.burst.valid.eq(offers & ~self.halt),
-            candidates.eq(Mux(turning, against, Mux(self.batch, along, waiting) & others)),
+            granted.eq(self.burst.valid & self.burst.ready),
+            grants.eq(along & mine & (self.burst.ready & ~self.halt).replicate(4)),
         ]
-        following = _next_of(m, candidates, turn, "following")
-        granted = Signal()
-        m.d.comb += granted.eq(self.burst.valid & self.burst.ready)
+        other = _next_of(m, along & ~mine, turn, "other")
+        turned = _next_of(m, against, turn, "turned")
+        following = Mux(turning, turned, other)
         with m.If(granted):
             with m.If(batch_left != 0):
                 m.d.sync += batch_left.eq(batch_left - 1)
             m.d.sync += run_left.eq(run_left - 1)
         with m.If(granted | ~offers):
             with m.If(~self.batch | turning | ~offers | (run_left == 0)):
-                m.d.sync += [turn.eq(following), run_left.eq(_RUN - 1)]
+                m.d.sync += [
+                    turn.eq(following),
+                    mine.eq(Const(1, 1) << following),
+                    run_left.eq(_RUN - 1),
+                ]
             with m.If(turning):
-                m.d.sync += [writing.eq(~writing), batch_left.eq(_BATCH)]
+                m.d.sync += [reads.eq(~reads), writes.eq(~writes), batch_left.eq(_BATCH)]
+        with m.If(~self.batch):
+            m.d.sync += [reads.eq(1), writes.eq(1)]
+        with m.Elif(reads & writes):
+            m.d.sync += writes.eq(0)
 
         requests = [port.request.payload.as_value() for port in ports]
         request = select(m, platform, turn, requests, name="request")
@@ -231,7 +244,6 @@ class Arbiter(wiring.Component):
         ]
         for number, port in enumerate(ports):
             m.d.comb += [
-                grants[number].eq(granted & (turn == number)),
                 port.request.ready.eq(grants[number]),
                 port.read.valid.eq(self.read_valid & (self.read_requester == number)),
                 port.read.payload.eq(self.read_data),

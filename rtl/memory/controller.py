@@ -90,10 +90,12 @@ class Controller(wiring.Component):
             queue_write.data.eq(self.request.payload),
             queue_write.en.eq(self.request.ready),
         ]
-        with m.If(put):
-            m.d.sync += tail.eq(tail + 1)
-        with m.If(put ^ burst_done):
-            m.d.sync += held.eq(held + Mux(burst_done, -1, 1))
+        # Without an enable: whether a burst comes is known late.
+        less = burst_done & ~put
+        m.d.sync += [
+            tail.eq(tail + put),
+            held.eq(held + Cat(put ^ burst_done, less.replicate(index_bits))),
+        ]
 
         block = Signal(3, reset_less=True)  # the next that column moves
         resume = Signal()  # after a refresh, in which column's burst had begun
@@ -133,6 +135,7 @@ class Controller(wiring.Component):
         open_row = Signal(self.row_bits, reset_less=True)
         column_row = Signal(self.row_bits, reset_less=True)
         left = Signal(3, reset_less=True)  # blocks after this one
+        final = Signal(reset_less=True)  # there are none
         high = Signal(3, reset_less=True)
         writing = Signal(reset_less=True)
 
@@ -376,7 +379,7 @@ class Controller(wiring.Component):
             & ~column
         )
         here, entry, first = fetch(column_next, "column")
-        m.d.comb += burst_done.eq(column & (left == 0))
+        m.d.comb += burst_done.eq(column & final)
         m.d.sync += done_at.eq(done_at + burst_done)
         with m.If(column):
             m.d.sync += [
@@ -384,6 +387,7 @@ class Controller(wiring.Component):
                 column_bank[0].eq(~column_bank[0]),
                 block.eq(block + 1),
                 left.eq(left - 1),
+                final.eq(left == 1),
                 step_number.eq(step_number + is_step),
             ]
         with m.If(burst_done | ~column_valid):
@@ -395,6 +399,7 @@ class Controller(wiring.Component):
                     column_row.eq(entry.row),
                     block.eq(first),
                     left.eq(entry.last - first),
+                    final.eq(entry.last == first),
                     high.eq(entry.high),
                     writing.eq(entry.write),
                     step_number.eq(0),

@@ -36,7 +36,8 @@ class Mover(wiring.Component):
     Members
     -------
     burst : ``In(stream)``
-        With ``ideal``, a burst is taken only in the cycle before its first beat's turn.
+        With ``ideal``, a burst is taken only in the cycle before its first beat's turn. ``ready``
+        comes from a register.
     channel : ``In``
         Channel of that burst.
     ideal : ``In(1)``
@@ -94,12 +95,12 @@ class Mover(wiring.Component):
         left = Signal(range(beats), reset_less=True)
         offset = Signal(step_bits, reset_less=True)
         move, finish, accept, wait = Signal(), Signal(), Signal(), Signal()
+        ready = Signal(init=1)
         m.d.comb += [
             finish.eq(move & last),
             queued.eq(level != 0),
-            # Ideal memory always moves, and never queues.
-            self.burst.ready.eq(Mux(self.ideal, ~valid | last, level != self.depth - 1)),
-            accept.eq(self.burst.valid & self.burst.ready),
+            self.burst.ready.eq(ready),
+            accept.eq(self.burst.valid & ready),
             taken.burst.eq(self.burst.payload),
             taken.channel.eq(self.channel),
             queue_write.addr.eq(put),
@@ -132,6 +133,12 @@ class Mover(wiring.Component):
         leaves = queued & (~valid | finish)
         with m.If(wait ^ leaves):
             m.d.sync += level.eq(level + Mux(leaves, -1, 1))
+        with m.If(self.ideal):  # it always moves, and never queues: nothing is here, or the last
+            single = self.burst.payload.request.last_beat == 0
+            m.d.sync += ready.eq(Mux(ready, ~self.burst.valid | single, left == 1))
+        with m.Else():
+            fills = accept & (level == self.depth - 2)
+            m.d.sync += ready.eq(leaves | (ready & ~fills))
 
         # A beat that begins a column waits until that has been transferred; of the wide bus, until
         # both of its columns have.
@@ -143,10 +150,16 @@ class Mover(wiring.Component):
         for number in range(config.hbm_channels):
             count = Signal(range(8 * self.depth + 1), name=f"columns_{number}")
             mine = channel == number
-            used = Mux(move & begins & mine & ~self.ideal, columns, 0)
-            m.d.sync += count.eq(count + self.done[number] - used)
+            # Whether there are enough is found out a cycle ahead.
+            enough = Signal(name=f"enough_{number}")
+            uses = move & begins & mine & ~self.ideal
+            most = count + self.done[number]
+            m.d.sync += [
+                count.eq(most - Mux(uses, columns, 0)),
+                enough.eq(Mux(uses, most >= 2 * columns, most >= columns)),
+            ]
             with m.If(mine):
-                m.d.comb += here.eq(count[columns.bit_length() - 1 :].any())
+                m.d.comb += here.eq(enough)
         m.d.comb += move.eq(valid & (self.ideal | ~begins | here))
 
         # The way to the storage port and back.

@@ -97,25 +97,25 @@ class Bench:
             image = pack(Command, fields | {"opcode": 1, "version": 1})
             count = 8 * COMMAND_BYTES // bits
             self.beats.extend((n, image >> (n * bits) & ((1 << bits) - 1)) for n in range(count))
-            dut.select.value = queue
         assert self.writing is not None
         queue = self.writing[0]
-        dut.select.value = queue
         if self.room != (queue, 1) or self.rng.random() < self.stall:
             return
         if self.beats:
             number, value = self.beats[0]
             dut.write__beat.value = number
             dut.write__data.value = value
-            dut.write__valid.value = 1
-        else:
-            dut.write__commit.value = 1
+            dut.write__valid.value = 1 << queue
             dut.write__index.value = self.commands
+        else:
+            dut.write__commit.value = 1 << queue
 
     def _sample_write(self) -> None:
         dut = self.dut
-        room = int(dut.write__room.value)
-        self.room = (self.writing[0], room) if self.writing else None
+        room = 0
+        if self.writing:
+            room = int(dut.write__room.value) >> self.writing[0] & 1
+            self.room = (self.writing[0], room)
         if int(dut.write__valid.value):
             assert room, "room came and went"
             self.beats.popleft()
