@@ -7,7 +7,7 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..config import GRANULE, CardConfig
-from ..core.ports import READ_LATENCY, ReadPort
+from ..core.ports import READ_LATENCY, ReadPort, banks_of
 
 __all__ = ["EngineFetch", "StreamPort"]
 
@@ -64,18 +64,23 @@ class StreamPort(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        engines = self._engines
+        config, engines = self._config, self._engines
         tag = data.StructLayout({"engine": range(max(engines, 2)), "entry": 1, "valid": 1})
 
         # A request waits in a register for its bank, so that the arbitration is a cycle of its own.
         held = Signal(tag)
         asked = [Signal(tag, name=f"asked{step}") for step in range(READ_LATENCY)]
         answered = asked[-1]
-        address = Signal(self._config.granule_addr_width)
+        address = Signal(config.granule_addr_width, reset_less=True)
+        banks = Signal(config.scratchpad_banks, reset_less=True)
         last = Signal(range(max(engines, 2)))
         free = ~held.valid | self.read.ready
         chosen = Signal(range(max(engines, 2)))
-        m.d.comb += [self.read.valid.eq(held.valid), self.read.address.eq(address)]
+        m.d.comb += [
+            self.read.valid.eq(held.valid),
+            self.read.address.eq(address),
+            self.read.banks.eq(banks),
+        ]
         with m.Switch(last):
             for turn in range(engines):
                 with m.Case(turn):
@@ -84,6 +89,7 @@ class StreamPort(wiring.Component):
                         candidate = (turn + 1 + step) % engines
                         with m.If(self.engine[candidate].valid):
                             m.d.comb += chosen.eq(candidate)
+        lies = [banks_of(m, config, engine.address) for engine in self.engine]
         requests = Array(engine.valid for engine in self.engine)
         with m.If(free):
             m.d.comb += Array(engine.ready for engine in self.engine)[chosen].eq(1)
@@ -92,6 +98,7 @@ class StreamPort(wiring.Component):
                 held.engine.eq(chosen),
                 held.entry.eq(Array(engine.entry for engine in self.engine)[chosen]),
                 address.eq(Array(engine.address for engine in self.engine)[chosen]),
+                banks.eq(Array(lies)[chosen]),
             ]
             with m.If(requests[chosen]):
                 m.d.sync += last.eq(chosen)

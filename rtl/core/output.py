@@ -7,7 +7,8 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..config import GRANULE, CardConfig
-from .ports import WritePort
+from ..tech import KEEP
+from .ports import WritePort, banks_of
 
 __all__ = ["OutputMerge", "lane_write_layout"]
 
@@ -68,10 +69,12 @@ class OutputMerge(wiring.Component):
         rows = self._config.epilogue_lanes
         write = self.write
 
-        # Registers for each lane before the port, which has the OR of those that join. They take
-        # what is next when this has been written.
-        valid = Signal()
-        fields = {"address": len(write.address), "mask": GRANULE}
+        # Registers for each lane before the port, which has the OR of those that join. What the
+        # port does not take is kept beside them, so that no path leads from it to the lanes: they
+        # take what is next unless something is kept.
+        valid, kept = Signal(), Signal()
+        move = Signal(init=1)  # nothing is kept: a register of its own, as it has many loads
+        fields = {"address": len(write.address), "banks": len(write.banks), "mask": GRANULE}
         fields |= {f"word{i}": 32 for i in range(GRANULE // 4)}
         parts = [
             {
@@ -89,14 +92,27 @@ class OutputMerge(wiring.Component):
                 )
                 for field in fields
             }
-        move = Signal()
+        spare = {
+            field: Signal(width, name=f"spare_{field}", reset_less=True)
+            for field, width in fields.items()
+        }
+        shown = {field: Mux(move, whole[field], spare[field]) for field in fields}
+        for field in ("address", "banks"):
+            shown[field] = Mux(kept, spare[field], whole[field])
+        spare_done = Signal(rows, reset_less=True)
+        with m.If(move):
+            m.d.sync += [spare[field].eq(whole[field]) for field in fields]
+            m.d.sync += spare_done.eq(done)
+        shows = Signal()
         m.d.comb += [
-            write.valid.eq(valid),
-            write.address.eq(whole["address"]),
-            write.data.eq(Cat(whole[f"word{i}"] for i in range(GRANULE // 4))),
-            write.mask.eq(whole["mask"]),
-            move.eq(~valid | write.ready),
+            shows.eq(kept | valid),
+            write.valid.eq(shows),
+            write.address.eq(shown["address"]),
+            write.banks.eq(shown["banks"]),
+            write.data.eq(Cat(shown[f"word{i}"] for i in range(GRANULE // 4))),
+            write.mask.eq(shown["mask"]),
         ]
+        m.d.sync += [kept.eq(shows & ~write.ready), move.eq(~shows | write.ready)]
 
         # Who goes first is found out a cycle ahead; if it has nothing by then, any other goes.
         wants, ahead = Signal(rows), Signal(rows)
@@ -127,6 +143,7 @@ class OutputMerge(wiring.Component):
                 lane.ready.eq(move & take[r]),
             ]
             now = {name: lane.payload[name] for name in ("address", "mask")}
+            now["banks"] = banks_of(m, self._config, lane.payload.address)
             now |= {f"word{i}": lane.payload.data.word_select(i, 32) for i in range(GRANULE // 4)}
             with m.If(move):
                 m.d.sync += [part[field].eq(now[field]) for field in fields]
@@ -141,12 +158,15 @@ class OutputMerge(wiring.Component):
         further = Signal(rows)
         m.d.comb += self.iteration_done.eq(ahead.all())
         for r in range(rows):
-            ended = Signal(name=f"ended{r}")
-            m.d.comb += ended.eq(done[r] & move)
-            with m.If(ended & ~self.iteration_done):
-                m.d.sync += Cat(ahead[r], further[r]).eq(Cat(1, ahead[r]))
-            with m.Elif(~ended & self.iteration_done):
-                m.d.sync += Cat(ahead[r], further[r]).eq(Cat(further[r], 0))
+            ended = Signal(name=f"ended{r}", attrs=KEEP)
+            # No conditions, of which synthesis would make enables: ``ended`` is late.
+            passes, stays = write.ready | ~shows, ended | ~self.iteration_done
+            begins = ended & ~self.iteration_done
+            m.d.comb += ended.eq(Mux(kept, spare_done[r], done[r]) & passes)
+            m.d.sync += [
+                ahead[r].eq(begins | (ahead[r] & (further[r] | stays))),
+                further[r].eq((begins & ahead[r]) | (further[r] & stays)),
+            ]
         return m
 
 

@@ -2,17 +2,18 @@
 
 import itertools
 
-from amaranth.hdl import Cat, Module, Mux, Signal, signed, unsigned
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed, unsigned
 from amaranth.lib import data
-from amaranth.lib.fifo import SyncFIFO, SyncFIFOBuffered
+from amaranth.lib.fifo import SyncFIFO
 
 from ..config import GRANULE
 from ..elastic import Elastic
 from ..isa import Format, Status, VectorBody, VectorOp
 from ..numerics.pipeline import is_normal
+from ..tech import KEEP
 from ..tech.adder import SegmentAdder
 from .pool_walk import PoolWalk, item_layout
-from .ports import READ_LATENCY
+from .ports import READ_LATENCY, banks_of
 from .requantize import Requantizer
 from .requantize_lane import SUM_BITS
 from .transfer import misaligned
@@ -20,10 +21,10 @@ from .vector_part import VectorPart
 
 __all__ = ["PoolUnit"]
 
-MAXIMA = 10
+MAXIMA = 13
 """Maxima between the read of their last granule and their write: two more than it takes."""
 
-AROUND = 11
+AROUND = 14
 """Cycles between that read and that write, but for the requantization, and two to spare."""
 
 ASKING = 16
@@ -60,22 +61,21 @@ class PoolUnit(VectorPart):
         body = VectorBody(start.payload.body)
         # Two inputs are a window of two granules, the second of which lies elsewhere.
         pair = (body.op == VectorOp.ADD.value) | (body.op == VectorOp.MULTIPLY.value)
-        maximum = body.op == VectorOp.MAX.value
+        maximum, maximum_later = body.op == VectorOp.MAX.value, Signal()
+        m.d.sync += maximum_later.eq(maximum)
         m.submodules.requantizer = requantizer = Requantizer(config)
         results = max(MAXIMA, -(-(AROUND + requantizer.latency) // requantizer.cycles))
 
         m.submodules.walk = walk = PoolWalk()
         failed = Signal()
         outside = Signal()
-        pending = Signal(range(results + 1))
-        # The lanes are busy with a granule for so long.
-        busy = Signal(range(requantizer.cycles))
-        room = (pending != results) & (busy == 0)
+        room = Signal()
         issue, begin = Signal(), Signal()
         # What is to be read: so the scratchpad's answer ends here.
         asked_layout = data.StructLayout(
             {
                 "address": unsigned(config.granule_addr_width),
+                "banks": unsigned(config.scratchpad_banks),
                 "out_address": unsigned(config.granule_addr_width),
                 "outside": unsigned(1),
                 "item": item_layout(),
@@ -87,6 +87,7 @@ class PoolUnit(VectorPart):
         addresses = (walk.address, walk.out_address)
         m.d.comb += [
             pushed.address.eq(walk.address),
+            pushed.banks.eq(banks_of(m, config, walk.address)),
             pushed.out_address.eq(walk.out_address),
             pushed.outside.eq(Cat(at[config.granule_addr_width :] for at in addresses).any()),
             pushed.item.eq(walk.item),
@@ -97,6 +98,7 @@ class PoolUnit(VectorPart):
             outside.eq(head.target.valid & asked.outside),
             self.read.valid.eq(head.target.valid & ~asked.outside & (~asked.item.last | room)),
             self.read.address.eq(asked.address),
+            self.read.banks.eq(asked.banks),
             issue.eq(self.read.valid & self.read.ready),
             head.target.ready.eq(issue),
             start.ready.eq(~walk.walking & ~failed),
@@ -136,26 +138,53 @@ class PoolUnit(VectorPart):
         reported = Signal()
         m.d.comb += self.unit.status.eq(status)
         m.d.sync += self.unit.error.eq(0)
-        settled = (pending == 0) & (outside | ~(walk.left | asking.r_rdy | head.target.valid))
+        ended, written = Signal(attrs=KEEP), Signal()
+        ending = Signal(attrs=KEEP)
+        empty = self._elaborate_room(m, results, room, ended, written, maximum_later)
+        settled = empty & (outside | ~(walk.left | asking.r_rdy | head.target.valid))
         with m.If(failed & ~reported & settled):
             m.d.sync += [reported.eq(1), self.unit.error.eq(1)]
 
         # From issue on: the item and where its result goes.
-        ended = issue & asked.item.last
-        written = self._elaborate_results(m, results, ended, asked.out_address, asked.item.final)
-        m.d.sync += pending.eq(pending + ended - written)
-        with m.If(busy != 0):
-            m.d.sync += busy.eq(busy - 1)
-        with m.If(ended & ~maximum):
-            m.d.sync += busy.eq(requantizer.cycles - 1)
-        self._elaborate_arithmetic(m, body, issue, asked.item)
+        m.d.comb += [
+            ending.eq(self.read.valid & asked.item.last),
+            ended.eq(ending & self.read.ready),
+            written.eq(
+                self._elaborate_results(m, results, ended, asked.out_address, asked.item.final)
+            ),
+        ]
+        self._elaborate_arithmetic(m, body, maximum_later, issue, asked.item)
         return m
 
-    def _elaborate_arithmetic(self, m: Module, body, issue, item) -> None:
+    def _elaborate_room(self, m: Module, results: int, room, ended, written, maximum) -> Value:
+        """Say a cycle ahead whether there is ``room`` for the end of a window; return whether none
+        of those that ``ended`` is left to be ``written``.
+
+        Both are counted a cycle late, so two may have ended that are not.
+        """
+        pending = Signal(range(results + 1))
+        written_later = Signal()
+        # But for maxima, the lanes are busy for so many cycles after the one with ``ended``.
+        busy = m.submodules.requantizer.cycles - 1
+        recent = Signal(max(busy - 1, 1))
+        waits = ~maximum if busy > 0 else Const(0, 1)
+        rested = maximum | ~recent.any() if busy > 1 else Const(1, 1)
+        quiet = Signal(attrs=KEEP)  # found beside ``ended``, which is late
+        m.d.comb += quiet.eq(rested & (pending <= results - 3))
+        m.d.sync += [
+            recent.eq(Cat(ended, recent)),
+            written_later.eq(written),
+            pending.eq(pending + recent[0] - written_later),
+            room.eq(quiet & ~(ended & waits)),
+        ]
+        return (pending == 0) & ~recent[0]
+
+    def _elaborate_arithmetic(self, m: Module, body, maximum, issue, item) -> None:
         """From the read's answer, `READ_LATENCY` after ``issue``, to finished granules."""
         requantizer = m.submodules.requantizer
         results = m.submodules.results
-        maximum = body.op == VectorOp.MAX.value
+        a_zero = Signal(8, reset_less=True)
+        m.d.sync += a_zero.eq(body.a_zero)
         tag_layout = data.StructLayout(
             {"first": unsigned(1), "second": unsigned(1), "last": unsigned(1)}
         )
@@ -197,7 +226,7 @@ class PoolUnit(VectorPart):
         m.submodules.zero_adder = zero_adder = SegmentAdder(SUM_BITS)
         m.d.comb += [
             zero_adder.total.eq(zero),
-            zero_adder.addend.eq(body.a_zero),
+            zero_adder.addend.eq(a_zero.as_signed()),
             zero_adder.first.eq(starts),
         ]
         with m.If(counts):
@@ -222,25 +251,40 @@ class PoolUnit(VectorPart):
         iteration's last.
         """
         target_layout = data.StructLayout(
-            {"address": unsigned(self.config.granule_addr_width), "final": unsigned(1)}
+            {
+                "address": unsigned(self.config.granule_addr_width),
+                "banks": unsigned(self.config.scratchpad_banks),
+                "final": unsigned(1),
+            }
         )
-        m.submodules.targets = targets = SyncFIFOBuffered(width=target_layout.size, depth=depth)
-        m.submodules.results = results = SyncFIFOBuffered(width=8 * GRANULE, depth=depth)
-        pushed, target = target_layout(targets.w_data), target_layout(targets.r_data)
-        written = Signal()
+        m.submodules.targets = targets = SyncFIFO(width=target_layout.size, depth=depth)
+        m.submodules.results = results = SyncFIFO(width=8 * GRANULE, depth=depth)
+        pushed = target_layout(targets.w_data)
+        # The scratchpad's choice takes long.
+        layout = data.StructLayout({"target": target_layout, "granule": 8 * GRANULE})
+        m.submodules.write = write = Elastic(layout)
+        target = write.target.payload.target
+        moves, written = Signal(), Signal()
         m.d.comb += [
             # Its target has been there for longer than a result.
-            self.write.valid.eq(results.r_rdy),
+            write.source.valid.eq(results.r_rdy),
+            write.source.payload.target.eq(targets.r_data),
+            write.source.payload.granule.eq(results.r_data),
+            moves.eq(write.source.valid & write.source.ready),
+            targets.r_en.eq(moves),
+            results.r_en.eq(moves),
+            self.write.valid.eq(write.target.valid),
             self.write.address.eq(target.address),
-            self.write.data.eq(results.r_data),
+            self.write.banks.eq(target.banks),
+            self.write.data.eq(write.target.payload.granule),
             self.write.mask.eq(~0),
+            write.target.ready.eq(self.write.ready),
             written.eq(self.write.valid & self.write.ready),
-            targets.r_en.eq(written),
-            results.r_en.eq(written),
         ]
         m.d.sync += [
             targets.w_en.eq(ended),
             pushed.address.eq(address),
+            pushed.banks.eq(banks_of(m, self.config, address)),
             pushed.final.eq(final),
             self.unit.done.eq(written & target.final),
         ]

@@ -1,16 +1,69 @@
 """Signatures between the units of the core: scratchpad ports, and a unit's start port."""
 
-from amaranth.hdl import unsigned
+from collections.abc import Sequence
+from functools import reduce
+from operator import or_
+
+from amaranth.hdl import Cat, Module, Mux, Signal, Value, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..config import GRANULE, CardConfig
 from ..isa import Status
 
-__all__ = ["READ_LATENCY", "ReadPort", "UnitPort", "WritePort", "iteration_layout"]
+__all__ = [
+    "READ_LATENCY",
+    "ReadPort",
+    "UnitPort",
+    "WritePort",
+    "banks_of",
+    "iteration_layout",
+    "lane_banks",
+]
 
 READ_LATENCY = 3
 """Cycles from the one that accepts a read of the scratchpad to its data."""
+
+
+def lane_banks(m: Module, config: CardConfig, address: Value, granules: int) -> list[Signal]:
+    """Return for each granule from ``address`` on its bank, as the one bit that is set of all.
+
+    Granule ``a`` lies in bank ``(a + a // banks) % banks`` of the scratchpad. Found in ``m``.
+    """
+    banks = config.scratchpad_banks
+    bits = (banks - 1).bit_length()
+    low, number = address[:bits], Signal(bits, name="bank_number")
+    first = Signal(banks, name="lane_banks0")
+    m.d.comb += [
+        number.eq(low + address[bits : 2 * bits]),
+        first.eq(Cat(number == bank for bank in range(banks))),
+    ]
+    lanes = [first]
+    for lane in range(1, granules):
+        # Lanes beyond the row's end are one bank further on.
+        near, far = (
+            Cat(first[(bank - hop) % banks] for bank in range(banks)) for hop in (lane, lane + 1)
+        )
+        lanes.append(Signal(banks, name=f"lane_banks{lane}"))
+        m.d.comb += lanes[-1].eq(Mux(low >= banks - lane, far, near))
+    return lanes
+
+
+def banks_of(
+    m: Module,
+    config: CardConfig,
+    address: Value,
+    granules: int = 1,
+    needed: Sequence[Value] | Value | None = None,
+) -> Value:
+    """Return a bit for each bank of the scratchpad: those of the granules from ``address`` on.
+
+    With ``needed`` only of those whose bit is set there. Found in ``m``.
+    """
+    lanes: list[Value] = list(lane_banks(m, config, address, granules))
+    if needed is not None:
+        lanes = [Mux(needed[i], mask, 0) for i, mask in enumerate(lanes)]
+    return reduce(or_, lanes)
 
 
 class ReadPort(wiring.Signature):
@@ -29,6 +82,8 @@ class ReadPort(wiring.Signature):
     Members
     -------
     valid, address, ready : request, address in granules
+    banks : `banks_of` what is read
+        From a register if ``address`` comes from one: who is served when is found from it.
     needed : a bit for each granule, of ports with several
         The others' data are void, and their banks are left to other ports.
     data_valid, data : response, lowest address in the lowest bits
@@ -42,6 +97,7 @@ class ReadPort(wiring.Signature):
             {
                 "valid": Out(1),
                 "address": Out(config.granule_addr_width),
+                "banks": Out(config.scratchpad_banks),
                 "ready": In(1),
                 "data_valid": In(1),
                 "data": In(8 * GRANULE * granules),
@@ -60,7 +116,8 @@ class ReadPort(wiring.Signature):
 class WritePort(wiring.Signature):
     """Scratchpad write port, seen from the writer.
 
-    The write is accepted in a cycle with ``valid`` and ``ready`` high. ``mask`` has a bit a byte.
+    The write is accepted in a cycle with ``valid`` and ``ready`` high. ``mask`` has a bit a byte;
+    ``banks`` is as in `ReadPort`, of all granules.
     Reads accepted in a later cycle see the new bytes; what those see that are accepted in the same
     cycle is not specified.
 
@@ -78,6 +135,7 @@ class WritePort(wiring.Signature):
             {
                 "valid": Out(1),
                 "address": Out(config.granule_addr_width),
+                "banks": Out(config.scratchpad_banks),
                 "data": Out(8 * GRANULE * granules),
                 "mask": Out(GRANULE * granules),
                 "ready": In(1),

@@ -9,9 +9,10 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In
 
 from ..config import GRANULE, CardConfig
+from ..tech import KEEP
 from ..tech.bank import Bank
 from ..tech.select import select
-from .ports import READ_LATENCY, ReadPort, WritePort
+from .ports import READ_LATENCY, ReadPort, WritePort, lane_banks
 
 __all__ = ["Scratchpad"]
 
@@ -129,42 +130,37 @@ class Scratchpad(wiring.Component):
         bank_bits = (banks - 1).bit_length()
         claims: list[_Claim] = []
         for i, (port, width) in enumerate(zip(ports, widths, strict=True)):
-            low = port.address[:bank_bits]
             row = port.address[bank_bits:]
-            first = Signal(banks, name=f"{name}{i}_first")
-            m.d.comb += first.eq(Const(1, banks) << (low + row[:bank_bits])[:bank_bits])
-            lanes: list[Value] = [first]
-            far: list[Value] = []  # banks in which a granule lies in the next row
-            for lane in range(1, width):
-                # Lanes beyond the row's end are one bank further on.
-                beyond = low >= banks - lane
-                near, next_near = (
-                    Cat(first[(b - hop) % banks] for b in range(banks)) for hop in (lane, lane + 1)
-                )
-                lanes.append(Mux(beyond, next_near, near))
-                far.append(Mux(beyond, next_near, 0))
-            used = lanes
-            if name == "read" and width > 1:
-                used = [Mux(port.needed[lane], mask, 0) for lane, mask in enumerate(lanes)]
-            mask = Signal(banks, name=f"{name}{i}_mask")
+            lanes = [port.banks] if width == 1 else lane_banks(m, self.config, port.address, width)
             want = Signal(banks, name=f"{name}{i}_want")
-            m.d.comb += [mask.eq(reduce(or_, used)), want.eq(Mux(port.valid, mask, 0))]
+            m.d.comb += want.eq(Mux(port.valid, port.banks, 0))
             # A single granule that waits wants a bank that somebody else has, so it may claim the
             # bank whether it is granted or not. Who is in the way of whom is found side by side,
-            # to keep the chain of grants short.
-            held = [(mask & claim.want).any() & claim.granted for claim in claims]
-            m.d.comb += port.ready.eq(~Cat(held).any())
-            if far:
+            # to keep the chain of grants short: synthesis would build it around what is not late.
+            meets = Signal(len(claims), name=f"{name}{i}_meets", attrs=KEEP)
+            for j, (before, meet) in enumerate(zip(ports, meets, strict=False)):
+                both = Signal(banks, name=f"{name}{i}_meets{j}_both")
+                some = Signal((banks + 1) // 2, name=f"{name}{i}_meets{j}_some", attrs=KEEP)
+                m.d.comb += [
+                    both.eq(port.banks & before.banks),
+                    some.eq(Cat(both[b : b + 2].any() for b in range(0, banks, 2))),
+                    meet.eq(before.valid & some.any()),
+                ]
+            m.d.comb += port.ready.eq(~(meets & Cat(claim.granted for claim in claims)).any())
+            if width > 1:
+                # Beyond the end of a row of banks lies the next row.
+                low = port.address[:bank_bits]
                 next_row = Signal(len(row), name=f"{name}{i}_next_row")
                 m.d.comb += next_row.eq(row + 1)
-                further = reduce(or_, far)
-                rows = [
-                    self._later(m, Mux(further[b], next_row, row), f"{name}{i}_row{b}")
-                    for b in range(banks)
-                ]
+                further = Signal(banks, name=f"{name}{i}_further")
+                far = [Mux(low >= banks - j, lanes[j], 0) for j in range(1, width)]
+                m.d.comb += further.eq(reduce(or_, far))
+                rows = [Mux(further[b], next_row, row) for b in range(banks)]
+                rows = [self._later(m, row, f"{name}{i}_row{b}") for b, row in enumerate(rows)]
             else:
                 rows = [self._later(m, row, f"{name}{i}_row")] * banks
-            claims.append(_Claim(want, port.ready if width > 1 else Const(1, 1), lanes, rows))
+            granted = port.ready if width > 1 else Const(1, 1)
+            claims.append(_Claim(want, granted, lanes, rows))
         return claims
 
     def _choose(
@@ -172,13 +168,14 @@ class Scratchpad(wiring.Component):
     ) -> tuple[Signal, Signal]:
         """Return, a cycle later, whether a port has the bank, and its number."""
         wanted = Signal(name=f"{name}_wanted")
-        number = Signal((len(claims) - 1).bit_length(), name=f"{name}_port", reset_less=True)
-        wants = [claim.want[bank] & claim.granted for claim in claims]
-        m.d.sync += wanted.eq(Cat(wants).any())
-        for port, want in reversed(list(enumerate(wants))):
-            with m.If(want):
-                m.d.sync += number.eq(port)
-        return wanted, number
+        wants = Signal(len(claims), name=f"{name}_wants")
+        m.d.comb += wants.eq(Cat(claim.want[bank] & claim.granted for claim in claims))
+        m.d.sync += wanted.eq(wants.any())
+        # No chain of conditions: synthesis would make enables and resets of it, which come late.
+        # The last port has the bank if no other has: whether it wants it is in ``wanted``.
+        *others, last = (~wants[:i].any() for i in range(len(claims)))
+        owns = [*(want & free for want, free in zip(wants, others, strict=False)), last]
+        return wanted, self._later(m, _number(owns), f"{name}_port")
 
     def _beats(self, m: Module, writer: int) -> list[Value]:
         """Return data and mask of a write port's granules, a cycle later."""

@@ -1,6 +1,7 @@
 """The vector unit: what runs beside the array, one command at a time."""
 
 from amaranth.hdl import Cat, Module, Signal
+from amaranth.lib.wiring import Out
 
 from ..isa import Opcode, Status
 from .pool import PoolUnit
@@ -28,7 +29,9 @@ class VectorUnit(VectorPart):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         start, read, write = self.unit.start, self.read, self.write
-        readies, dones, missing = [], [], []
+        # One part at a time has anything to read, to write or to report.
+        m.d.sync += self.unit.error.eq(0)
+        parts, readies, dones, missing = [], [], [], []
         for name, (opcode, unit) in _PARTS.items():
             chosen = Signal(name=f"chosen_{opcode.name.lower()}")
             m.d.comb += chosen.eq(start.payload.opcode == opcode.value)
@@ -45,28 +48,30 @@ class VectorUnit(VectorPart):
                 part.write.ready.eq(write.ready),
             ]
             readies.append(chosen & part.unit.start.ready)
-            # One part at a time has anything to read, to write or to report.
-            with m.If(part.read.valid):
-                m.d.comb += [read.valid.eq(1), read.address.eq(part.read.address)]
-            with m.If(part.write.valid):
-                m.d.comb += [
-                    write.valid.eq(1),
-                    write.address.eq(part.write.address),
-                    write.data.eq(part.write.data),
-                    write.mask.eq(part.write.mask),
-                ]
+            parts.append(part)
             with m.If(part.unit.error):
-                m.d.comb += [self.unit.error.eq(1), self.unit.status.eq(part.unit.status)]
+                m.d.sync += [self.unit.error.eq(1), self.unit.status.eq(part.unit.status)]
             dones.append(part.unit.done)
+        for port, sources in (
+            (read, [part.read for part in parts]),
+            (write, [part.write for part in parts]),
+        ):
+            m.d.comb += port.valid.eq(Cat(source.valid for source in sources).any())
+            for name, member in port.signature.members.items():
+                if name == "valid" or member.flow is not Out:
+                    continue
+                # Those of the first part need no gate.
+                m.d.comb += getattr(port, name).eq(getattr(sources[0], name))
+                for source in sources[1:]:
+                    with m.If(source.valid):
+                        m.d.comb += getattr(port, name).eq(getattr(source, name))
         if missing:
             # The first iteration of such a command: all before it have ended.
-            refuse, refused, report = Signal(), Signal(), Signal()
+            refuse, refused = Signal(), Signal()
             m.d.comb += refuse.eq(Cat(missing).any() & ~refused)
-            m.d.sync += report.eq(start.valid & refuse)
             with m.If(start.valid & refuse):
                 m.d.sync += refused.eq(1)
-            with m.If(report):
-                m.d.comb += [self.unit.error.eq(1), self.unit.status.eq(Status.BAD_OPCODE)]
+                m.d.sync += [self.unit.error.eq(1), self.unit.status.eq(Status.BAD_OPCODE)]
             readies.append(refuse)
         m.d.comb += [start.ready.eq(Cat(readies).any()), self.unit.done.eq(Cat(dones).any())]
         return m

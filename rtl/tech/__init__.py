@@ -4,11 +4,16 @@ A build says which family it is for by the ``technology`` of the platform that i
 without a platform (simulation) every cell takes its generic form. Tests prove each pair equal.
 """
 
-__all__ = ["ECP5", "GENERIC", "GW5A", "technology"]
+__all__ = ["ECP5", "GENERIC", "GW5A", "KEEP", "technology"]
 
 GENERIC = "generic"
 ECP5 = "ecp5"
 GW5A = "gw5a"
+
+KEEP = {"keep": 1}
+"""Attributes of a signal that synthesis builds as written: no logic is moved past it. So what is
+late stays behind what is early: synthesis does not know which input of a block comes late.
+"""
 
 
 def technology(platform: object) -> str:

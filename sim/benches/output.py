@@ -8,6 +8,7 @@ import numpy as np
 from ...rtl.config import GRANULE
 from ...rtl.core.output import lane_write_layout
 from .lib import StreamSource, bench_config, pack, rng, sample, start, tick, within
+from .units import banks_at
 
 __all__ = ["drifted_lanes", "lowest_first", "one_write_for_all", "random_writes"]
 
@@ -54,6 +55,7 @@ class Bench:
                     int(self.dut.write__mask.value),
                 )
                 assert write[2], "a write of nothing"
+                assert int(self.dut.write__banks.value) == banks_at(self.config, write[0])
                 assert kept in (None, write), "the write changed before it was taken"
                 kept = None if ready else write
                 if ready:

@@ -11,7 +11,7 @@ import numpy as np
 from ...rtl.config import GRANULE
 from ...rtl.core.ports import READ_LATENCY
 from .lib import bench_config, rng, sample, start, tick
-from .units import noise
+from .units import banks_at, noise
 
 READERS: list[int] = json.loads(os.environ.get("READERS", "[1]"))
 WRITERS: list[int] = json.loads(os.environ.get("WRITERS", "[1]"))
@@ -70,7 +70,7 @@ class Traffic:
     """Drives every port in every cycle, and compares grants and data with the model."""
 
     def __init__(self, dut: Any, r: np.random.Generator) -> None:
-        config = bench_config()
+        self.config = config = bench_config()
         self.dut = dut
         self.r = r
         self.model = Model(config.scratchpad_banks, config.scratchpad_bytes // GRANULE)
@@ -99,6 +99,8 @@ class Traffic:
                     address = int(r.integers(model.granules))
                 self.port(port, "valid").value = int(valid)
                 self.port(port, "address").value = address
+                bits = needed[i] if name == "read" else -1
+                self.port(port, "banks").value = banks_at(self.config, address, width, bits)
                 if name == "write":
                     mask = noise(r, GRANULE * width)
                     if r.random() < 0.3:
@@ -162,6 +164,7 @@ async def begin(dut: Any) -> Traffic:
     dut.write0__valid.value = 1
     for address in range(0, traffic.model.granules, WRITERS[0]):
         dut.write0__address.value = address
+        dut.write0__banks.value = banks_at(traffic.config, address, WRITERS[0])
         await tick(dut)
     return traffic
 

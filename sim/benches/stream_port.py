@@ -19,6 +19,7 @@ from ...rtl.isa import DirectoryEntry, Encoding, Format, MatmulBody
 from .described import drive_commands
 from .lib import bench_config, pack, rng, start, tick, within
 from .streams import encode
+from .units import banks_at
 
 STATES = ("active", "stall_stream", "stall_fill", "stall_drain")
 
@@ -101,7 +102,10 @@ async def _scratchpad(dut, memory, r, conflicts):
             dut.read__data.value = memory[due]
         await FallingEdge(dut.clk)
         accepted = ready and int(dut.read__valid.value)
-        waiting.append(int(dut.read__address.value) if accepted else None)
+        address = int(dut.read__address.value)
+        if accepted:
+            assert int(dut.read__banks.value) == banks_at(bench_config(), address)
+        waiting.append(address if accepted else None)
         await RisingEdge(dut.clk)
 
 

@@ -20,6 +20,7 @@ __all__ = [
     "ScratchpadModel",
     "Stall",
     "UnitDriver",
+    "banks_at",
     "noise",
     "reset",
     "see_errors",
@@ -37,6 +38,14 @@ async def reset(dut: Any) -> None:
     await tick(dut, READ_LATENCY)
     dut.rst.value = 0
     await tick(dut)
+
+
+def banks_at(config: CardConfig, address: int, granules: int = 1, needed: int = -1) -> int:
+    """Return a bit for each bank in which granules from ``address`` on lie, if they are needed."""
+    banks = config.scratchpad_banks
+    chosen = [lane for lane in range(granules) if needed >> lane & 1]
+    places = [(address + lane) % (config.scratchpad_bytes // GRANULE) for lane in chosen]
+    return sum({1 << (at + at // banks) % banks for at in places})
 
 
 class Stall:
@@ -101,14 +110,14 @@ class ScratchpadModel:
         self._rng = rng
         self._changing = np.zeros(0, np.int64)  # bytes written at the end of this cycle
         if read:
-            cocotb.start_soon(self._run_read(dut, read))
+            cocotb.start_soon(self._run_read(dut, config, read))
         if write:
-            cocotb.start_soon(self._run_write(dut, write))
+            cocotb.start_soon(self._run_write(dut, config, write))
 
     def _span(self, address: int, granules: int) -> np.ndarray:
         return np.arange(address * GRANULE, (address + granules) * GRANULE) % len(self.bytes)
 
-    async def _run_read(self, dut: Any, granules: int) -> None:
+    async def _run_read(self, dut: Any, config: CardConfig, granules: int) -> None:
         answers: collections.deque[int | None] = collections.deque([None] * READ_LATENCY)
         bits = 8 * GRANULE * granules
         while True:
@@ -120,6 +129,9 @@ class ScratchpadModel:
             await FallingEdge(dut.clk)
             asked = go and int(dut.read__valid.value)
             address = int(dut.read__address.value)
+            if asked:
+                needed = int(dut.read__needed.value) if granules > 1 else 1
+                assert int(dut.read__banks.value) == banks_at(config, address, granules, needed)
             await RisingEdge(dut.clk)
             answers.append(None)
             if asked:
@@ -130,7 +142,7 @@ class ScratchpadModel:
                 found[np.isin(span, self._changing)] ^= self._rng.integers(1, 256, dtype=np.uint8)
                 answers[-1] = int.from_bytes(found.tobytes(), "little")
 
-    async def _run_write(self, dut: Any, granules: int) -> None:
+    async def _run_write(self, dut: Any, config: CardConfig, granules: int) -> None:
         size = GRANULE * granules
         while True:
             go = self.write_stall.go()
@@ -139,7 +151,9 @@ class ScratchpadModel:
             taken = go and int(dut.write__valid.value)
             self._changing = np.zeros(0, np.int64)
             if taken:
-                span = self._span(int(dut.write__address.value), granules)
+                address = int(dut.write__address.value)
+                assert int(dut.write__banks.value) == banks_at(config, address, granules)
+                span = self._span(address, granules)
                 value = int(dut.write__data.value).to_bytes(size, "little")
                 mask = int(dut.write__mask.value)
                 assert mask, "a write without a byte"

@@ -6,7 +6,7 @@ from amaranth.lib.fifo import SyncFIFOBuffered
 
 from ...config import GRANULE
 from ...isa import ReformatBody, Status
-from ..ports import READ_LATENCY
+from ..ports import READ_LATENCY, banks_of
 from ..transfer import granules
 from ..vector_part import VectorPart
 from .compress import Compressor
@@ -201,6 +201,7 @@ class ReformatUnit(VectorPart):
                 want & ~self._outside(address) & Mux(due, scales_left.any(), rows_left.any())
             ),
             self.read.address.eq(address),
+            self.read.banks.eq(banks_of(m, self.config, address)),
             issue.eq(self.read.valid & self.read.ready),
             in_walk.step.eq(issue & ~due),
             last.eq(in_walk.ends[0] | (form.transpose & tile_ends)),
@@ -276,6 +277,7 @@ class ReformatUnit(VectorPart):
             # Its target has been there for as long as a result, or longer.
             self.write.valid.eq(results.r_rdy),
             self.write.address.eq(placed.address),
+            self.write.banks.eq(banks_of(m, self.config, placed.address)),
             self.write.mask.eq(~0),
             written.eq(self.write.valid & self.write.ready),
             targets.r_en.eq(written),

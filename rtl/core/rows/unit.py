@@ -7,7 +7,7 @@ from amaranth.lib.fifo import SyncFIFOBuffered
 from ...config import GRANULE
 from ...isa import RowsBody
 from ...numerics.delay import delayed
-from ..ports import READ_LATENCY
+from ..ports import READ_LATENCY, banks_of
 from ..vector_part import VectorPart
 from .finish import RowFinish, pass_layout
 from .scalars import RowScalars, factors_layout, job_layout
@@ -205,6 +205,7 @@ class RowsUnit(VectorPart):
         m.d.comb += [
             taken.eq(write.valid & write.ready),
             write.address.eq(granule.payload.address),
+            write.banks.eq(banks_of(m, self.config, write.address)),
             write.data.eq(granule.payload.data),
             write.mask.eq(~0),
             write.valid.eq(granule.valid),
@@ -230,7 +231,11 @@ class RowsUnit(VectorPart):
         read = self.read
         asks = Cat(port.valid for port in ports)
         chosen = Signal(len(ports))
-        m.d.comb += [chosen.eq(asks & ~(asks - 1)), read.valid.eq(asks.any())]
+        m.d.comb += [
+            chosen.eq(asks & ~(asks - 1)),
+            read.valid.eq(asks.any()),
+            read.banks.eq(banks_of(m, self.config, read.address)),
+        ]
         answered = delayed(m, 1, chosen, READ_LATENCY, "answered")
         for i, port in enumerate(ports):
             with m.If(chosen[i]):
