@@ -19,7 +19,7 @@ class ColumnWalk(wiring.Component):
     All visits with results of one block have the same columns; the next block starts where they
     ended. A block that had none is stepped over when the next one is announced, a column a cycle.
     Iterations have the two ``layouts`` by turns, the first one after a reset the first; each takes
-    two cycles to look there.
+    three cycles to look there.
 
     The first visit with results in a block walks, and leaves what it finds in a table for the
     others.
@@ -34,10 +34,11 @@ class ColumnWalk(wiring.Component):
         Each is still while visits of its iteration are open.
     block_columns : ``In(8)``
         Columns of a block. Still while visits are open.
-    valid, block_first, block_new : ``In(1)``
-        A visit is open, and what `array.ports.visit_layout` says of it.
+    starts, follows : ``In(1)``
+        A visit is open that is the first of its block, and this the first of its iteration, or a
+        later one.
     ready : ``Out(1)``
-        The place of its next column is there.
+        The place of its next column is there; it stays until the visit ends.
     result : ``In(1)``
         It is used. Only while ``ready``, and not in a visit without results.
     leave, iteration_last : ``In(1)``
@@ -55,9 +56,8 @@ class ColumnWalk(wiring.Component):
             {
                 "layouts": In(columns_layout()).array(2),
                 "block_columns": In(8),
-                "valid": In(1),
-                "block_first": In(1),
-                "block_new": In(1),
+                "starts": In(1),
+                "follows": In(1),
                 "ready": Out(1),
                 "result": In(1),
                 "leave": In(1),
@@ -75,21 +75,22 @@ class ColumnWalk(wiring.Component):
         m.d.comb += self.layout.eq(layout)
 
         # An iteration begins: first its layout, then its first column.
-        waits, loaded, begun = Signal(), Signal(), Signal()
-        m.d.comb += waits.eq(self.valid & self.block_first & self.block_new & ~begun)
-        m.d.sync += loaded.eq(waits & ~loaded)
-        with m.If(waits):
+        waits, begins, loaded, begun = Signal(), Signal(), Signal(), Signal()
+        m.d.comb += waits.eq(self.starts & ~begun)
+        m.d.sync += [begins.eq(waits & ~loaded), loaded.eq(begins & ~loaded)]
+        with m.If(begins):
             m.d.sync += layout.eq(Mux(turn, *(x.as_value() for x in reversed(self.layouts))))
         with m.If(self.leave):
             m.d.sync += [begun.eq(0), turn.eq(turn ^ self.iteration_last)]
-        with m.Elif(waits & loaded):
+        with m.Elif(loaded):
             m.d.sync += begun.eq(1)
 
+        block_new = self.starts | self.follows
         walked = Signal()  # the walk is at the end of the visit's block, or the one before
         behind, skip_last = Signal(), Signal()
         skipped = Signal(8)
         m.d.comb += [
-            behind.eq(self.valid & self.block_new & ~self.block_first & ~walked),
+            behind.eq(self.follows & ~walked),
             skip_last.eq(skipped == self.block_columns - 1),
             self.ready.eq(~waits & ~behind),
         ]
@@ -97,7 +98,7 @@ class ColumnWalk(wiring.Component):
             m.d.sync += skipped.eq(Mux(skip_last, 0, skipped + 1))
         with m.If((self.result & self.leave) | (behind & skip_last)):
             m.d.sync += walked.eq(1)
-        with m.Elif(self.leave & self.block_new):
+        with m.Elif(self.leave & block_new):
             m.d.sync += walked.eq(0)
 
         # The next column, that of the first column of its inner row, and how many columns of this
@@ -110,14 +111,14 @@ class ColumnWalk(wiring.Component):
         walking = Signal()
         step, next_offset = Signal(), Signal(32)
         m.d.comb += [
-            walking.eq(self.block_new | ~walked),
+            walking.eq(block_new | ~walked),
             step.eq((self.result & walking) | behind),
             next_offset.eq(
                 Mux(inner_last, row, offset)
                 + Mux(inner_last, layout.outer_stride, layout.inner_stride)
             ),
         ]
-        with m.If(waits):
+        with m.If(begins):
             m.d.sync += [
                 offset.eq(0),
                 row.eq(0),
@@ -148,7 +149,8 @@ class ColumnWalk(wiring.Component):
         index = Signal.like(read.addr)
         found = Cat(offset, present)
         m.d.comb += [
-            write.en.eq(step),
+            # Again and again until it is right: `step` would come late.
+            write.en.eq(walking),
             write.addr.eq(index),
             write.data.eq(found),
             read.addr.eq(index),

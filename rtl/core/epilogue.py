@@ -61,7 +61,8 @@ class EpilogueLane(wiring.Component):
 
     A drain beat waits in a buffer that holds two visits; what comes behind it stands still
     whenever ``write`` does. So the engine starts with two credits, and takes one for each visit
-    that is not empty.
+    that is not empty. Where engines share the lane (`LaneShare`) it has no buffer: a beat stays
+    at ``drain`` until ``credit`` says that it is taken.
 
     Iterations belong to the commands by turns, the first one after a reset to the first. Where an
     iteration's results are not made in the ``same`` way as those of the one before, its first beat
@@ -86,12 +87,13 @@ class EpilogueLane(wiring.Component):
     same : ``In(2)``
         As with the paths: it is that of the iteration before.
     visit : ``In(stream.Signature(visit_layout()))``
-        Descriptors of the visits, accepted before the first drain beat of their visit. Ready while
-        fewer than 16 visits are unfinished. Addresses and strides are multiples of a result's size.
+        Descriptors of the visits; beats wait for that of their visit. Ready while fewer than 16
+        visits are unfinished. Addresses and strides are multiples of a result's size.
     drain : ``In(drain_layout())``
         ``2 * cols`` beats a visit that is not empty, at any pace; never refused.
     credit : ``Out(1)``
-        Pulses when the last beat of a visit has left the buffer.
+        Pulses when the last beat of a visit has left the buffer. Where engines share the lane: the
+        beat is taken.
     write : ``Out(stream.Signature(lane_write_layout(config)))``
         The last of an iteration is marked; it has no bytes where the iteration ended without.
     flags : ``Out(4).array(2)``
@@ -202,7 +204,7 @@ class EpilogueLane(wiring.Component):
             product_tag.overflow.eq(multiply.overflow),
             resolver.fixed.eq(fixed),
             resolver.int4.eq(int4),
-            resolver.pauses.eq(blocks & switch.go_again),
+            resolver.pauses.eq(switch.pauses),
             resolver.drain.eq(self.drain),
             self.credit.eq(resolver.credit),
             rounding.valid_i.eq(resolver.valid & ~to_int32),
@@ -392,17 +394,20 @@ class EpilogueLane(wiring.Component):
         # as visits of the same row.
         short = 4 * self._config.cols <= _ADD_DISTANCE
         m.d.sync += unfinished.eq(unfinished + accepted - release)
+        # Room for one more than what may come in this cycle. One place is in the writer: operands
+        # are kept until it leaves.
+        taken, ready = Signal(), Signal()
+        fits = switch.ready
+        for level, room in ((unfinished, _VISITS), (places.level, _VISITS - 1)):
+            fits = fits & ((level < room - 1) | ((level == room - 1) & ~taken))
+        m.d.comb += [taken.eq(self.visit.valid & ready), self.visit.ready.eq(ready)]
+        m.d.sync += ready.eq(fits)
         with m.If(accepted):
             m.d.sync += slot.eq(visit.slot)
         m.d.comb += [
-            self.visit.ready.eq(places.w_rdy & switch.ready & (unfinished < _VISITS)),
             switch.again.eq(~visit.slice_first & ((visit.slot == slot) | short)),
             # A visit without results is only of interest if it marks something.
-            places.w_en.eq(
-                self.visit.valid
-                & self.visit.ready
-                & (~empty | visit.block_new | visit.iteration_last)
-            ),
+            places.w_en.eq(taken & (~empty | visit.block_new | visit.iteration_last)),
             places.w_data.eq(Cat(place.values())),
             writer.visit.valid.eq(places.r_rdy),
             writer.visit.payload.eq(places.r_data),

@@ -28,20 +28,22 @@ class PathSwitch(wiring.Component):
     Members
     -------
     paths : ``In(path_layout).array(2)``, same : ``In(2)``
-        As in `RunningCommands`; still from an iteration's first descriptor to its last result.
+        As in `RunningCommands`; still from the cycle before an iteration's first descriptor to its
+        last result.
     describe, empty, iteration_last : ``In(1)``
-        A visit is described (`array.ports.visit_layout`). Only while ``ready``.
+        A visit is described (`array.ports.visit_layout`). Only in a cycle after one with ``ready``.
     again : ``In(1)``
         It has beats, is not of the first slice, and of the same row as the last one with beats.
     ready : ``Out(1)``
+        One may be described in the next cycle.
     blocks : ``Out(1)``
         Of the path of the visit that is described next.
     take, end : ``In(1)``
         A beat is taken, the last of its visit.
     go : ``Out(1)``
         The next beat may be taken.
-    go_again : ``Out(1)``
-        What ``again`` says of its visit.
+    pauses : ``Out(1)``
+        Its visit is ``again``, and of a path with ``blocks``.
     path : ``Out(path_layout)``
         Of the beats that have been taken.
     """
@@ -64,7 +66,7 @@ class PathSwitch(wiring.Component):
                 "take": In(1),
                 "end": In(1),
                 "go": Out(1),
-                "go_again": Out(1),
+                "pauses": Out(1),
                 "path": Out(path_layout()),
             }
         )
@@ -72,44 +74,67 @@ class PathSwitch(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         described = Signal()  # turn of the descriptor that is next
+        # The oldest visit is in registers: it passes by the queue when there is none before it.
         entry = data.StructLayout({"empty": 1, "last": 1, "again": 1})
         m.submodules.order = order = SyncFIFO(width=entry.size, depth=self._visits)
-        head, pushed = data.View(entry, order.r_data), data.View(entry, order.w_data)
+        head, pushed = Signal(entry, reset_less=True), Signal(entry)
+        present, brings = Signal(), Signal()  # there is one, and it has beats
+        push, leave, load_head = Signal(), Signal(), Signal()
         (blocks,) = chosen(m, self.paths, described, "blocks")
         m.d.comb += [
-            self.ready.eq(order.w_rdy),
+            self.ready.eq(
+                (order.level < self._visits - 1)
+                | ((order.level == self._visits - 1) & ~self.describe)
+            ),
             self.blocks.eq(blocks),
             # A visit without beats is only of interest if it ends an iteration.
-            order.w_en.eq(self.describe & (~self.empty | self.iteration_last)),
+            push.eq(self.describe & (~self.empty | self.iteration_last)),
             pushed.empty.eq(self.empty),
             pushed.last.eq(self.iteration_last),
             pushed.again.eq(self.again),
+            load_head.eq(~present | leave),
+            order.w_en.eq(push & (present | order.r_rdy)),
+            order.w_data.eq(pushed),
+            order.r_en.eq(load_head),
         ]
+        oldest, comes = Signal(entry), Signal()
+        m.d.comb += [
+            oldest.eq(Mux(order.r_rdy, order.r_data, pushed.as_value())),
+            comes.eq(order.r_rdy | (push & ~present)),
+        ]
+        with m.If(load_head):
+            m.d.sync += [present.eq(comes), brings.eq(comes & ~oldest.empty), head.eq(oldest)]
         with m.If(self.describe):
             m.d.sync += described.eq(described ^ self.iteration_last)
 
         path = Signal(path_layout(), reset_less=True)
         turn, fresh = Signal(), Signal(init=1)  # of the beats that are next; none has been seen
         stale = Signal(init=1)  # `path` is that of an older iteration, and another one
-        stale_now, load, beats, leave = Signal(), Signal(), Signal(), Signal()
+        changes = Signal(init=1)  # what `same` says of this turn, a cycle ago
+        stale_now, load, last = Signal(), Signal(), Signal()
         quiet = Signal(range(self._depth + 1), init=self._depth)  # cycles since a beat was taken
         m.d.comb += [
-            beats.eq(order.r_rdy & ~head.empty),
-            stale_now.eq(stale | (fresh & ~Mux(turn, self.same[1], self.same[0]))),
-            load.eq(beats & stale_now & (quiet == self._depth)),
-            leave.eq(order.r_rdy & (head.empty | (self.take & self.end))),
-            order.r_en.eq(leave),
-            self.go.eq(beats & ~stale_now),
-            self.go_again.eq(head.again),
+            stale_now.eq(stale | (fresh & changes)),
+            load.eq(brings & stale_now & (quiet == self._depth)),
+            leave.eq((present & head.empty) | (self.take & self.end)),
+            last.eq(leave & head.last),
+            self.go.eq(brings & ~stale_now),
             self.path.eq(path),
         ]
-        m.d.sync += quiet.eq(Mux(self.take, 0, quiet + (quiet != self._depth)))
+        # A register of its own: that of ``path`` has many loads.
+        newest = Mux(turn, self.paths[1].blocks, self.paths[0].blocks)
+        again = Mux(load_head, oldest.again, head.again)
+        m.d.sync += [
+            self.pauses.eq(again & Mux(load, newest, path.blocks)),
+            quiet.eq(Mux(self.take, 0, quiet + (quiet != self._depth))),
+            changes.eq(~Mux(turn ^ last, self.same[1], self.same[0])),
+        ]
         with m.If(load):
             m.d.sync += path.eq(Mux(turn, self.paths[1].as_value(), self.paths[0].as_value()))
-        with m.If(order.r_rdy):
+        with m.If(present):
             m.d.sync += [
                 stale.eq(stale_now & ~load),
-                fresh.eq(leave & head.last),
-                turn.eq(turn ^ (leave & head.last)),
+                fresh.eq(last),
+                turn.eq(turn ^ last),
             ]
         return m

@@ -31,8 +31,9 @@ class SumResolver(wiring.Component):
     beat as two sums. The bias is added to integers, exactly. Integer sums are within 32 bits, as
     dot products of `config.MAX_K` numbers are.
 
-    A beat that finds nothing before it is taken in the cycle after it came; its sum comes 4 cycles
-    later, the second one of INT4 5 cycles later.
+    A beat that finds nothing before it is taken in the cycle after it came, where engines share the
+    lane in the cycle in which it comes; its sum comes 4 cycles later, the second one of INT4 5
+    cycles later.
 
     Parameters
     ----------
@@ -50,8 +51,10 @@ class SumResolver(wiring.Component):
         The sums are fixed-point, INT4, or else INT8. These stand still while sums are inside.
     drain : ``In(drain_layout())``
         ``2 * cols`` beats a visit, at any pace, of two visits at most that are not yet credited.
+        Where engines share the lane nothing is buffered: a beat stays until it is taken.
     credit : ``Out(1)``
-        Pulses when the last beat of a visit has left the buffer.
+        Pulses when the last beat of a visit has left the buffer. Where engines share the lane: the
+        beat is taken.
     take, take_end : ``Out(1)``
         A beat is taken; it is the last of its visit.
     last : ``In(1)``
@@ -121,21 +124,21 @@ class SumResolver(wiring.Component):
                 beat.carry[0] & ~self.int4,
             )
         )
+        m.d.sync += word1.eq(word)
         with m.If(taken):
-            m.d.sync += [word1.eq(word), carry1.eq(word[-1] + beat.carry[1])]
+            m.d.sync += carry1.eq(word[-1] + beat.carry[1])
         marks = data.StructLayout({"odd": 1, "end": 1, "flags": sum_flags_layout()})
         marks1, marks2, marks3 = (
             Signal(marks, name=f"marks{i}", reset_less=True) for i in range(1, 4)
         )
-        with m.If(taken):
-            m.d.sync += [
-                marks1.odd.eq(odd),
-                marks1.end.eq(end),
-                marks1.flags.eq(Cat(beat[name] for name, _ in sum_flags_layout())),
-            ]
-        with m.If(valid1):
-            m.d.sync += marks2.eq(marks1)
-        m.d.sync += [valid1.eq(taken), valid2.eq(valid1)]
+        m.d.sync += [
+            marks1.odd.eq(odd),
+            marks1.end.eq(end),
+            marks1.flags.eq(Cat(beat[name] for name, _ in sum_flags_layout())),
+            marks2.eq(marks1),
+            valid1.eq(taken),
+            valid2.eq(valid1),
+        ]
 
         # What was kept. INT4: no carry passes the place between its two sums.
         word2 = Signal(2 * SEGMENT, reset_less=True)
@@ -207,25 +210,35 @@ class SumResolver(wiring.Component):
         beats = 2 * self._config.cols
         beat = Signal(drain_layout())
         kept = beat.as_value()[:-1]  # but `valid`
-        m.submodules.buffer = buffer = SyncFIFO(width=len(kept), depth=_VISITS_IN_BUFFER * beats)
         count = Signal(range(beats))
         end = Signal()
         wait = Signal()  # INT4: every second cycle
         rest = Signal(range(max(self._pause, 1) + 1))
+        rests = Signal()  # it is not 0
+        comes, waits = self.drain.as_value()[:-1], Signal()
         m.d.comb += [
-            buffer.w_en.eq(self.drain.valid),
-            buffer.w_data.eq(self.drain.as_value()[:-1]),
-            kept.eq(buffer.r_data),
             end.eq(count == beats - 1),
-            self.take.eq(buffer.r_rdy & ~wait & self.go & ~(self.pauses & rest.any())),
+            self.take.eq(waits & ~wait & self.go & ~(self.pauses & rests)),
             self.take_end.eq(end),
-            buffer.r_en.eq(self.take),
         ]
-        m.d.sync += [self.credit.eq(self.take & end), wait.eq(self.take & self.int4)]
+        m.d.sync += wait.eq(self.take & self.int4)
+        if self._config.engines_per_lane > 1:
+            m.d.comb += [kept.eq(comes), waits.eq(self.drain.valid), self.credit.eq(self.take)]
+        else:
+            depth = _VISITS_IN_BUFFER * beats
+            m.submodules.buffer = buffer = SyncFIFO(width=len(kept), depth=depth)
+            m.d.comb += [
+                buffer.w_en.eq(self.drain.valid),
+                buffer.w_data.eq(comes),
+                kept.eq(buffer.r_data),
+                waits.eq(buffer.r_rdy),
+                buffer.r_en.eq(self.take),
+            ]
+            m.d.sync += self.credit.eq(self.take & end)
         with m.If(self.take):
             m.d.sync += count.eq(Mux(end, 0, count + 1))
         with m.If(self.take & end):
-            m.d.sync += rest.eq(self._pause)
-        with m.Elif(rest.any()):
-            m.d.sync += rest.eq(rest - 1)
+            m.d.sync += [rest.eq(self._pause), rests.eq(self._pause > 0)]
+        with m.Elif(rests):
+            m.d.sync += [rest.eq(rest - 1), rests.eq(rest != 1)]
         return beat, count[0], end, self.take

@@ -29,8 +29,8 @@ class LaneShare(wiring.Component):
     waits for the others with what two visits have drained. Of the visits that announce a block
     the first one still does, and of those that end an iteration the last one.
 
-    The lane gets a beat a cycle as long as an engine has one. A beat that finds nothing before it
-    leaves four cycles after it came.
+    The lane gets a beat a cycle as long as it takes them and an engine has one. A beat that finds
+    nothing before it is offered four cycles after it came.
 
     Parameters
     ----------
@@ -46,7 +46,10 @@ class LaneShare(wiring.Component):
     lane_visit : ``Out(stream.Signature(visit_layout()))``
         The ``slot`` is what it was, times the engines, plus the engine's index.
     lane_drain : ``Out(drain_layout())``
+        A beat stays until it is taken. The first one of a visit comes when its descriptor is
+        offered, or later.
     lane_credit : ``In(1)``
+        The beat is taken.
     """
 
     def __init__(self, config: CardConfig) -> None:
@@ -71,54 +74,47 @@ class LaneShare(wiring.Component):
         # Engines, as one-hot codes: whose visit is offered to the lane, and whose beats are sent
         # next and after these.
         offered, sent, after = Signal(count), Signal(count), Signal(count)
-        claim, ends = Signal(), Signal()
-        waiting = self._send(m, platform, sent, after, offered, claim, ends)
-        self._choose(m, platform, offered, waiting, after, claim)
+        claim = Signal(count)
+        come, waiting = self._send(m, platform, sent, after, claim)
+        self._choose(m, platform, offered, come | waiting, after, claim)
         return m
 
-    def _queue(self, m: Module, platform: object, offered, leaves):
+    def _queue(self, m: Module, platform: object, offered, shown, leaves):
         """Keep the engines' visits in one memory, that takes one of them in a cycle.
 
-        Returns the one that is ``offered``, and of each engine whether it has one and the marks of
-        its first one. It ``leaves``.
+        Returns the one that is ``offered``, whose number is ``shown``, and of each engine whether
+        it has one and the marks of its first one. What is offered ``leaves``.
         """
         count = self._config.engines_per_lane
-        layout = visit_layout()
-        m.submodules.visits = visits = Memory(shape=layout, depth=_VISITS * count, init=[])
+        m.submodules.visits = visits = Memory(shape=visit_layout(), depth=_VISITS * count, init=[])
         write, read = visits.write_port(), visits.read_port(domain="comb")
         ends = {name: [] for name in ("to", "of")}
         ready, present, heads = Signal(count), [], []
         take = Signal(count)
         for e, visit in enumerate(self.visit):
-            level = Signal(range(_VISITS + 1), name=f"level{e}")
-            to, of = (Signal(range(_VISITS), name=f"{name}{e}") for name in ends)
-            goes = leaves & offered[e]
+            # Counted on beyond the places that there are: so empty is not full.
+            to, of = (Signal(range(2 * _VISITS), name=f"{name}{e}") for name in ends)
             m.submodules[f"marks_{e}"] = marks = Memory(
                 shape=unsigned(len(_MARKS)), depth=_VISITS, init=[]
             )
             marks_in, marks_out = marks.write_port(), marks.read_port(domain="comb")
             m.d.comb += [
-                ready[e].eq(level != _VISITS),
+                ready[e].eq(to != of ^ _VISITS),
                 visit.ready.eq(take[e]),
                 marks_in.en.eq(take[e]),
                 marks_in.addr.eq(to),
                 marks_in.data.eq(Cat(visit.payload[name] for name in _MARKS)),
                 marks_out.addr.eq(of),
             ]
-            m.d.sync += [
-                level.eq(level + take[e] - goes),
-                to.eq(to + take[e]),
-                of.eq(of + goes),
-            ]
-            ends["to"].append(to)
-            ends["of"].append(of)
-            present.append(level.any())
+            m.d.sync += [to.eq(to + take[e]), of.eq(of + (leaves & offered[e]))]
+            ends["to"].append(to[:-1])
+            ends["of"].append(of[:-1])
+            present.append(to != of)
             heads.append(marks_out.data)
         # Whose is taken is chosen a cycle ahead; it waits until then.
         wanted, chosen = Signal(count), Signal(range(count), reset_less=True)
         m.d.comb += wanted.eq(_lowest(Cat(visit.valid for visit in self.visit) & ready & ~take))
         m.d.sync += [take.eq(wanted), chosen.eq(_code(wanted))]
-        shown = _code(offered)
         words = [visit.payload.as_value() for visit in self.visit]
         m.d.comb += [
             write.en.eq(take.any()),
@@ -126,129 +122,147 @@ class LaneShare(wiring.Component):
             write.data.eq(select(m, platform, chosen, words, name="visit_word")),
             read.addr.eq(Cat(select(m, platform, shown, ends["of"], name="visit_of"), shown)),
         ]
-        return read.data, present, heads
+        return read.data, Cat(present), [Cat(marks) for marks in zip(*heads, strict=True)]
 
-    def _buffers(self, m: Module, platform: object, sent, beat, ends):
-        """Keep what the engines drain, and give the word that is sent next.
-
-        Returns it, whether it is there, and of each engine whether a visit's first beat comes.
-        """
-        beats = 2 * self._config.cols
-        words, ready, begins = [], [], []
-        for e, drain in enumerate(self.drain):
-            word = drain.as_value()[:-1]  # but `valid`
-            # Counted on beyond the visits that there is room for: so empty is not full.
-            visit_in, visit_out = (Signal(2, name=f"{name}{e}") for name in ("into", "out_of"))
-            beat_in = Signal(range(beats), name=f"beat{e}")
-            last = drain.valid & (beat_in == beats - 1)
-            m.submodules[f"buffer_{e}"] = buffer = Memory(
-                shape=unsigned(len(word)), depth=_VISITS_IN_BUFFER << len(beat_in), init=[]
-            )
-            write, read = buffer.write_port(), buffer.read_port(domain="comb")
-            m.d.comb += [
-                write.en.eq(drain.valid),
-                write.addr.eq(Cat(beat_in, visit_in[0])),
-                write.data.eq(word),
-                read.addr.eq(Cat(beat, visit_out[0])),
-            ]
-            with m.If(drain.valid):
-                m.d.sync += beat_in.eq(Mux(last, 0, beat_in + 1))
-            m.d.sync += [
-                visit_in.eq(visit_in + last),
-                visit_out.eq(visit_out + (ends & sent[e])),
-            ]
-            words.append(read.data)
-            ready.append(Cat(beat_in, visit_in) != Cat(beat, visit_out))
-            begins.append(drain.valid & (beat_in == 0))
-        word = select(m, platform, _code(sent), words, name="beat_word")
-        return word, (sent & Cat(ready)).any(), begins
-
-    def _choose(self, m: Module, platform: object, offered, waiting, after, claim) -> None:
+    def _choose(self, m: Module, platform: object, offered, results, after, claim) -> None:
         """Offer visits to the lane; ``claim`` those that have results."""
         count = self._config.engines_per_lane
-        lane, accepted = self.lane_visit, Signal()
-        head, here, heads = self._queue(m, platform, offered, accepted)
+        lane, leaves = self.lane_visit, Signal()
+        shown = Signal(range(count), reset_less=True)
+        head, here, heads = self._queue(m, platform, offered, shown, leaves)
         # What lies at the head of each queue is looked at a cycle later: `known` says that no
         # visit has left since.
-        known = Signal()
+        offers, known = Signal(), Signal()
         present, new, last, empty = (
             Signal(count, name=name) for name in ("present", "new", "last", "empty")
         )
-        m.d.sync += known.eq(~offered.any())
-        m.d.sync += present.eq(Cat(here))
-        for i, mark in enumerate((new, last, empty)):
-            m.d.sync += mark.eq(Cat(head[i] for head in heads))
+        m.d.sync += [known.eq(~offers), present.eq(here)]
+        m.d.sync += [mark.eq(now) for mark, now in zip((new, last, empty), heads, strict=True)]
 
         # A block begins when no engine has anything of the one before.
         entered, ended = Signal(count), Signal(count)
         begin, may = Signal(), Signal(count)
         served = Signal(count)  # engines before which the others come first, if they can
-        fresh = may & ~served
+        fresh, choice = may & ~served, Signal(count)
         m.d.comb += [
             begin.eq(known & (entered & (ended | (present & new))).all()),
-            may.eq(present & (empty | waiting) & ~(new & entered)),
+            choice.eq(_lowest(Mux(fresh.any(), fresh, may))),
         ]
-        with m.If(known & ~offered.any()):
-            m.d.sync += offered.eq(_lowest(Mux(fresh.any(), fresh, may)))
+        new_now, _, empty_now = heads
+        blocked = new_now & entered & (~begin).replicate(count)
+        m.d.sync += may.eq(here & (empty_now | results) & ~blocked)
+        with m.If(known & ~offers):
+            m.d.sync += [offered.eq(choice), offers.eq(may.any())]
+            m.d.sync += shown.eq(_code(choice))
 
+        # The lane has it a cycle later, when the first of its beats can come at the earliest.
         marks = Signal(data.StructLayout({"new": 1, "last": 1, "empty": 1}))
+        shape = visit_layout()
+        word, free = Signal(shape), Signal()
         m.d.comb += [
             marks.new.eq((offered & new).any()),
             marks.last.eq((offered & last).any()),
             marks.empty.eq((offered & empty).any()),
-            lane.valid.eq(offered.any() & (marks.empty | ~after.any())),
-            lane.payload.eq(head),
-            lane.payload.slot.eq(Cat(_code(offered), head.slot)),
-            lane.payload.block_new.eq(marks.new & ~entered.any()),
-            lane.payload.iteration_last.eq(marks.last & (ended | offered).all()),
-            accepted.eq(lane.valid & lane.ready),
-            claim.eq(accepted & ~marks.empty),
+            word.eq(head),
+            word.slot.eq(Cat(shown, head.slot)),
+            word.block_new.eq(marks.new & ~entered.any()),
+            word.iteration_last.eq(marks.last & (ended | offered).all()),
+            free.eq(offers & ~lane.valid & ~after.any()),
+            leaves.eq(free | (offers & ~lane.valid & marks.empty)),
+            claim.eq(offered & ~empty & free.replicate(count)),
         ]
+        payload = Signal(shape, name="lane_word", reset_less=True)
+        m.d.comb += lane.payload.eq(payload)
+        m.d.sync += lane.valid.eq(leaves | (lane.valid & ~lane.ready))
+        with m.If(~lane.valid):
+            m.d.sync += payload.eq(word)
         with m.If(begin):
             m.d.sync += [entered.eq(0), ended.eq(0)]
-        with m.If(accepted):
+        with m.If(leaves):
             m.d.sync += [
-                offered.eq(0),
+                offers.eq(0),
                 served.eq(Cat(offered[i:].any() for i in range(count))),
                 entered.eq(entered | offered),
             ]
             with m.If(marks.last):
                 m.d.sync += ended.eq(ended | offered)
 
-    def _send(self, m: Module, platform: object, sent, after, offered, claim, ends) -> Value:
+    def _send(self, m: Module, platform: object, sent, after, claim) -> tuple[Value, Value]:
         """Send the beats of claimed visits, visit by visit.
 
-        Returns which engines have results of a visit that is not claimed yet.
+        Returns of which engines a visit's first beat comes, and which have results of a visit that
+        is not claimed yet.
         """
         beats = 2 * self._config.cols
-        beat = Signal(range(beats))
-        room = Signal(range(_VISITS_IN_BUFFER + 1), init=_VISITS_IN_BUFFER)  # visits
-        send, begins = Signal(), Signal()
-        word, ready, come = self._buffers(m, platform, sent, beat, ends)
-        m.d.comb += [
-            begins.eq(beat == 0),
-            send.eq(ready & (~begins | room.any())),
-            ends.eq(send & (beat == beats - 1)),
-            self.lane_drain.as_value()[:-1].eq(word),
-            self.lane_drain.valid.eq(send),
-        ]
-        m.d.sync += [
-            room.eq(room + self.lane_credit - (send & begins)),
-            self.credit.eq(Mux(ends, sent, 0)),
-        ]
-        with m.If(send):
-            m.d.sync += beat.eq(Mux(ends, 0, beat + 1))
-        with m.If(ends | ~sent.any()):
-            m.d.sync += [sent.eq(Mux(after.any(), after, Mux(claim, offered, 0))), after.eq(0)]
-        with m.Elif(claim):
-            m.d.sync += after.eq(offered)
-
-        waiting = []
-        for e, comes in enumerate(come):
+        drain = self.lane_drain
+        move, busy, ends = Signal(), Signal(), Signal()
+        words, come, waiting, some, lasts = [], [], [], [], []
+        for e, drained in enumerate(self.drain):
+            word = drained.as_value()[:-1]  # but `valid`
+            # Beats and, counted on beyond the visits that there is room for, visits: so empty is
+            # not full. Two short counters are smaller than a long one, which becomes a carry chain.
+            beat_in, beat_out = (Signal(range(beats), name=f"beat_{x}{e}") for x in ("in", "out"))
+            visit_in, visit_out = (Signal(2, name=f"visit_{x}{e}") for x in ("in", "out"))
+            goes, last_in, last_out = (
+                Signal(name=f"{name}{e}") for name in ("goes", "last_in", "last_out")
+            )
+            m.submodules[f"buffer_{e}"] = buffer = Memory(
+                shape=unsigned(len(word)), depth=_VISITS_IN_BUFFER << len(beat_in), init=[]
+            )
+            write, read = buffer.write_port(), buffer.read_port(domain="comb")
+            some.append(Cat(beat_in, visit_in) != Cat(beat_out, visit_out))
+            m.d.comb += [
+                write.en.eq(drained.valid),
+                write.addr.eq(Cat(beat_in, visit_in[0])),
+                write.data.eq(word),
+                read.addr.eq(Cat(beat_out, visit_out[0])),
+                last_in.eq(beat_in == beats - 1),
+                last_out.eq(beat_out == beats - 1),
+                goes.eq(sent[e] & some[e] & move),
+            ]
+            with m.If(drained.valid):
+                m.d.sync += beat_in.eq(Mux(last_in, 0, beat_in + 1))
+            with m.If(goes):
+                m.d.sync += beat_out.eq(Mux(last_out, 0, beat_out + 1))
+            m.d.sync += [
+                visit_in.eq(visit_in + (drained.valid & last_in)),
+                visit_out.eq(visit_out + (goes & last_out)),
+                self.credit[e].eq(goes & last_out),
+            ]
+            words.append(read.data)
+            lasts.append(last_out)
+            comes = Signal(name=f"comes{e}")
             visits = Signal(range(_VISITS_IN_BUFFER + 1), name=f"visits{e}")
-            m.d.sync += visits.eq(visits + comes - (claim & offered[e]))
+            m.d.comb += comes.eq(drained.valid & (beat_in == 0))
+            m.d.sync += visits.eq(visits + comes - claim[e])
+            come.append(comes)
             waiting.append(visits.any())
-        return Cat(waiting)
+
+        send = Signal()
+        number = Signal(range(len(words)), reset_less=True)  # of what is sent
+        m.d.comb += [
+            send.eq((sent & Cat(some)).any()),
+            move.eq(~drain.valid | self.lane_credit),
+            ends.eq(send & move & (sent & Cat(lasts)).any()),
+        ]
+        payload = Signal(len(drain.as_value()) - 1, name="beat", reset_less=True)
+        valid = Signal()
+        m.d.comb += [drain.as_value()[:-1].eq(payload), drain.valid.eq(valid)]
+        word = select(m, platform, number, words, name="beat_word")
+        with m.If(move):
+            m.d.sync += [payload.eq(word), valid.eq(send)]
+        following = Signal(len(words))  # no visit is claimed while one waits
+        m.d.comb += following.eq(after | claim)
+        with m.If(ends | ~busy):
+            m.d.sync += [
+                sent.eq(following),
+                busy.eq(following.any()),
+                number.eq(_code(following)),
+                after.eq(0),
+            ]
+        with m.Else():
+            m.d.sync += after.eq(following)
+        return Cat(come), Cat(waiting)
 
 
 def _lowest(bits):

@@ -30,7 +30,7 @@ def place_layout() -> data.StructLayout:
     )
 
 
-_WAITING = 4  # granules
+_WAITING = 16  # granules: the depth of distributed RAM
 
 # A result or a visit's mark on its way; ``close``: it ends its visit, ``done``: its iteration.
 _MARKS = {"close": 1, "done": 1, "turn": 1, "size": 3}
@@ -96,83 +96,100 @@ class ResultWriter(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        visit = self.visit.payload
+        # The oldest visit, in registers.
+        visit = Signal(place_layout(), reset_less=True)
+        present, brings, starts, follows = (
+            Signal(name=name) for name in ("present", "brings", "starts", "follows")
+        )
+        known = Signal()  # the place of its next column is, too
+        come = self.visit.payload
         m.submodules.walk = walk = ColumnWalk(self._config)
-        move = Signal()  # the stages take what comes
-        free = move & self.visit.valid & walk.ready
+        room = Signal()
         empty, result, leave = Signal(), Signal(), Signal()
         m.d.comb += [
             *(port.eq(layout) for port, layout in zip(walk.layouts, self.layouts, strict=True)),
             walk.block_columns.eq(self.block_columns),
-            walk.valid.eq(self.visit.valid),
-            walk.block_first.eq(visit.block_first),
-            walk.block_new.eq(visit.block_new),
+            walk.starts.eq(starts),
+            walk.follows.eq(follows),
             walk.result.eq(result),
             walk.leave.eq(leave),
             walk.iteration_last.eq(visit.iteration_last),
-            empty.eq(free & visit.empty),
-            self.ready.eq(free & ~visit.empty),
+            empty.eq(room & present & ~brings & known),
+            self.ready.eq(room & brings & known),
             result.eq(self.valid & self.ready),
             leave.eq((result & self.last) | empty),
-            self.visit.ready.eq(leave),
+            self.visit.ready.eq(~present | leave),
         ]
+        with m.If(self.visit.ready):
+            m.d.sync += [
+                visit.eq(come),
+                present.eq(self.visit.valid),
+                brings.eq(self.visit.valid & ~come.empty),
+                starts.eq(self.visit.valid & come.block_new & come.block_first),
+                follows.eq(self.visit.valid & come.block_new & ~come.block_first),
+                # The walk stands at the end of the block if this visit had results.
+                known.eq(~come.block_new | (brings & ~come.block_first)),
+            ]
+        with m.Else():
+            m.d.sync += known.eq(walk.ready)
 
         taken = Signal(_TAKEN)
         base, offset, number = (
             Signal(32, name=name, reset_less=True) for name in ("base", "offset", "number")
         )
-        with m.If(move):
-            m.d.sync += [
-                taken.result.eq(result),
-                taken.empty.eq(empty),
-                taken.close.eq(leave),
-                taken.done.eq(leave & visit.iteration_last),
-                taken.turn.eq(walk.turn),
-                taken.size.eq(walk.layout.size),
-                taken.nibbles.eq(walk.layout.nibbles),
-                taken.present.eq(walk.present),
-                taken.flags.eq(self.result_flags),
-                base.eq(visit.address),
-                offset.eq(walk.offset),
-                number.eq(self.result),
-            ]
+        m.d.sync += [
+            taken.result.eq(result),
+            taken.empty.eq(empty),
+            taken.close.eq(leave),
+            taken.done.eq(leave & visit.iteration_last),
+            taken.turn.eq(walk.turn),
+            taken.size.eq(walk.layout.size),
+            taken.nibbles.eq(walk.layout.nibbles),
+            taken.present.eq(walk.present),
+            taken.flags.eq(self.result_flags),
+            base.eq(visit.address),
+            offset.eq(walk.offset),
+            number.eq(self.result),
+        ]
         for i, flags in enumerate(self.flags):
-            raised = move & taken.result & taken.present & (taken.turn == i)
+            raised = taken.result & taken.present & (taken.turn == i)
             m.d.sync += flags.eq(Mux(raised, taken.flags, 0))
 
         # The first of two nibbles waits for the second, in the place of both.
         placed = Signal(_PLACED)
         place = Signal(32, reset_less=True)
         value = Signal(32, reset_less=True)
-        nibbles, present = taken.nibbles, taken.present
+        nibbles, column_present = taken.nibbles, taken.present
         second, byte_present = Signal(), Signal(reset_less=True)
-        with m.If(move):
-            m.d.sync += [placed[name].eq(taken[name]) for name in _MARKS]
-            m.d.sync += [
-                placed.valid.eq(taken.empty | (taken.result & (second | ~nibbles))),
-                placed.write.eq(taken.result & Mux(nibbles, second & byte_present, taken.present)),
-            ]
-            with m.If(taken.result):
-                m.d.sync += second.eq(nibbles & ~second)
-                with m.If(second):
-                    m.d.sync += value[4:8].eq(Mux(present, number[:4], 0))
-                with m.Else():
-                    m.d.sync += [
-                        place.eq(base + offset),
-                        value.eq(Mux(nibbles, number[:4], number)),
-                        byte_present.eq(present),
-                    ]
-        self._pack(m, placed, place, value, move)
+        m.d.sync += [placed[name].eq(taken[name]) for name in _MARKS]
+        m.d.sync += [
+            placed.valid.eq(taken.empty | (taken.result & (second | ~nibbles))),
+            placed.write.eq(taken.result & Mux(nibbles, second & byte_present, taken.present)),
+        ]
+        with m.If(taken.result):
+            m.d.sync += second.eq(nibbles & ~second)
+            with m.If(second):
+                m.d.sync += value[4:8].eq(Mux(column_present, number[:4], 0))
+            with m.Else():
+                m.d.sync += [
+                    place.eq(base + offset),
+                    value.eq(Mux(nibbles, number[:4], number)),
+                    byte_present.eq(column_present),
+                ]
+        self._pack(m, placed, place, value, room)
         return m
 
-    def _pack(self, m: Module, placed, place, value, move):
-        """Collect placed results while they stay in one granule and one visit."""
+    def _pack(self, m: Module, placed, place, value, room):
+        """Collect placed results while they stay in one granule and one visit.
+
+        There is ``room`` while all that is on its way fits into the queue of granules.
+        """
         granule_bits = (GRANULE - 1).bit_length()
         bits = granule_bits + self._config.granule_addr_width
         target = place[granule_bits:bits]
         good = Signal()
         m.d.comb += good.eq(placed.write & ~place[bits:].any())
-        m.d.sync += self.error.eq(Mux(move & placed.write & ~good, Mux(placed.turn, 2, 1), 0))
+        m.d.sync += self.error.eq(Mux(placed.write & ~good, Mux(placed.turn, 2, 1), 0))
 
         held, closed = Signal(), Signal(reset_less=True)
         address = Signal(self._config.granule_addr_width, reset_less=True)
@@ -182,18 +199,17 @@ class ResultWriter(wiring.Component):
             flush.eq(held & (closed | (good & (address != target)))),
             fresh.eq(flush | ~held),
         ]
-        with m.If(move):
-            with m.If(placed.valid):
-                m.d.sync += [
-                    held.eq(good | placed.done | ~fresh),
-                    closed.eq(placed.close),
-                    done.eq(placed.done),
-                    some.eq(good | (some & ~fresh)),
-                ]
-            with m.Elif(flush):
-                m.d.sync += held.eq(0)
-            with m.If(placed.valid & good):
-                m.d.sync += address.eq(target)
+        with m.If(placed.valid):
+            m.d.sync += [
+                held.eq(good | placed.done | ~fresh),
+                closed.eq(placed.close),
+                done.eq(placed.done),
+                some.eq(good | (some & ~fresh)),
+            ]
+        with m.Elif(flush):
+            m.d.sync += held.eq(0)
+        with m.If(placed.valid & good):
+            m.d.sync += address.eq(target)
 
         # Bytes that a result does not cover may have any value in their place of the word.
         one, four = placed.size == 1, placed.size == 4
@@ -211,9 +227,9 @@ class ResultWriter(wiring.Component):
             byte = Signal(8, name=f"byte{i}", reset_less=True)
             here = Signal(name=f"here{i}", reset_less=True)
             hit = placed.valid & good & (place[2:granule_bits] == i // 4) & covered[i % 4]
-            with m.If(move & hit):
+            with m.If(hit):
                 m.d.sync += [byte.eq(moved[i % 4]), here.eq(1)]
-            with m.Elif(move & placed.valid & fresh):
+            with m.Elif(placed.valid & fresh):
                 m.d.sync += [byte.eq(0), here.eq(0)]
             data_bytes.append(byte)
             mask.append(here)
@@ -228,10 +244,11 @@ class ResultWriter(wiring.Component):
             "done": done,
         }
         m.d.comb += [
-            move.eq(~held | granules.w_rdy),
-            granules.w_en.eq(flush & move),
+            granules.w_en.eq(flush),
             granules.w_data.eq(Cat(packed[name] for name, _ in layout)),
             self.write.valid.eq(granules.r_rdy),
             self.write.payload.eq(granules.r_data),
             granules.r_en.eq(self.write.ready),
         ]
+        # One for each of the stages before it may still come.
+        m.d.sync += room.eq(granules.level < _WAITING // 2)

@@ -1,6 +1,6 @@
 """Conversion of FP32 results to the narrower output formats."""
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -68,6 +68,7 @@ class NarrowFp32(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         enable = stage_enables(m, self.ce, self.valid_i, self.valid_o, self.LATENCY)
+        kind_bits = Value.cast(self.format)[:3]  # in these all formats of results differ
 
         # What the format decides. A number of FP32 exponent ``smallest`` or more is normal and its
         # significand moves by ``normal_shift``, one below that by ``reach - exponent``: integers
@@ -75,11 +76,11 @@ class NarrowFp32(wiring.Component):
         smallest, normal_shift = Signal(8), Signal(range(_LOST + 1))
         reach, huge_from, top, canonical = Signal(8), Signal(8), Signal(15), Signal(15)
         integer, byte, e4m3 = Signal(), Signal(), Signal()
-        with m.Switch(self.format):
+        with m.Switch(kind_bits):
             for form, (fraction, bias, infinity, nan) in _FLOATS.items():
                 lowest = 127 - bias + 1
                 beyond = {Format.BF16: 255, Format.E4M3: 136}.get(form, lowest + 30)
-                with m.Case(form):
+                with m.Case(form.value):
                     m.d.sync += [
                         smallest.eq(lowest),
                         normal_shift.eq(23 - fraction),
@@ -141,9 +142,9 @@ class NarrowFp32(wiring.Component):
         # point. The negative of a magnitude is its complement plus 1, so rounding up takes 1 away.
         rounded5 = Signal(signed(_HUGE_BITS + 3), reset_less=True)
         base = Signal(signed(17))
-        with m.Switch(self.format):
+        with m.Switch(kind_bits):
             for form, (fraction, *_) in _FLOATS.items():
-                with m.Case(form):
+                with m.Case(form.value):
                     m.d.comb += base.eq(raised4 << fraction)
             with m.Default():
                 m.d.comb += base.eq(self.zero_point)

@@ -34,6 +34,7 @@ class Bench:
         self.rng = rng()
         self.config = bench_config()
         self.stall = stall
+        self.shared = self.config.engines_per_lane > 1
         self.credits = 2
         self.errors: list[tuple[int, Status]] = []  # with the turn of the iteration
         self.flags: list[tuple[int, int]] = []
@@ -47,7 +48,7 @@ class Bench:
         while True:
             await sample(self.dut)
             self.cycle += 1
-            self.credits += int(self.dut.credit.value)
+            self.credits += 0 if self.shared else int(self.dut.credit.value)
             assert self.credits <= 2, "a credit too many"
             for turn, flags in enumerate((self.dut.flags__0, self.dut.flags__1)):
                 if int(self.dut.error.value) >> turn & 1:
@@ -56,15 +57,19 @@ class Bench:
                     self.flags.append((turn, int(flags.value)))
 
     async def drain(self, beats: list[int]) -> None:
-        """Drain beats, as soon as there is a credit."""
+        """Drain beats, as soon as there is a credit; to a shared lane, each until it is taken."""
         while self.credits == 0 or self.rng.random() < self.stall:
             await tick(self.dut)
-        self.credits -= 1
+        self.credits -= not self.shared
         for beat in beats:
             while self.rng.random() < self.stall:
                 await tick(self.dut)
             self.dut.drain.value = beat
-            await tick(self.dut)
+            taken = False
+            while not taken:
+                await sample(self.dut)
+                taken = not self.shared or bool(self.dut.credit.value)
+                await tick(self.dut)
             self.dut.drain.value = beat ^ pack(drain_layout(), valid=1)
 
     async def run(self, job: Job) -> int:

@@ -61,7 +61,7 @@ def plan(
 
 
 class Bench:
-    """The engines with their credits, and a lane that holds two visits."""
+    """The engines with their credits, and a lane."""
 
     def __init__(self, dut: Any, stall: float) -> None:
         self.dut, self.config, self.r, self.stall = dut, bench_config(), rng(), stall
@@ -74,29 +74,26 @@ class Bench:
         cocotb.start_soon(self._lane())
 
     async def _lane(self) -> None:
-        """Take beats, of announced visits only; give each visit's place back after a while."""
-        held: list[int] = []
+        """Take beats, of visits that have been offered only."""
+        before = 0  # a beat that was not taken
         while True:
-            self.dut.lane_credit.value = int(
-                bool(held) and held[0] == self.beats and self.r.random() >= self.stall
-            )
+            takes = self.r.random() >= self.stall
+            self.dut.lane_credit.value = int(takes)
             await sample(self.dut)
             self.cycle += 1
             for engine in range(self.engines):
                 self.credits[engine] += int(self.dut.credit.value) >> engine & 1
             assert max(self.credits) <= 2, "a credit too many"
-            if int(self.dut.lane_credit.value):
-                held.pop(0)
             beat = int(self.dut.lane_drain.value)
-            if beat & _VALID:
-                if not held or held[-1] == self.beats:
-                    held.append(0)
-                held[-1] += 1
-                assert len(held) <= 2, "a visit more than the lane can hold"
+            assert before in (0, beat), "a beat that did not wait"
+            before = 0 if takes or not beat & _VALID else beat
+            if beat & _VALID and takes:
                 self.first_beat = self.first_beat or self.cycle
                 self.came.append(beat & ~_VALID)
-                visits = [unpack(visit_layout(), item) for item in self.sink.items]
-                known = sum(not visit["empty"] for visit in visits)
+                known = sum(not unpack(visit_layout(), item)["empty"] for item in self.sink.items)
+                if self.dut.lane_visit__valid.value:
+                    offered = int(self.dut.lane_visit__payload.value)
+                    known += not unpack(visit_layout(), offered)["empty"]
                 assert len(self.came) <= self.beats * known, "a beat before its descriptor"
             await tick(self.dut)
 

@@ -35,6 +35,17 @@ def test_shortest_visits():
     )
 
 
+def test_shared():
+    """Behind engines that share it the lane takes beats as it needs them."""
+    config = dataclasses.replace(preset("tiny"), name="shared", engines_per_lane=2)
+    run_bench(
+        DescribedLane(config),
+        BENCH,
+        preset=config,
+        testcase=["commands_follow/stall=0.3", "full_rate/stride=1/blocks=False", "slow_writes"],
+    )
+
+
 def test_refusals():
     for near, far in ((1, 2), (3, 2)):
         with pytest.raises(ValueError, match="near and far must be"):
