@@ -3,8 +3,8 @@
 from amaranth.hdl import Module, Mux, Signal, unsigned
 from amaranth.lib import data
 
-from ..isa import BITS, ENTRIES, Encoding, Format, MatmulFlag
-from ..numerics.widen import describe_number, number_layout
+from ..isa import BITS, ENTRIES, INPUT_FORMATS, OUTPUT_FORMATS, Encoding, MatmulFlag
+from ..numerics.widen import describe_number, low_bits, number_layout
 
 __all__ = ["chosen", "describe_streams", "stream_command_layout"]
 
@@ -55,22 +55,23 @@ def stream_command_layout() -> data.StructLayout:
 
 
 def describe_streams(m: Module, body) -> Signal:
-    """Return `stream_command_layout` of a `MatmulBody`, combinationally."""
+    """Return `stream_command_layout` of a `MatmulBody`, combinationally; void if that breaks its
+    rules. Three bits tell its formats and its encoding."""
     result = Signal(stream_command_layout(), name="streams")
     for name in ("n", "entries"):
         m.d.comb += result[name].eq(body[name])
     for name in ("k", "slice"):
         m.d.comb += result[f"{name}_less"].eq(body[name] - 1)
-    with m.Switch(body.out_format):
+    with m.Switch(low_bits(body.out_format)):
         for bits in (16, 32):
-            with m.Case(*(f.value for f in Format if BITS[f] == bits)):
+            with m.Case(*(f.value for f in OUTPUT_FORMATS if BITS[f] == bits)):
                 m.d.comb += result.odd_bits.eq(bits // 8 - 1)
 
     widths = {bits: Signal(name=f"has_{bits}_bits") for bits in (4, 8, 16)}
-    with m.Switch(body.stream_format):
-        with m.Case(*(f.value for f in Format if BITS[f] == 4)):
+    with m.Switch(low_bits(body.stream_format)):
+        with m.Case(*(f.value for f in INPUT_FORMATS if BITS[f] == 4)):
             m.d.comb += widths[4].eq(1)
-        with m.Case(*(f.value for f in Format if BITS[f] == 8)):
+        with m.Case(*(f.value for f in INPUT_FORMATS if BITS[f] == 8)):
             m.d.comb += widths[8].eq(1)
         with m.Default():
             m.d.comb += widths[16].eq(1)
@@ -80,9 +81,10 @@ def describe_streams(m: Module, body) -> Signal:
             m.d.comb += result.nibbles.eq(bits // 4)
 
     m.d.comb += result.deal_on.eq(body.flags[MatmulFlag.DEAL_ON.value.bit_length() - 1])
-    m.d.comb += result.dense.eq(body.encoding == Encoding.DENSE.value)
-    m.d.comb += result.pairs.eq(body.encoding == Encoding.SPARSE_2_4.value)
-    with m.Switch(body.encoding):
+    encoding_bits = body.encoding[:3]
+    m.d.comb += result.dense.eq(encoding_bits == Encoding.DENSE.value)
+    m.d.comb += result.pairs.eq(encoding_bits == Encoding.SPARSE_2_4.value)
+    with m.Switch(encoding_bits):
         for encoding, entries in ENTRIES.items():
             with m.Case(encoding.value):
                 m.d.comb += [

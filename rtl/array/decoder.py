@@ -157,13 +157,14 @@ class Decoder(wiring.Component):
         first, last = Signal(reset_less=True), Signal(reset_less=True)
 
         # A weight is picked where there is room for it behind those that are on their way.
-        picked, picked_valid, room = Signal(), Signal(), Signal()
+        picked, picked_valid, room = Signal(), Signal(), Signal(init=1)
         granule, granule_valid = Signal(8 * GRANULE, reset_less=True), Signal()
         begin, granule_last = Signal(), Signal()
         m.d.comb += [
             picked.eq(now_valid & room & (granule_valid | now.empty)),
             begin.eq(following_valid & (~now_valid | (picked & last))),
-            self.granule_ready.eq(~granule_valid | (picked & granule_last & ~now.empty)),
+            # Where its last entry is picked, in fewer steps.
+            self.granule_ready.eq(~granule_valid | (now_valid & room & granule_last & ~now.empty)),
             self.busy.eq(following_valid | now_valid | picked_valid),
         ]
         m.d.sync += picked_valid.eq(picked)
@@ -206,7 +207,7 @@ class Decoder(wiring.Component):
                 entry.pairs.eq(form.pairs),
                 entry.low_bits.eq(form.low_bits),
             ]
-        self._count(m, entry, picked_valid, room)
+        self._count(m, entry, picked, picked_valid, room)
         return m
 
     def _fail(self, m: Module, turn: Value, status: Status) -> None:
@@ -321,22 +322,24 @@ class Decoder(wiring.Component):
         m.d.comb += [each.eq(window[2 * i :]) for i, each in enumerate(low.words)]
         return value, low.chosen, window[3:8], place[0]
 
-    def _count(self, m: Module, entry, valid, room) -> None:
+    def _count(self, m: Module, entry, picked, valid, room) -> None:
         """Tell the k of each entry, and put it into the queue."""
         m.submodules.heads = heads = Memory(
             shape=unsigned(head_layout().size), depth=_QUEUE, init=[]
         )
         write, read = heads.write_port(), heads.read_port(domain="comb")
         level, taken = Signal(range(_QUEUE + 1)), Signal()
+        next_level = Signal.like(level)
         m.d.comb += [
-            room.eq(level + valid < _QUEUE),
+            next_level.eq(level + valid - taken),
             taken.eq(self.head.valid & self.head.ready),
             write.en.eq(valid),
             self.head.payload.eq(read.data),
             self.head.valid.eq(level.any()),
         ]
         m.d.sync += [
-            level.eq(level + valid - taken),
+            level.eq(next_level),
+            room.eq(next_level + picked < _QUEUE),
             write.addr.eq(write.addr + valid),
             read.addr.eq(read.addr + taken),
         ]

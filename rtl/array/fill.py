@@ -6,7 +6,7 @@ from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import In, Out
 
 from ..config import GRANULE, RELEASE_WORDS, CardConfig
-from ..core.ports import READ_LATENCY, ReadPort
+from ..core.ports import READ_LATENCY, ReadPort, banks_of
 from ..elastic import Elastic
 from ..hierarchy import Repeated
 from ..isa import LANES, MatmulBody, Mode, Status
@@ -59,8 +59,8 @@ class Fill(wiring.Component):
         Pulses with an iteration's last word. Its results may be there earlier: not every operand
         needs to meet a weight.
     error : ``Out(2)``, status : ``Out(Status)``
-        High from an address outside the scratchpad on; nothing more is read. Iterations have the
-        two bits by turns, the first one after a reset the first.
+        High from an address outside the scratchpad on; nothing behind it is read. Iterations have
+        the two bits by turns, the first one after a reset the first.
     """
 
     def __init__(self, config: CardConfig) -> None:
@@ -81,8 +81,10 @@ class Fill(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         config = self._config
-        # The mode of what is loaded and written, which comes later than the start.
-        mode = Signal(Mode)
+        # The mode of what is loaded and written, which comes later than the start. What the walk
+        # has of it is void before one.
+        mode, started = Signal(Mode), Signal()
+        m.d.sync += started.eq(self.start.valid & self.start.ready)
         columns = [Serializer(config) for _ in range(config.cols)]
         for c, column in enumerate(columns):
             m.submodules[f"column_{c}"] = Repeated(column, "serializer")
@@ -99,25 +101,39 @@ class Fill(wiring.Component):
         m.submodules.chunks = chunks = SyncFIFO(width=chunk.size, depth=SETS)
         # Sets that are free to be asked for, and those that wait and all of which has arrived.
         free, full = Signal(range(SETS + 1), init=SETS), Signal(range(SETS + 1))
-        claimed, asked = self._ask(m, mode, free.any(), chunks, chunk)
+        next_free, any_free = Signal.like(free), Signal(init=1)
+        next_full, any_full = Signal.like(full), Signal()
+        command, claimed, asked = self._ask(m, any_free, chunks, chunk)
+        with m.If(started):
+            m.d.sync += mode.eq(command.mode)
         arrived = self._load(m, mode, asked, columns)
-        taken, done = self._write(m, full.any(), data.View(chunk, chunks.r_data), columns)
+        taken, done = self._write(m, any_full, data.View(chunk, chunks.r_data), columns)
         m.d.comb += chunks.r_en.eq(taken)
-        m.d.sync += [free.eq(free - claimed + done), full.eq(full + arrived - taken)]
+        m.d.comb += [next_free.eq(free - claimed + done), next_full.eq(full + arrived - taken)]
+        m.d.sync += [
+            free.eq(next_free),
+            any_free.eq(next_free.any()),
+            full.eq(next_full),
+            any_full.eq(next_full.any()),
+        ]
         return m
 
-    def _ask(self, m: Module, mode: Signal, free, chunks: SyncFIFO, chunk: data.StructLayout):
+    def _ask(self, m: Module, free, chunks: SyncFIFO, chunk: data.StructLayout):
         """Ask for one chunk a cycle: for each row, of one block column after the other.
 
-        Returns whether a set was claimed, and for the request on the port its place in a granule
-        and whether it is its chunk's last.
+        Returns what is kept of the command, whether a set was claimed, and for the request on the
+        port its place in a granule and whether it is its chunk's last.
         """
         config = self._config
         row, asking, taken = Signal(row_layout(config), reset_less=True), Signal(), Signal()
         # The row after it waits in a register, so that the walk goes on by itself.
         waiting_row, waits, walked = Signal.like(row), Signal(), Signal()
-        command, next_row, known = walk_rows(
-            m, config, self.start, self.body, mode, asking=asking | waits, taken=walked
+        # Whether nothing is to be walked or asked for, twice: one of them has many loads.
+        idle, busy, goes_idle = Signal(init=1), Signal(), Signal()
+        m.d.comb += self.start.ready.eq(~busy)
+        m.d.sync += [idle.eq(goes_idle), busy.eq(~goes_idle)]
+        command, next_row, known, walking = walk_rows(
+            m, config, self.start, self.body, idle=idle, taken=walked
         )
         with m.If(~waits):
             m.d.sync += waiting_row.eq(next_row)
@@ -146,13 +162,15 @@ class Fill(wiring.Component):
         placed = Signal()
         address, last = Signal(32, reset_less=True), Signal(range(config.fill_bytes))
         first, end, placed_turn = Signal(init=1), Signal(), Signal()
-        step, end_row, go = Signal(), Signal(), Signal()
+        step, go, begins = Signal(), Signal(), Signal()
+        end_row = Signal(reset_less=True)  # ``left`` is 1
         left = Signal.like(row.columns, reset_less=True)
         m.d.comb += [
             step.eq(asking & (~placed | go) & (~first | free)),
-            end_row.eq(left == 1),
             walked.eq(known & ~waits),
-            taken.eq(Mux(asking, waits & step & end_row, waits | walked)),
+            goes_idle.eq(Mux(idle, ~self.start.valid, ~walking & ~waits & asking & step & end_row)),
+            begins.eq(~asking & (waits | walked)),
+            taken.eq(begins | (waits & step & end_row)),
         ]
         with m.If(go):
             m.d.sync += placed.eq(0)
@@ -164,20 +182,28 @@ class Fill(wiring.Component):
                 end.eq(end_row),
                 placed_turn.eq(turn),
                 first.eq(end_row),
-                left.eq(left - 1),
                 here.eq(following),
                 inner_last.eq(Mux(inner_last, command.n_inner == 1, here.inner == 2)),
             ]
             with m.If(end_row):
-                m.d.sync += asking.eq(0)
+                m.d.sync += asking.eq(waits)
                 with m.If(row.block_end):
                     m.d.sync += [block_spot.eq(following), turn.eq(turn ^ row.last_block)]
                 with m.Else():
                     m.d.sync += [here.eq(block_spot), inner_last.eq(block_spot.inner == 1)]
         following_row = data.View(row.shape(), Mux(waits, waiting_row, next_row))
-        with m.If(taken):
-            m.d.sync += [asking.eq(1), row.eq(following_row), left.eq(following_row.columns)]
-        with m.If(self.start.valid & self.start.ready):
+        with m.If(begins):
+            m.d.sync += asking.eq(1)
+        # Where no row follows, what is taken of it is void: so it has not to be known.
+        with m.If(begins | (step & end_row)):
+            m.d.sync += row.eq(following_row)
+        with m.If(begins | step):
+            goes_on = asking & ~end_row
+            m.d.sync += [
+                left.eq(Mux(goes_on, left - 1, following_row.columns)),
+                end_row.eq(Mux(goes_on, left == 2, following_row.single)),
+            ]
+        with m.If(idle):
             inner = self.body.n_inner
             m.d.sync += [
                 *(spot.eq(Cat(Const(0, 64), inner)) for spot in (here, block_spot)),
@@ -192,41 +218,46 @@ class Fill(wiring.Component):
             info.iteration_end.eq(row.block_end & row.last_block),
         ]
         place = self._request(m, go, placed, address, last, end, placed_turn)
-        return step & first, place
+        return command, step & first, place
 
     def _request(self, m: Module, go, placed, address, last, end, turn) -> Value:
-        """Ask for the chunk from ``address`` to ``last`` bytes on, if it is in the scratchpad."""
+        """Ask for the chunk from ``address`` to ``last`` bytes on, if it is in the scratchpad, as
+        all before it were."""
         spad_bits = (self._config.scratchpad_bytes - 1).bit_length()
-        final = Signal(33)
+        final, outside, stopped = Signal(33), Signal(), Signal()
         in_granule = Signal(range(2 * self._config.fill_bytes))
         layout = data.StructLayout(
             {
                 "address": spad_bits,
-                "outside": 1,
+                "banks": self._config.scratchpad_banks,
                 "needed": len(self.read.needed),
                 "end": 1,
-                "turn": 1,
             }
         )
         m.submodules.requests = requests = Elastic(layout)
         source, request = requests.source, requests.target.payload
+        needed = source.payload.needed
         m.d.comb += [
             final.eq(address + last),
             in_granule.eq(address[:4] + last),
-            source.valid.eq(placed),
+            outside.eq(placed & final[spad_bits:].any()),
+            source.valid.eq(placed & ~outside & ~stopped),
             source.payload.address.eq(address),
-            source.payload.outside.eq(final[spad_bits:].any()),
-            *(part.eq(in_granule[4:] >= i) for i, part in enumerate(source.payload.needed)),
+            *(part.eq(in_granule[4:] >= i) for i, part in enumerate(needed)),
+            source.payload.banks.eq(
+                banks_of(m, self._config, address[4:spad_bits], len(needed), needed)
+            ),
             source.payload.end.eq(end),
-            source.payload.turn.eq(turn),
             go.eq(source.ready),
-            requests.target.ready.eq(self.read.ready & ~request.outside),
+            requests.target.ready.eq(self.read.ready),
             self.read.needed.eq(request.needed),
-            self.read.valid.eq(requests.target.valid & ~request.outside),
+            self.read.valid.eq(requests.target.valid),
             self.read.address.eq(request.address[4:]),
-            self.error.eq(Mux(requests.target.valid & request.outside, Mux(request.turn, 2, 1), 0)),
+            self.read.banks.eq(request.banks),
             self.status.eq(Status.BAD_ADDRESS),
         ]
+        with m.If(outside & ~stopped):
+            m.d.sync += [stopped.eq(1), self.error.eq(Mux(turn, 2, 1))]
         return Cat(request.address[:4], request.end)
 
     def _load(self, m: Module, mode, asked, columns: list[Serializer]) -> Value:
@@ -298,7 +329,7 @@ class Fill(wiring.Component):
         config = self._config
         low = (RELEASE_WORDS - 1).bit_length()
         units = config.operand_depth // RELEASE_WORDS
-        space = Signal(range(units + 1), init=units)
+        space, next_space = (Signal(range(units + 1), init=units) for _ in range(2))
         address = Signal(range(config.operand_depth))
         picked_set = Signal(range(SETS))
         # The set that is written, and how many of its words come behind this one.
@@ -307,7 +338,9 @@ class Fill(wiring.Component):
         nibbles, words = Signal(3, reset_less=True), Signal(range(2 * config.fill_bytes))
         left, last = Signal(range(2 * config.fill_bytes), reset_less=True), Signal(reset_less=True)
         position = Signal(range(2 * config.fill_bytes))
-        write, claim, done = Signal(), Signal(), Signal()
+        write, done = Signal(), Signal()
+        # The ring is claimed in the units that it is released in: with the first word of one.
+        claim, any_space = Signal(init=1), Signal(init=1)
         step = Signal(3)
         m.d.comb += [
             step.eq(2),
@@ -319,16 +352,16 @@ class Fill(wiring.Component):
         with m.Elif(chunk.number.is_wide):
             m.d.comb += [step.eq(4), words.eq((chunk.bytes >> 1) - 1)]
         m.d.comb += [
-            # The ring is claimed in the units that it is released in.
-            claim.eq(~address[:low].any()),
-            write.eq(having & (~claim | space.any())),
+            write.eq(having & (~claim | any_space)),
             done.eq(write & last),
+            next_space.eq(space - (write & claim) + self.release),
         ]
-        m.d.sync += space.eq(space - (write & claim) + self.release)
+        m.d.sync += [space.eq(next_space), any_space.eq(next_space.any())]
         with m.If(write):
             m.d.sync += [
                 position.eq(position + nibbles),
                 address.eq(address + 1),
+                claim.eq(address[:low].all() | (last & now.block_end)),
                 left.eq(left - 1),
                 last.eq(left == 1),
             ]

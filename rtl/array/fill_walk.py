@@ -4,8 +4,8 @@ from amaranth.hdl import Module, Mux, Signal, Value, unsigned
 from amaranth.lib import data
 
 from ..config import CardConfig
-from ..isa import LANES, Format, MatmulBody
-from ..numerics.widen import describe_number, mode_of, number_layout
+from ..isa import LANES, Format, MatmulBody, Mode
+from ..numerics.widen import describe_number, low_bits, mode_of, number_layout
 
 __all__ = ["row_layout", "walk_rows"]
 
@@ -16,27 +16,29 @@ _KEPT = (
 """What of a command is used after its start."""
 
 
-def _command_layout(config: CardConfig) -> data.StructLayout:
-    """Layout of what is kept of a command; with K in bytes, and the columns of a block."""
+def _command_layout() -> data.StructLayout:
+    """Layout of what is kept of a command; with its mode, and K in bytes."""
     body = MatmulBody.as_shape()
     return data.StructLayout(
         {
             **{name: body[name].shape for name in _KEPT},
             "number": number_layout(),
+            "mode": Mode,
             "k_bytes": unsigned(17),
-            "block_columns": range(4 * config.cols + 1),
         }
     )
 
 
 def row_layout(config: CardConfig) -> data.StructLayout:
     """Layout of a row of chunks: where the block's column 0 would have its own, how long they are,
-    how many, whether the block ends with them, and whether it is the iteration's last one."""
+    how many, whether it is one, whether the block ends with them, and whether it is the iteration's
+    last one."""
     return data.StructLayout(
         {
             "base": 32,
             "bytes": range(config.fill_bytes + 1),
             "columns": range(4 * config.cols + 1),
+            "single": 1,
             "block_end": 1,
             "last_block": 1,
         }
@@ -44,26 +46,28 @@ def row_layout(config: CardConfig) -> data.StructLayout:
 
 
 def walk_rows(
-    m: Module, config: CardConfig, start, body, mode: Signal, *, asking: Value, taken: Value
-) -> tuple[data.View, data.View, Value]:
+    m: Module, config: CardConfig, start, body, *, idle: Value, taken: Value
+) -> tuple[data.View, data.View, Value, Value]:
     """Walk blocks, runs and chunks, one row of chunks after the other: one of each column.
 
-    ``start`` and ``body`` are the fill path's ports; ``mode`` is set with a start. Returns what is
-    kept of the command, the next row, and whether it is there. It goes when ``taken``. A row takes
+    ``start`` and ``body`` are the fill path's ports. Returns what is kept of the command, the next
+    row, whether it is there, and whether the walk goes on. A row goes when ``taken``, and takes
     three cycles: first it is found out how long its chunks are and what ends with them, then where
-    the walk is next. Nothing starts while the last row waits or is ``asking``.
+    the walk is next. It starts where the fill path is ``idle``.
+
+    What a start sets is set in every idle cycle: so it has not to wait for whether one starts.
     """
     size = config.fill_bytes
-    command = Signal(_command_layout(config), reset_less=True)
+    command = Signal(_command_layout(), reset_less=True)
     new_mode, _ = mode_of(m, body.stream_format, body.in_format)
     k_bytes, block_columns = Signal(17), Signal(range(4 * config.cols + 1))
     m.d.comb += k_bytes.eq(body.k)
-    with m.Switch(body.in_format):
-        with m.Case(Format.INT4):
+    with m.Switch(low_bits(body.in_format)):
+        with m.Case(Format.INT4.value):
             m.d.comb += k_bytes.eq(body.k >> 1)
-        with m.Case(Format.FP16, Format.BF16):
+        with m.Case(Format.FP16.value, Format.BF16.value):
             m.d.comb += k_bytes.eq(body.k << 1)
-    with m.Switch(new_mode):
+    with m.Switch(command.mode):
         for each, lanes in LANES.items():
             with m.Case(each):
                 m.d.comb += block_columns.eq(config.cols * lanes)
@@ -82,11 +86,12 @@ def walk_rows(
     k_after, columns_after = Signal(17, reset_less=True), Signal(16, reset_less=True)
     run_after, runs_after = Signal(16, reset_less=True), Signal(16, reset_less=True)
     in_block = Signal()
-    m.d.comb += in_block.eq(columns <= command.block_columns)
+    m.d.comb += in_block.eq(columns <= block_columns)
     m.d.sync += [
         row.base.eq(chunk_base),
         row.bytes.eq(Mux(run_left < size, run_left, size)),
-        row.columns.eq(Mux(in_block, columns, command.block_columns)),
+        row.columns.eq(Mux(in_block, columns, block_columns)),
+        row.single.eq(row.columns == 1),
         row.block_end.eq(k_left <= row.bytes),
         row.last_block.eq(in_block),
         run_ends.eq(run_left <= size),
@@ -104,51 +109,45 @@ def walk_rows(
 
     walking, steps = Signal(), Signal(2)  # steps that are done
     known = Signal()
-    m.d.comb += [
-        known.eq(steps[-1]),
-        start.ready.eq(~walking & ~asking),
-    ]
+    m.d.comb += known.eq(steps[-1])
     with m.If(walking & ~known):
         m.d.sync += steps.eq(steps + 1)
+    with m.If(taken & row.block_end):
+        m.d.sync += walking.eq(~row.last_block)
     with m.If(taken):
-        m.d.sync += [
-            steps.eq(0),
-            k_left.eq(k_after),
-            run_left.eq(run_after),
-            chunk_base.eq(next_chunk),
-        ]
-        with m.If(run_ends):
-            m.d.sync += [
-                run_left.eq(command.run_bytes),
-                runs_left.eq(runs_after),
-                run_base.eq(next_run),
-                chunk_base.eq(next_run),
-            ]
-            with m.If(last_run):
-                m.d.sync += [runs_left.eq(command.runs_inner), outer_base.eq(next_run)]
-        with m.If(row.block_end):
-            m.d.sync += [
-                k_left.eq(command.k_bytes),
-                run_left.eq(command.run_bytes),
-                runs_left.eq(command.runs_inner),
-                *(place.eq(base) for place in (chunk_base, run_base, outer_base)),
-                columns.eq(columns_after),
-                walking.eq(~row.last_block),
-            ]
-    with m.If(start.valid & start.ready):
-        start = start.payload
+        m.d.sync += steps.eq(0)
+    with m.If(idle):
         m.d.sync += [
             *(command[name].eq(body[name]) for name in _KEPT),
             command.number.eq(describe_number(m, body.in_format, name="number")),
+            command.mode.eq(new_mode),
             command.k_bytes.eq(k_bytes),
-            command.block_columns.eq(block_columns),
-            mode.eq(new_mode),
-            *(place.eq(start) for place in (base, chunk_base, run_base, outer_base)),
-            runs_left.eq(body.runs_inner),
-            run_left.eq(body.run_bytes),
-            k_left.eq(k_bytes),
-            columns.eq(body.n),
-            walking.eq(1),
+            base.eq(start.payload),
+            walking.eq(start.valid),
             steps.eq(0),
         ]
-    return command, row, known & walking
+    # One condition for all that each of these may become: it is their enable.
+    run_begins, place_begins = Signal(), Signal()
+    m.d.comb += [
+        run_begins.eq(run_ends | row.block_end),
+        place_begins.eq((run_ends & last_run) | row.block_end),
+    ]
+    anew = Mux(row.block_end, base, next_run)
+    with m.If(idle | taken):
+        m.d.sync += [
+            k_left.eq(Mux(idle, k_bytes, Mux(row.block_end, command.k_bytes, k_after))),
+            run_left.eq(Mux(idle, body.run_bytes, Mux(run_begins, command.run_bytes, run_after))),
+            chunk_base.eq(Mux(idle, start.payload, Mux(run_begins, anew, next_chunk))),
+        ]
+    with m.If(idle | (taken & run_begins)):
+        m.d.sync += [
+            runs_left.eq(
+                Mux(idle, body.runs_inner, Mux(place_begins, command.runs_inner, runs_after))
+            ),
+            run_base.eq(Mux(idle, start.payload, anew)),
+        ]
+    with m.If(idle | (taken & place_begins)):
+        m.d.sync += outer_base.eq(Mux(idle, start.payload, anew))
+    with m.If(idle | (taken & row.block_end)):
+        m.d.sync += columns.eq(Mux(idle, body.n, columns_after))
+    return command, row, known & walking, walking

@@ -90,7 +90,8 @@ class Grid(wiring.Component):
     -------
     mode : ``In(Mode)``
     offset : ``In(signed(10))``
-        `offset_of` the mode; both are still while a command's weights and sums are in the array.
+        `offset_of` the mode; both are still from the cycle before a command's first weight or
+        operand on, while its weights and sums are in the array.
     stream : ``In(stream_layout).array(rows)``
         Weights, into column 0.
     fill : ``In(fill_layout).array(cols)``

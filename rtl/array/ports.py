@@ -4,6 +4,7 @@ from amaranth.hdl import unsigned
 from amaranth.lib import data
 
 from ..config import CardConfig
+from ..numerics.widen import halfway_layout
 from .prepare import OPERAND, weight_layout
 
 __all__ = [
@@ -45,11 +46,11 @@ def stream_layout(config: CardConfig) -> data.StructLayout:
 def fill_layout(config: CardConfig) -> data.StructLayout:
     """Layout of one operand word on its way down a column.
 
-    The word is widened to the array's mode: one FP16 or BF16 number, two INT8 or four INT4 numbers
-    of columns next to each other, the first one lowest.
+    The word is widened to the array's mode: two INT8 or four INT4 numbers of columns next to each
+    other, the first one lowest; one FP16 or BF16 number, or what is to become one.
     """
     return data.StructLayout(
-        {"value": unsigned(16), "address": range(config.operand_depth), "valid": unsigned(1)}
+        {"value": halfway_layout(), "address": range(config.operand_depth), "valid": unsigned(1)}
     )
 
 

@@ -6,11 +6,12 @@ are to be shifted by whole units of four bits. BF16 significands are shifted up 
 by 3 (to where an FP16 number has its sign) and a weight's by 1 (to a whole unit with the other's).
 """
 
-from amaranth.hdl import Cat, Module, Mux, Signal, Value, signed, unsigned
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..isa import Mode
+from ..numerics.widen import halfway_layout, normalize, parts_layout
 
 __all__ = ["OPERAND", "PrepareOperand", "PrepareWeight", "weight_layout"]
 
@@ -39,13 +40,19 @@ def weight_layout() -> data.StructLayout:
     )
 
 
-def _take_apart(m: Module, value: Value, mode: Value) -> tuple[Signal, Signal, Signal]:
+def decode_mode(m: Module, mode: Value, *modes: Mode) -> list[Signal]:
+    """Return whether the mode is each of these, from registers: it has many users."""
+    flags = [Signal(name=f"is_{each.name.lower()}") for each in modes]
+    m.d.sync += [flag.eq(mode == each) for flag, each in zip(flags, modes, strict=True)]
+    return flags
+
+
+def _take_apart(m: Module, value: Value, bf16: Value, fp16: Value) -> tuple[Signal, Signal, Signal]:
     """Return, a cycle later: significand or special mark of 11 bits, sign, and what is special.
 
     Only BF16 and FP16 numbers are.
     """
-    bf16 = mode == Mode.BF16
-    wide = bf16 | (mode == Mode.FP16)
+    wide = bf16 | fp16
     magnitude = Signal(11, reset_less=True)
     minus, special = Signal(reset_less=True), Signal(reset_less=True)
     fraction, ones, none = Signal(10), Signal(), Signal()
@@ -69,10 +76,10 @@ def _take_apart(m: Module, value: Value, mode: Value) -> tuple[Signal, Signal, S
     return magnitude, minus, special
 
 
-def _exponent(value: Value, mode: Value) -> Value:
+def _exponent(value: Value, bf16: Value) -> Value:
     """Return a float's exponent field, 1 where it is 0."""
     bf16_field, fp16_field = value[7:15], value[10:15]
-    return Mux(mode == Mode.BF16, bf16_field | ~bf16_field.any(), fp16_field | ~fp16_field.any())
+    return Mux(bf16, bf16_field | ~bf16_field.any(), fp16_field | ~fp16_field.any())
 
 
 class PrepareWeight(wiring.Component):
@@ -81,7 +88,7 @@ class PrepareWeight(wiring.Component):
     Members
     -------
     mode, offset : ``In``
-        As those of `Grid`.
+        As those of `Grid`; the mode is there a cycle before the first number.
     value : ``In(16)``
         As in `stream_layout`.
     weight : ``Out(weight_layout)``
@@ -97,19 +104,18 @@ class PrepareWeight(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         value = self.value
-        magnitude, minus, special = _take_apart(m, value, self.mode)
+        modes = (Mode.BF16, Mode.FP16, Mode.INT8, Mode.INT4)
+        bf16, fp16, int8, int4 = decode_mode(m, self.mode, *modes)
+        magnitude, minus, special = _take_apart(m, value, bf16, fp16)
         base, raw = Signal(signed(10), reset_less=True), Signal(8, reset_less=True)
-        m.d.sync += [base.eq(_exponent(value, self.mode) - self.offset), raw.eq(value)]
+        m.d.sync += [base.eq(_exponent(value, bf16) - self.offset), raw.eq(value)]
 
-        bf16, shift = Signal(), Signal(3)
+        shift = Signal(3)
         shifted = Signal(14, reset_less=True)
         coarse, fine = Signal(signed(8), reset_less=True), Signal(2, reset_less=True)
         raw1, minus1 = Signal(8, reset_less=True), Signal(reset_less=True)
         special1 = Signal(reset_less=True)
-        m.d.comb += [
-            bf16.eq(self.mode == Mode.BF16),
-            shift.eq(Mux(special, 0, base[:2] + bf16)),
-        ]
+        m.d.comb += shift.eq(Mux(special, 0, base[:2] + bf16))
         m.d.sync += [
             shifted.eq(magnitude << shift),
             coarse.eq((base >> 2) - bf16),
@@ -126,22 +132,22 @@ class PrepareWeight(wiring.Component):
             weight.fine.eq(fine),
             weight.special.eq(special1),
         ]
-        with m.Switch(self.mode):
-            with m.Case(Mode.INT8):
-                m.d.sync += weight.factor.eq(raw1.as_signed())
-            with m.Case(Mode.INT4):
-                m.d.sync += weight.factor.eq(raw1[:4].as_signed())
-            with m.Default():
-                m.d.sync += weight.factor.eq(Mux(minus1, -shifted, shifted))
+        with m.If(int8):
+            m.d.sync += weight.factor.eq(raw1.as_signed())
+        with m.Elif(int4):
+            m.d.sync += weight.factor.eq(raw1[:4].as_signed())
+        with m.Else():
+            m.d.sync += weight.factor.eq(Mux(minus1, -shifted, shifted))
         return m
 
 
 class PrepareOperand(wiring.Component):
-    """Prepares an operand word each cycle, `LATENCY` cycles later.
+    """Prepares an operand word each cycle, `LATENCY` cycles later; first it finishes its widening.
 
-    A prepared float: bit 17 says that it is special (as in `weight_layout`, with the significand
-    in bits 0 to 11); else bits 12 to 16 are the low bits of the exponent, and the significand is in
-    bits 0 to 11, or, of BF16, in bits 3 to 11, and the exponent's three high bits are in 0 to 2.
+    A prepared float: bit 17 says that it is special (as in `weight_layout`, with its sign in bit 11
+    and what it is in bits 0 and 1); else bits 12 to 16 are the low bits of the exponent, and the
+    significand is in bits 0 to 11, or, of BF16, in bits 3 to 11, and the exponent's three high bits
+    are in 0 to 2.
     INT8: bits 0 to 7 are lane 0; 12 to 15 and 8 to 11 are the low and the high half of lane 1.
     INT4: bits 0 to 3 are lane 0, 12 to 15 lane 2; lanes 1 and 3 are in 8 to 11 and 16, and in 4 to
     7 and 17, and are less by 1 if the lane before is negative: two lanes together are one factor.
@@ -149,7 +155,7 @@ class PrepareOperand(wiring.Component):
     Members
     -------
     mode : ``In(Mode)``
-    value : ``In(16)``
+    value : ``In(halfway_layout)``
         As in `fill_layout`.
     word : ``Out(18)``
     """
@@ -157,33 +163,67 @@ class PrepareOperand(wiring.Component):
     LATENCY = 2
 
     mode: In(Mode)
-    value: In(16)
+    value: In(halfway_layout())
     word: Out(OPERAND)
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        value = self.value
-        magnitude, minus, special = _take_apart(m, value, self.mode)
-        exponent, raw = Signal(8, reset_less=True), Signal(16, reset_less=True)
-        m.d.sync += [exponent.eq(_exponent(value, self.mode)), raw.eq(value)]
+        value, convert = self.value.number, self.value.convert
+        parts = data.View(parts_layout(), value)
+        bf16, int8, int4 = decode_mode(m, self.mode, Mode.BF16, Mode.INT8, Mode.INT4)
+
+        # A number that is there already, and one that is to be converted: that is not subnormal.
+        high, tiny, ones, fraction = Signal(3), Signal(), Signal(), Signal()
+        m.d.comb += [
+            high.eq(Mux(bf16, 0, value[7:10])),  # more of an FP16 fraction
+            tiny.eq(~value[10:15].any() & (~bf16 | ~value[7:10].any())),
+            ones.eq(value[10:15].all() & (~bf16 | value[7:10].all())),
+            fraction.eq(value[:7].any() | high.any()),
+        ]
+        aligned, exponent = normalize(m, parts, name="value")
+        given = Mux(bf16, Cat(value[:7], ~tiny, Const(0, 3)), Cat(value[:10], ~tiny))
+        made = Mux(bf16, aligned, aligned << 3)
+        # The bias less 1 is a power of two: it turns one bit round.
+        given_exponent = Mux(bf16, value[7:15], value[10:15]) | tiny
+        made_exponent = Mux(bf16, Cat(exponent[:7], ~exponent[7]), Cat(exponent[:4], ~exponent[4]))
+        empty = Signal()
+        m.d.comb += empty.eq(~parts.magnitude.any())
+
+        # In the modes of integers the word's bits are where a float's parts are.
+        magnitude, tenth = Signal(11, reset_less=True), Signal(reset_less=True)
+        field, minus = Signal(8, reset_less=True), Signal(reset_less=True)
+        special, nan, zero = (
+            Signal(name=name, reset_less=True) for name in ("special", "nan", "zero")
+        )
+        m.d.sync += [
+            magnitude.eq(Mux(convert, made, given)),
+            field.eq(Mux(convert, made_exponent, given_exponent)),
+            tenth.eq(value[10]),
+            minus.eq(Mux(convert, self.value.sign, value[15])),
+            special.eq(Mux(convert, parts.special | empty, ones | (tiny & ~fraction))),
+            nan.eq(Mux(convert, parts.special & parts.nan, ones & fraction)),
+            zero.eq(Mux(convert, empty, tiny & ~fraction)),
+        ]
 
         word = Signal(OPERAND, reset_less=True)
-        significand = Signal(12)
+        significand, lowest = Signal(12), Signal(3)
         m.d.comb += [
             significand.eq(Mux(minus, -magnitude, magnitude)),
+            lowest.eq(
+                Mux(special, Cat(nan, zero), Mux(bf16, field[5:], significand[:3])),
+            ),
             self.word.eq(word),
         ]
-        nibbles = [raw.word_select(i, 4) for i in range(4)]
+        raw = Cat(magnitude[:10], tenth, field[1:5], minus)
+        nibbles = [raw[4 * i : 4 * i + 4] for i in range(4)]
         less = [(nibbles[i + 1].as_signed() - nibbles[i][3])[:5] for i in (0, 2)]
-        with m.Switch(self.mode):
-            with m.Case(Mode.INT8):
-                m.d.sync += word.eq(Cat(raw[:8], nibbles[3], nibbles[2]))
-            with m.Case(Mode.INT4):
-                m.d.sync += word.eq(
-                    Cat(nibbles[0], less[1][:4], less[0][:4], nibbles[2], less[0][4], less[1][4])
-                )
-            with m.Default():
-                bf16 = (self.mode == Mode.BF16) & ~special
-                low = Mux(bf16, Cat(exponent[5:], significand[:9]), significand)
-                m.d.sync += word.eq(Cat(low, exponent[:5], special))
+        with m.If(int8):
+            m.d.sync += word.eq(Cat(raw[:8], nibbles[3], nibbles[2]))
+        with m.Elif(int4):
+            m.d.sync += word.eq(
+                Cat(nibbles[0], less[1][:4], less[0][:4], nibbles[2], less[0][4], less[1][4])
+            )
+        with m.Else():
+            rest = Mux(bf16, significand[:9], significand[3:])
+            m.d.sync += word.eq(Cat(lowest, rest, field[:5], special))
         return m

@@ -47,7 +47,7 @@ class RowEngine(wiring.Component):
     commands : ``In(stream_command_layout).array(2)``
         Each is still from its iteration's ``start`` until the iteration has ended.
     mode : ``In(Mode)``
-        Still while weights are in the array.
+        Still from the cycle before a ``start`` on, while weights are in the array.
     fetch : ``Out(EngineFetch)``
         To the scratchpad.
     filled : ``In(1)``
@@ -93,14 +93,16 @@ class RowEngine(wiring.Component):
         connect(m, walk.fetch, flipped(self.fetch))
         connect(m, walk.visit, decoder.step)
         connect(m, decoder.visit, flipped(self.visit))
+        self._mode = mode = Signal(Mode)  # a copy: the mode has many users
+        m.d.sync += mode.eq(self.mode)
         m.d.comb += [
             decoder.output.eq(walk.output),
             decoder.granule.eq(walk.granule),
             decoder.granule_valid.eq(walk.granule_valid),
             walk.granule_ready.eq(decoder.granule_ready),
             walk.index.eq(self.index),
-            walk.mode.eq(self.mode),
-            decoder.mode.eq(self.mode),
+            walk.mode.eq(mode),
+            decoder.mode.eq(mode),
             self.error.eq(walk.error | decoder.error),
         ]
         for turn in range(2):
@@ -163,7 +165,7 @@ class RowEngine(wiring.Component):
         depth_bits = (config.operand_depth - 1).bit_length()
         in_unit = (RELEASE_WORDS - 1).bit_length()
         m.d.sync += [
-            self.stream.value.eq(finish_widening(m, head.value, self.mode, name="weight")),
+            self.stream.value.eq(finish_widening(m, head.value, self._mode, name="weight")),
             self.stream.address.eq(Cat(head.k[:in_unit], unit[: depth_bits - in_unit])),
             self.stream.valid.eq(issue & head.valid),
             self.stream.first.eq(head.first),

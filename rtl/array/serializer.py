@@ -7,7 +7,7 @@ from amaranth.lib.wiring import In, Out
 
 from ..config import CardConfig
 from ..isa import Mode
-from ..numerics.widen import begin_widening, finish_widening, halfway_layout, number_layout
+from ..numerics.widen import begin_widening, halfway_layout, number_layout
 from ..tech.choose import Choose4
 from ..tech.choose8 import Choose8
 
@@ -33,7 +33,7 @@ class Serializer(wiring.Component):
     Members
     -------
     mode : ``In(Mode)``
-        The array's mode.
+        The array's mode, from a cycle before numbers are read in it.
     load : ``In(1)``
         Write a chunk.
     load_rows : ``In``, for each memory
@@ -44,9 +44,9 @@ class Serializer(wiring.Component):
         Set and nibble of the numbers to read.
     number : ``In(number_layout)``
         Describes the format of these numbers.
-    word : ``Out(16)``
-        `LATENCY` cycles later: the numbers, widened, as `fill_layout` has them. Mode INT8 is in
-        lanes 0 and 2, one number in lane 0.
+    word : ``Out(halfway_layout)``
+        `LATENCY` cycles later, from a register: the numbers, as `fill_layout` has them. Mode INT8
+        is in lanes 0 and 2, one number in lane 0.
     """
 
     LATENCY = 2
@@ -62,7 +62,7 @@ class Serializer(wiring.Component):
                 "chunk": In(unsigned(self._bits)).array(4),
                 "pick_set": In(range(SETS)),
                 "position": In(range(2 * config.fill_bytes)),
-                "word": Out(16),
+                "word": Out(halfway_layout()),
             }
         )
 
@@ -116,7 +116,9 @@ class Serializer(wiring.Component):
             top.index.eq(Cat(self.position[2], quarter)),
             *(each.eq(word) for each, word in zip(top.words, words, strict=True)),
         ]
-        raw, mode = Signal(16, reset_less=True), self.mode
+        # A copy of its own: the mode has many users.
+        raw, mode = Signal(16, reset_less=True), Signal(Mode)
+        m.d.sync += mode.eq(self.mode)
         with m.Switch(mode):
             with m.Case(Mode.INT4):
                 m.d.sync += raw.eq(Cat(lows))
@@ -125,14 +127,14 @@ class Serializer(wiring.Component):
             with m.Default():
                 m.d.sync += raw.eq(Cat(bytes_[0], top.chosen))
 
-        # Half of the widening in the next cycle, the other half in the one after it.
+        # Half of the widening; the other half is done where the word is prepared.
         number = Signal(number_layout(), reset_less=True)
         halfway = Signal(halfway_layout(), reset_less=True)
         m.d.sync += [
             number.eq(self.number),
             halfway.eq(begin_widening(m, raw, number, mode, name="lane0")),
         ]
-        m.d.comb += self.word.eq(finish_widening(m, halfway, mode, name="lane0"))
+        m.d.comb += self.word.eq(halfway)
         return m
 
     def _of_lane(self, m: Module, name: str, parts, lane: int, quarter) -> Signal:

@@ -14,7 +14,8 @@ from .stream_port import EngineFetch
 __all__ = ["Walk", "engine_start_layout", "step_layout"]
 
 _VISITS_AHEAD = 4
-"""Directory entries that an engine holds or has asked for, beside the one it works on."""
+"""Directory entries that an engine holds or has asked for, beside the one it works on: a power of
+two, which the top bit of a count tells."""
 
 _GRANULES_AHEAD = 7
 """Granules that an engine holds or has asked for: less than 8."""
@@ -121,6 +122,7 @@ class Walk(wiring.Component):
         m.d.sync += self.error.eq(0)
         self._held = Signal(range(_VISITS_AHEAD + 1))  # entries held or asked for
         self._flying = Signal(range(_VISITS_AHEAD + 1))  # entries asked for that have not arrived
+        self._none_flying = Signal(init=1)
         self._arriving = Signal()  # the turn of their iteration
         self._blob = Signal(self._address, reset_less=True)
         self._asked_entry = Signal()  # a directory entry is asked for in this cycle
@@ -231,7 +233,7 @@ class Walk(wiring.Component):
         blob = Signal(self._address)
         start, step = Signal(), Signal()
         m.d.comb += [
-            self.start.ready.eq(~walking & ~unseen & ~self._flying.any()),
+            self.start.ready.eq(~walking & ~unseen & self._none_flying),
             start.eq(self.start.valid & self.start.ready),
             blob.eq(self.start.payload.blob[:addr_width]),
             blob[-1].eq(self.start.payload.blob[addr_width:].any()),
@@ -275,8 +277,8 @@ class Walk(wiring.Component):
         ]
         wanted = settled & ~absent & ~requested
         m.d.comb += [
-            full.eq(self._held == _VISITS_AHEAD),
-            filler.eq(sure & absent & ~self._flying.any() & ~full),
+            full.eq(self._held[-1]),
+            filler.eq(sure & absent & self._none_flying & ~full),
             step.eq(filler | (sure & requested)),
             outside.eq(self._outside(entry)),
             # None is on its way when a walk begins.
@@ -304,7 +306,7 @@ class Walk(wiring.Component):
         m.d.comb += self.busy.eq(walking | self._held.any())
         with m.If(wanted & outside):
             m.d.sync += self.error.bit_select(turn, 1).eq(1)
-        may_ask = ~full & (~unread.any() | (begun & (unread != _VISITS_AHEAD)))
+        may_ask = ~full & (~unread.any() | (begun & ~unread[-1]))
         return may_ask & wanted & ~outside, entry
 
     def _join(self, m: Module, step, filler, known) -> Value:
@@ -329,7 +331,9 @@ class Walk(wiring.Component):
         here, next_here, waiting = Signal.like(held), Signal.like(held), Signal()
         take_visit, take_granule = Signal(), Signal()
         visit = self.visit.payload
+        flying = Signal.like(self._flying)  # in the next cycle
         m.d.comb += [
+            flying.eq(self._flying + self._asked_entry - fetch.entry_valid),
             visits_in.en.eq(step),
             visits_in.data.eq(known),
             visits_out.addr.eq(entry_from),
@@ -364,7 +368,8 @@ class Walk(wiring.Component):
             level.eq(level + fetch.granule_valid - take_granule),
             self._granule_taken.eq(take_granule),
             held.eq(held + (self._asked_entry | (step & filler)) - take_visit),
-            self._flying.eq(self._flying + self._asked_entry - fetch.entry_valid),
+            self._flying.eq(flying),
+            self._none_flying.eq(~flying.any()),
         ]
         first = Signal(init=1)
         with m.If(take_visit):

@@ -1,6 +1,6 @@
 """The compute unit: array, row engines, fill and epilogue behind one start port."""
 
-from amaranth.hdl import Cat, Module, Mux, Signal
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
@@ -64,7 +64,7 @@ class ComputeUnit(wiring.Component):
     count_engine : ``In(8)``
         Whose cycles ``events`` shows: an engine's index, or `ALL_ENGINES`.
     events : ``Out(engine_events_layout)``
-        As ``count_engine`` was two cycles before.
+        Of the cycle two before, as ``count_engine`` was in the one before that.
     """
 
     def __init__(self, config: CardConfig) -> None:
@@ -191,15 +191,20 @@ class ComputeUnit(wiring.Component):
         blob, x, out = start.payload.operand
         under_way = Signal(range(3))
         self._failed = Signal(2)  # by turn
+        self._stops = Signal()  # any of them has, from the cycle before on
         self._oldest = Signal()  # turn of the oldest iteration under way, if there is one
         self._finished = Signal()  # it ends
-        waiting = Signal(len(engines))
-        waiting_blob, waiting_out = Signal(28), Signal(32)
-        fits, may_start, accept = Signal(), Signal(), Signal()
-        stop = checks.failed | self._failed.any()
+        waiting, still = Signal(len(engines)), Signal(len(engines))
+        # Whether none is checked or waits, and whether none may start: one has many loads, the
+        # other is wanted early.
+        free, closed = Signal(init=1), Signal()
+        waiting_blob, waiting_out = (Signal(n, reset_less=True) for n in (28, 32))
+        fits, may_start, accept, next_free = Signal(), Signal(), Signal(), Signal()
         m.d.comb += [
+            # While the checks are busy the engines may be set to wait: `passed` comes late.
+            next_free.eq(~checks.busy & ~accept & ~still.any()),
             fits.eq((under_way == 0) | ~start.payload.first | running.fits),
-            may_start.eq(start.valid & fits & ~checks.busy & ~waiting.any() & ~stop),
+            may_start.eq(start.valid & fits & ~closed),
             fill.start.valid.eq(may_start),
             fill.start.payload.eq(x),
             accept.eq(may_start & fill.start.ready),
@@ -208,6 +213,7 @@ class ComputeUnit(wiring.Component):
             running.first.eq(start.payload.first),
             running.take.eq(accept),
             checks.whole.eq(start.payload.first),
+            checks.offered.eq(start.valid),
             checks.start.eq(accept),
             checks.blob.eq(blob),
             checks.x.eq(x),
@@ -224,16 +230,20 @@ class ComputeUnit(wiring.Component):
         m.d.comb += self._finished.eq(Cat(ends).all() & ~failed)
         for half, end in zip(halves, (ended, fill.done), strict=True):
             m.d.sync += half.eq(half + end - self._finished)
-        with m.If(accept):
-            m.d.sync += [waiting.eq(-1), waiting_blob.eq(blob[4:]), waiting_out.eq(out)]
+        with m.If(free):
+            m.d.sync += [waiting_blob.eq(blob[4:]), waiting_out.eq(out)]
+        m.d.sync += [
+            waiting.eq(still | checks.passed.replicate(len(engines))),
+            free.eq(next_free),
+            closed.eq(~next_free | self._stops),
+        ]
         for r, engine in enumerate(engines):
             m.d.comb += [
-                engine.start.valid.eq(waiting[r] & ~checks.busy & ~checks.failed),
+                engine.start.valid.eq(waiting[r]),
                 engine.start.payload.blob.eq(waiting_blob),
                 engine.start.payload.output.eq(waiting_out),
             ]
-            with m.If(engine.start.valid & engine.start.ready):
-                m.d.sync += waiting[r].eq(0)
+            m.d.comb += still[r].eq(waiting[r] & ~engine.start.ready)
 
     def _report(
         self, m: Module, running: RunningCommands, checks: MatmulChecks, fill: Fill, engines, lanes
@@ -244,6 +254,7 @@ class ComputeUnit(wiring.Component):
         """
         newest = Signal()  # turn of the iteration that has been checked, or is
         m.d.comb += newest.eq(~running.turn)
+        stops: Value = Const(0)
         statuses = [Signal(Status, name=f"status{turn}") for turn in range(2)]
         for turn, status in enumerate(statuses):
             # The fill path may be at an iteration that has not been checked; its error stays.
@@ -256,11 +267,15 @@ class ComputeUnit(wiring.Component):
             ]
             found = Signal(name=f"found{turn}")
             m.d.comb += found.eq(Cat(error for error, _ in sources).any())
+            stops |= found
             with m.If(found & ~self._failed[turn]):
                 m.d.sync += self._failed[turn].eq(1)
                 for error, its_status in reversed(sources):
                     with m.If(error):
                         m.d.sync += status.eq(its_status)
+        stopped = Signal()
+        m.d.comb += self._stops.eq(stopped | stops)
+        m.d.sync += stopped.eq(self._stops)
         failed, told = Signal(), Signal()
         m.d.comb += [
             failed.eq(self._failed.bit_select(self._oldest, 1)),
@@ -292,6 +307,8 @@ class ComputeUnit(wiring.Component):
             Cat(everyone | (self.count_engine == r) for r in range(len(engines)))
         )
         work = [Cat(getattr(engine, name) for engine in engines) for name in _WORK]
+        worked = Signal()
         for name, bits in zip(_WORK, work, strict=True):
-            m.d.sync += self.events[name].eq(sum(bits & counted))
-        m.d.sync += self.events.working.eq(Cat(work).any())
+            seen = Signal(len(engines), name=f"{name}_seen")
+            m.d.sync += [seen.eq(bits & counted), self.events[name].eq(sum(seen))]
+        m.d.sync += [worked.eq(Cat(work).any()), self.events.working.eq(worked)]

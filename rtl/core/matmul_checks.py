@@ -1,6 +1,6 @@
 """What MATMUL refuses before it works: lengths, formats, alignment."""
 
-from amaranth.hdl import Cat, Module, Mux, Signal, Value
+from amaranth.hdl import Cat, Module, Mux, Signal, Value, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -37,18 +37,22 @@ class MatmulChecks(wiring.Component):
     Members
     -------
     body : ``In(MatmulBody)``
-        With ``start``: the command.
+        While ``offered``: the command.
     mode, mode_known : ``In``
-        With ``start``: its `Mode`, and whether it has one.
+        Its `Mode`, and whether it has one.
     blob, x, out : ``In(32)``
-        Addresses of the iteration; only with ``start``.
+        Addresses of the iteration; while ``offered``.
+    offered : ``In(1)``
+        An iteration is there to be checked, and stays until ``start``.
     start : ``In(1)``
-        Checks an iteration; not while ``busy``.
+        Checks it; not while ``busy``.
     whole : ``In(1)``
-        With ``start``: checks the command, too, which may be a new one.
+        While ``offered``: the command is to be checked, too, which may be a new one.
     busy : ``Out(1)``
         From the cycle after ``start`` until it is known whether the iteration may run: one cycle
         for all but commands with several runs.
+    ends, passed : ``Out(1)``
+        The last cycle of ``busy``; the iteration may run.
     failed : ``Out(1)``, status : ``Out(Status)``
         An iteration may not run. Stays until reset.
     """
@@ -63,9 +67,12 @@ class MatmulChecks(wiring.Component):
                 "blob": In(32),
                 "x": In(32),
                 "out": In(32),
+                "offered": In(1),
                 "start": In(1),
                 "whole": In(1),
                 "busy": Out(1),
+                "ends": Out(1),
+                "passed": Out(1),
                 "failed": Out(1),
                 "status": Out(Status),
             }
@@ -75,35 +82,39 @@ class MatmulChecks(wiring.Component):
         m = Module()
         body = self.body
         bad_length, bad_format, bad_alignment = Signal(), Signal(), Signal()
-        left = Signal(18)  # half bytes of K that no run has been found for; one run's at the end
-        run = Signal(17, reset_less=True)  # its half bytes
-        with m.If(self.start):
-            m.d.sync += [self.busy.eq(1), bad_alignment.eq(self._bad_alignment(m))]
-            with m.If(self.whole):
+        run = Signal(17, reset_less=True)  # half bytes of a run
+        # Half bytes of K less one that no run has been found for: less than a run at the end.
+        left = Signal(18)
+        one, four = Signal(signed(19)), Signal(signed(20))  # what is left after so many runs
+        m.d.comb += [one.eq(left - run), four.eq(left - (run << 2))]
+        with m.If(~self.busy):
+            m.d.sync += [self.busy.eq(self.start), bad_alignment.eq(self._bad_alignment(m))]
+            with m.If(self.offered & self.whole):
                 m.d.sync += [
                     bad_length.eq(self._bad_length()),
                     bad_format.eq(self._bad_format()),
+                    run.eq(body.run_bytes << 1),
                 ]
-                m.d.sync += run.eq(body.run_bytes << 1)
                 with m.Switch(body.in_format):
                     for form in INPUT_FORMATS:
                         with m.Case(form):
-                            m.d.sync += left.eq(body.k * (BITS[form] // 4))
+                            m.d.sync += left.eq(body.k * (BITS[form] // 4) - 1)
                     with m.Default():  # no length to compare: BAD_FORMAT
-                        m.d.sync += left.eq(body.run_bytes << 1)
-        with m.Elif(self.busy):
-            with m.If((left > run << 2) & ~bad_length):
-                m.d.sync += left.eq(left - (run << 2))
-            with m.Elif((left > run) & ~bad_length):
-                m.d.sync += left.eq(left - run)
-            with m.Else():
+                        m.d.sync += left.eq((body.run_bytes << 1) - 1)
+        with m.Else():
+            # Subtracted in every cycle, which makes no late enable; nothing at the end.
+            m.d.sync += left.eq(Mux(four < 0, Mux(one < 0, left, one), four))
+            with m.If(bad_length | (one < 0)):
                 m.d.sync += self.busy.eq(0)
-                with m.If(bad_length | (left != run)):
+                m.d.comb += self.ends.eq(1)
+                with m.If(bad_length | (one != -1)):
                     m.d.sync += [self.failed.eq(1), self.status.eq(Status.BAD_LENGTH)]
                 with m.Elif(bad_format):
                     m.d.sync += [self.failed.eq(1), self.status.eq(Status.BAD_FORMAT)]
                 with m.Elif(bad_alignment):
                     m.d.sync += [self.failed.eq(1), self.status.eq(Status.BAD_ALIGNMENT)]
+                with m.Else():
+                    m.d.comb += self.passed.eq(1)
         return m
 
     def _bad_length(self) -> Value:
@@ -113,7 +124,7 @@ class MatmulChecks(wiring.Component):
         longest = Mux(sliced, body.slice, body.k)
         rows = config.rows * config.partial_rows
         fewer = config.rows * (config.partial_rows // 2)
-        wide = (self.mode == Mode.INT4) & self._block_scale
+        wide = (self.mode == Mode.INT4) & self.mode_known & self._block_scale
         return Cat(
             *(getattr(body, name) == 0 for name in counts),
             body.k > MAX_K,

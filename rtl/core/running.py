@@ -56,11 +56,12 @@ class RunningCommands(wiring.Component):
     Members
     -------
     body, valid : ``In(MatmulBody)``, ``In(1)``
-        The command of the iteration that is next; still while ``valid``, up to ``take``.
+        The command of the iteration that is next; still while ``valid``, up to ``take``. While
+        ``valid`` at most one is under way.
     first : ``In(1)``
         That iteration is the first of its command.
     take : ``In(1)``
-        It starts. What is kept changes a cycle later.
+        It starts. What is kept belongs to it from a cycle later on.
     mode, offset, weight : ``Out``
         The `Mode`, its `offset_of`, and the exponent of the lowest bit of a fixed-point sum.
     next_mode, next_known : ``Out``
@@ -107,9 +108,10 @@ class RunningCommands(wiring.Component):
             self.next_known.eq(known),
             offset.eq(Mux(is_window, body.anchor + offset_of(Mode.BF16), offset_of(Mode.FP16))),
         ]
-        m.d.sync += self.fits.eq(
-            self.valid & ~self.take & (mode == self.mode) & (offset == self.offset)
-        )
+        # Of a window the weight is the anchor, and tells the offset.
+        same_window = Signal()
+        m.d.comb += same_window.eq((self.mode != Mode.BF16) | (body.anchor == self.weight))
+        m.d.sync += self.fits.eq(self.valid & ~self.take & (mode == self.mode) & same_window)
         with m.If(self.take):
             m.d.sync += [
                 self.turn.eq(~self.turn),
@@ -131,7 +133,8 @@ class RunningCommands(wiring.Component):
             for name, now in places.items():
                 place = Signal(now.shape(), name=f"{name}{turn}", reset_less=True)
                 m.d.comb += getattr(self, name)[turn].eq(place)
-                with m.If(self.take & (self.turn == turn)):
+                # Nobody looks at the place before it is taken.
+                with m.If(self.valid & (self.turn == turn)):
                     m.d.sync += place.eq(now)
         return m
 

@@ -13,9 +13,13 @@ __all__ = [
     "describe_number",
     "finish_widening",
     "halfway_layout",
+    "low_bits",
     "mode_of",
+    "normalize",
     "number_layout",
+    "parts_layout",
     "widen",
+    "widen_halfway",
 ]
 
 _E4M3 = data.StructLayout({"fraction": 3, "exponent": 4, "sign": 1})
@@ -23,7 +27,8 @@ _E5M2 = data.StructLayout({"fraction": 2, "exponent": 5, "sign": 1})
 
 
 def mode_of(m: Module, stream_format, in_format) -> tuple[Signal, Signal]:
-    """Return the `Mode` for two input formats, as a signal, and whether there is one.
+    """Return the `Mode` for two input formats, as a signal, and whether there is one; if not,
+    the mode is void.
 
     Parameters
     ----------
@@ -31,17 +36,25 @@ def mode_of(m: Module, stream_format, in_format) -> tuple[Signal, Signal]:
     stream_format, in_format : ``Format``, or its 8 bits
     """
     mode, known = Signal(Mode, name="mode"), Signal(name="mode_known")
+    paired = Signal(name="mode_paired")
     pairs: dict[Mode, list[str]] = {}
     for stream in Format:
         for resident in Format:
             found = array_mode(stream, resident)
             if found is not None:
-                pairs.setdefault(found, []).append(f"{resident.value:08b}{stream.value:08b}")
-    with m.Switch(Cat(Value.cast(stream_format), Value.cast(in_format))):
+                pairs.setdefault(found, []).append(f"{resident.value:03b}{stream.value:03b}")
+    formats = [Value.cast(each) for each in (stream_format, in_format)]
+    with m.Switch(Cat(low_bits(each) for each in formats)):
         for found, patterns in pairs.items():
             with m.Case(*patterns):
-                m.d.comb += [mode.eq(found), known.eq(1)]
+                m.d.comb += [mode.eq(found), paired.eq(1)]
+    m.d.comb += known.eq(paired & ~Cat(each[3:] for each in formats).any())
     return mode, known
+
+
+def low_bits(source) -> Value:
+    """Return the three bits of a ``Format``, or its 8 bits, in which those of inputs differ."""
+    return Value.cast(source)[:3]
 
 
 def number_layout() -> data.StructLayout:
@@ -53,9 +66,9 @@ def number_layout() -> data.StructLayout:
 
 
 def describe_number(m: Module, source, *, name: str) -> data.View:
-    """Return `number_layout` of a ``Format``, or its 8 bits, combinationally."""
+    """Return `number_layout` of an input's ``Format``, or its 8 bits, combinationally."""
     number = Signal(number_layout(), name=name)
-    source = Value.cast(source)
+    source = low_bits(source)
     m.d.comb += [
         number.is_int4.eq(source == Format.INT4.value),
         number.is_e4m3.eq(source == Format.E4M3.value),
@@ -68,14 +81,19 @@ def describe_number(m: Module, source, *, name: str) -> data.View:
 def halfway_layout() -> data.StructLayout:
     """Layout of a number between `begin_widening` and `finish_widening`.
 
-    ``convert``: it is ``sign``, and in the bits of ``number`` a magnitude of 8 bits and, less 1,
-    the exponent of its lowest bit; or an infinity or, with ``nan``, a NaN.
-    Else it is ``number`` as it is.
+    ``convert``: it is ``sign``, and in the bits of ``number`` what `parts_layout` has. Else it is
+    ``number`` as it is.
     """
     return data.StructLayout({"number": 16, "sign": 1, "convert": 1})
 
 
-_PARTS = data.StructLayout({"magnitude": 8, "weight": signed(6), "special": 1, "nan": 1})
+def parts_layout() -> data.StructLayout:
+    """Layout of the magnitude of a number that is to be converted.
+
+    ``magnitude``: 8 bits, ``weight``: the exponent of the lowest one, less 1. ``special``: it is
+    an infinity or, with ``nan``, a NaN; ``magnitude`` is not 0 then.
+    """
+    return data.StructLayout({"magnitude": 8, "weight": signed(6), "special": 1, "nan": 1})
 
 
 def widen(m: Module, raw, source, mode, *, name: str) -> Signal:
@@ -97,10 +115,15 @@ def widen(m: Module, raw, source, mode, *, name: str) -> Signal:
     Signal
         FP16 or BF16; in `Mode.INT8` and `Mode.INT4` the integer is in the low 8 or 4 bits.
     """
+    halfway = widen_halfway(m, raw, source, mode, name=name)
+    return finish_widening(m, halfway, mode, name=name)
+
+
+def widen_halfway(m: Module, raw, source, mode, *, name: str) -> data.View:
+    """Return the first half of what `widen` does, combinationally (`halfway_layout`)."""
     number = describe_number(m, source, name=f"{name}_number")
     extended = Mux(number.is_int4, raw[3].replicate(4), raw[4:8])
-    raw = Cat(raw[:4], extended, raw[8:16])
-    return finish_widening(m, begin_widening(m, raw, number, mode, name=name), mode, name=name)
+    return begin_widening(m, Cat(raw[:4], extended, raw[8:16]), number, mode, name=name)
 
 
 def begin_widening(m: Module, raw, number, mode, *, name: str) -> data.View:
@@ -115,7 +138,7 @@ def begin_widening(m: Module, raw, number, mode, *, name: str) -> data.View:
         byte.eq(raw[:8]),
         halfway.sign.eq(byte[7]),
     ]
-    parts = Signal(_PARTS, name=f"{name}_parts")
+    parts = Signal(parts_layout(), name=f"{name}_parts")
     m.d.comb += [
         parts.magnitude.eq((byte ^ byte[7].replicate(8)) + byte[7]),
         parts.weight.eq(-1),
@@ -143,6 +166,22 @@ def begin_widening(m: Module, raw, number, mode, *, name: str) -> data.View:
     return halfway
 
 
+def normalize(m: Module, parts, *, name: str) -> tuple[Signal, Signal]:
+    """Return the magnitude of `parts_layout` shifted up until its highest bit is set, and the
+    exponent of that bit, less 1. A magnitude of 0 stays, with any exponent."""
+    lead = Signal(3, name=f"{name}_lead")
+    aligned = Signal(8, name=f"{name}_aligned")
+    exponent = Signal(signed(8), name=f"{name}_exponent")
+    for bit in range(8):  # the last one that is set wins
+        with m.If(parts.magnitude[bit]):
+            m.d.comb += lead.eq(bit)
+    m.d.comb += [
+        aligned.eq(parts.magnitude << ~lead),  # 7 - lead
+        exponent.eq(parts.weight + lead),
+    ]
+    return aligned, exponent
+
+
 def finish_widening(m: Module, halfway, mode, *, name: str) -> Signal:
     """Return the second half of what `widen` does: the number.
 
@@ -150,19 +189,10 @@ def finish_widening(m: Module, halfway, mode, *, name: str) -> Signal:
     only gets more bits).
     """
     wide = Signal(16, name=f"{name}_wide")
-    parts = data.View(_PARTS, halfway.number)
+    parts = data.View(parts_layout(), halfway.number)
     bf16 = Signal(name=f"{name}_bf16")
-    lead = Signal(3, name=f"{name}_lead")
-    aligned = Signal(8, name=f"{name}_aligned")
-    exponent = Signal(signed(8), name=f"{name}_exponent")
-    m.d.comb += [
-        bf16.eq(mode == Mode.BF16),
-        aligned.eq(parts.magnitude << ~lead),  # 7 - lead
-        exponent.eq(parts.weight + lead),
-    ]
-    for bit in range(8):  # the last one that is set wins
-        with m.If(parts.magnitude[bit]):
-            m.d.comb += lead.eq(bit)
+    m.d.comb += bf16.eq(mode == Mode.BF16)
+    aligned, exponent = normalize(m, parts, name=name)
     fraction, sign = aligned[:7], halfway.sign
     with m.If(~halfway.convert):
         m.d.comb += wide.eq(halfway.number)

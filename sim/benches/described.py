@@ -117,6 +117,7 @@ class DescribedLane(wiring.Component):
         connect(m, lane.write, flipped(self.write))
         m.d.comb += [
             running.body.eq(self.body),
+            running.valid.eq(self.take),
             running.first.eq(self.first),
             running.take.eq(self.take),
             lane.mode.eq(running.mode),

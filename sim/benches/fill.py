@@ -7,12 +7,13 @@ import ml_dtypes
 import numpy as np
 from cocotb.triggers import FallingEdge, RisingEdge
 
-from ...rtl.array.ports import fill_layout
 from ...rtl.array.serializer import SETS
 from ...rtl.config import MAX_K, RELEASE_WORDS
 from ...rtl.core.ports import READ_LATENCY
 from ...rtl.isa import BITS, INPUT_FORMATS, LANES, Format, MatmulBody, Mode, Status, array_mode
 from .lib import StreamSource, bench_config, pack, rng, start, tick, unpack, within
+from .prepared import word_layout
+from .units import banks_at
 
 PAIRS = sorted(
     {
@@ -157,7 +158,7 @@ class Surroundings:
     def __init__(self, dut, config, memory, r):
         self.dut, self.config, self.memory, self.r = dut, config, memory, r
         self.stall, self.pause, self.keep = 0.0, 0.0, 0
-        self.layout = fill_layout(config)
+        self.layout = word_layout(config)
         self.ports = [getattr(dut, f"fill__{c}") for c in range(config.cols)]
         self.claimed = self.complete = self.released = 0
         self.address = 0
@@ -184,6 +185,8 @@ class Surroundings:
         span = np.take(self.memory, np.arange(at, at + width), mode="wrap")
         # What was not asked for is not there.
         needed = int(dut.read__needed.value)
+        banks = banks_at(config, at // 16, width // 16, needed)
+        assert int(dut.read__banks.value) == banks
         lanes = np.repeat([needed >> i & 1 for i in range(width // 16)], 16).astype(bool)
         noise = self.r.integers(0, 256, width, np.uint8)
         return int.from_bytes(np.where(lanes, span, noise).tobytes(), "little")

@@ -107,6 +107,7 @@ async def _visits(dut, config, mode, visits, addresses, r, bubbles):
 async def _round(dut, config, r, mode, anchor, w, x, bubbles, where):
     """Fill operands x[lane, k] and send visits w[visit, k]; check the sums."""
     _set_mode(dut, mode, anchor)
+    await tick(dut)
     addresses = r.permutation(config.operand_depth)[: x.shape[1]]
     await _fill(dut, config, words(x, mode)[:, 0], addresses)
     beats = await _visits(dut, config, mode, w, addresses, r, bubbles)

@@ -1,18 +1,20 @@
-"""A processing element behind the preparation of its inputs, as a grid has it."""
+"""Parts of the array with what stands between them: designs for benches."""
 
 from typing import Any
 
-from amaranth.hdl import Cat, Module, Signal, signed
-from amaranth.lib import wiring
-from amaranth.lib.wiring import In, Out
+from amaranth.hdl import Cat, Module, Signal, signed, unsigned
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out, connect, flipped
 
+from ...rtl.array.fill import Fill
 from ...rtl.array.pe import PE
 from ...rtl.array.ports import drain_layout, fill_layout, operand_layout, stream_layout
 from ...rtl.array.prepare import PrepareOperand, PrepareWeight
 from ...rtl.config import CardConfig
 from ...rtl.isa import Mode
+from ...rtl.numerics.widen import finish_widening, mode_of
 
-__all__ = ["PreparedPE"]
+__all__ = ["PreparedPE", "WidenedFill", "word_layout"]
 
 
 class PreparedPE(wiring.Component):
@@ -80,4 +82,52 @@ class PreparedPE(wiring.Component):
             pe.drain_i.eq(self.drain_i),
             self.drain_o.eq(pe.drain_o),
         ]
+        return m
+
+
+def word_layout(config: CardConfig) -> data.StructLayout:
+    """Layout of one column's port of `WidenedFill`: `fill_layout` with a word that is widened."""
+    fields = {name: field.shape for name, field in fill_layout(config)}
+    return data.StructLayout(fields | {"value": unsigned(16)})
+
+
+class WidenedFill(wiring.Component):
+    """The fill path, and the widening of its words, which `PrepareOperand` finishes.
+
+    Parameters
+    ----------
+    config : CardConfig
+
+    Members
+    -------
+    fill : ``Out(word_layout).array(cols)``
+
+    The others are those of `Fill`.
+    """
+
+    def __init__(self, config: CardConfig) -> None:
+        self._config = config
+        self._fill = Fill(config)
+        members = dict(self._fill.signature.members)
+        super().__init__(members | {"fill": Out(word_layout(config)).array(config.cols)})
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        m.submodules.fill = fill = self._fill
+        connect(m, flipped(self.start), fill.start)
+        connect(m, fill.read, flipped(self.read))
+        mode, body = Signal(Mode), self.body
+        with m.If(self.start.valid & self.start.ready):
+            m.d.sync += mode.eq(mode_of(m, body.stream_format, body.in_format)[0])
+        m.d.comb += [
+            fill.body.eq(body),
+            fill.release.eq(self.release),
+            *(getattr(self, name).eq(getattr(fill, name)) for name in ("done", "error", "status")),
+        ]
+        for c, (port, inner) in enumerate(zip(self.fill, fill.fill, strict=True)):
+            m.d.comb += [
+                port.value.eq(finish_widening(m, inner.value, mode, name=f"column_{c}")),
+                port.address.eq(inner.address),
+                port.valid.eq(inner.valid),
+            ]
         return m

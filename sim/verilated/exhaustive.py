@@ -29,7 +29,7 @@ from amaranth.lib.wiring import In
 from ...rtl.array.prepare import PrepareOperand, PrepareWeight
 from ...rtl.array.product import SEGMENTS, Product, offset_of
 from ...rtl.isa import BITS, Format, Mode
-from ...rtl.numerics.widen import widen
+from ...rtl.numerics.widen import widen, widen_halfway
 from .build import Progress, Recipe, build
 from .convert import to_verilog
 from .pairs import Campaign, campaigns
@@ -90,7 +90,7 @@ class Multiplier(wiring.Component):
             weight.offset.eq(self.offset),
             weight.value.eq(widen(m, self.w, self.stream_format, self.mode, name="w")),
             operand.value.eq(
-                Mux(floats, widen(m, self.x, self.in_format, self.mode, name="x"), self.x)
+                Mux(floats, widen_halfway(m, self.x, self.in_format, self.mode, name="x"), self.x)
             ),
             product.valid_i.eq(valid[-1]),
             product.w.eq(weight.weight),

@@ -135,6 +135,8 @@ struct Checker {
         top->stream_format = given.stream_format;
         top->in_format = given.in_format;
         top->offset = given.offset & 0x3FF;
+        top->valid_i = 0;
+        clock();  // the mode is decoded a cycle before the first pair
         w.clear();
         x.clear();
         for (uint32_t i = 0; i < given.w_count; ++i)

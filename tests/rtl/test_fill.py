@@ -2,11 +2,11 @@
 
 import pytest
 
-from deepseek.rtl.array.fill import Fill
 from deepseek.rtl.config import preset
+from deepseek.sim.benches.prepared import WidenedFill
 from deepseek.sim.runner import run_bench
 
 
 @pytest.mark.parametrize("name", ["tiny", "sim"])
 def test_fill(name):
-    run_bench(Fill(preset(name)), "deepseek.sim.benches.fill", preset=name)
+    run_bench(WidenedFill(preset(name)), "deepseek.sim.benches.fill", preset=name)

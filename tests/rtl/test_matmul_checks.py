@@ -110,7 +110,8 @@ def expected(body, operand, config):
 def test_random_commands(name):
     config = preset(name)
     dut, rst = MatmulChecks(config), Signal()
-    rng = np.random.default_rng(int(os.environ.get("SEED", "1")))
+    seed = int(os.environ.get("SEED", "1"))
+    rng, pauses = np.random.default_rng(seed), np.random.default_rng([seed, 1])
     seen = dict.fromkeys(Status, 0)
 
     async def check(ctx, body, operand, *, whole):
@@ -122,17 +123,25 @@ def test_random_commands(name):
         for port, address in zip((dut.blob, dut.x, dut.out), operand, strict=True):
             ctx.set(port, address)
         ctx.set(dut.whole, whole)
+        ctx.set(dut.offered, 1)
+        for _ in range(int(pauses.integers(3))):
+            await ctx.tick()
         ctx.set(dut.start, 1)
         await ctx.tick()
         ctx.set(dut.start, 0)
+        ctx.set(dut.offered, 0)
         for port in (dut.blob, dut.x, dut.out):
             ctx.set(port, int(rng.integers(1 << 32)))
         runs = body["k"] * 16 // (8 * body["run_bytes"]) if whole and body["run_bytes"] else 1
-        cycles = 0
+        cycles, passed = 0, 0
         while ctx.get(dut.busy):
+            assert not passed
+            passed, ends = ctx.get(dut.passed), ctx.get(dut.ends)
             await ctx.tick()
             cycles += 1
             assert cycles <= runs // 4 + 4
+            assert ends != ctx.get(dut.busy)
+        assert passed != ctx.get(dut.failed)
         return ctx.get(dut.status) if ctx.get(dut.failed) else Status.OK
 
     async def bench(ctx):
