@@ -12,7 +12,7 @@ BOARD = Board(
     device="LFE5U-85F",
     speed="6",
     # What place and route reaches with every seed that was tried, and some room.
-    clock_hz=55_000_000,
+    clock_hz=70_000_000,
     baud=3_000_000,  # the most that its bridge takes
     platform="amaranth_boards.ulx3s:ULX3S_85F_Platform",
     oscillator="clk25",
