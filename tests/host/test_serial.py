@@ -75,13 +75,13 @@ def test_a_job_takes_few_round_trips(bitstream, board):
 @pytest.mark.parametrize("register", [Csr.COMPLETED, Csr.RING_HEAD, Csr.STATE])
 def test_a_job_that_ends_while_the_host_looks(bitstream, board, register, monkeypatch):
     """Between two requests a card that runs by itself does what it likes."""
-    monkeypatch.setattr("deepseek.host.card.RUN_S", 0.001)
+    monkeypatch.setattr("deepseek.host.waiting.RUN_S", 0.001)
     with Terminal(board.answer) as terminal, open_card(bitstream, terminal) as card:
         source, target = card.allocate(64), card.allocate(64)
         card.write(source, np.arange(64, dtype=np.uint8))
         job = card.submit(copy(card, source, target))
         if register is Csr.COMPLETED:
-            monkeypatch.setattr("deepseek.host.card.RUN_S", 1000.0)
+            monkeypatch.setattr("deepseek.host.waiting.RUN_S", 1000.0)
         board.moment = lambda op, address: op is LinkOp.READ_CSR and address == register
         before = card.transport.statistics.requests
         job.wait()
@@ -269,7 +269,7 @@ def test_the_cable_is_pulled_in_a_job(bitstream, board):
 
 @pytest.mark.parametrize("deadline", [{}, {"max_cycles": 10_000_000}, {"deadline_s": 0.5}])
 def test_a_card_that_never_finishes(bitstream, board, deadline, monkeypatch):
-    monkeypatch.setattr("deepseek.host.card.JOB_S", 1)
+    monkeypatch.setattr("deepseek.host.waiting.JOB_S", 1)
     with Terminal(board.answer) as terminal, open_card(bitstream, terminal) as card:
         source, target = card.allocate(4096), card.allocate(4096)
         board.hangs = True
@@ -282,7 +282,7 @@ def test_a_card_that_never_finishes(bitstream, board, deadline, monkeypatch):
 
 
 def test_a_full_ring_that_nothing_empties(bitstream, board, monkeypatch):
-    monkeypatch.setattr("deepseek.host.card.JOB_S", 1)
+    monkeypatch.setattr("deepseek.host.waiting.JOB_S", 1)
     with Terminal(board.answer) as terminal, open_card(bitstream, terminal) as card:
         board.hangs = True
         with pytest.raises(CardError, match="the ring is full and the card does not move; reset"):
