@@ -195,7 +195,7 @@ class Network:
                     )
                 shapes.append(other)
                 continue
-            padding = dilation = None
+            padding, dilation = (0, 0), (1, 1)
             if isinstance(layer, Conv):
                 outputs, *kernel, inputs = layer.weight.shape
                 padding, dilation = layer.padding, layer.dilation
@@ -206,7 +206,6 @@ class Network:
                     )
             else:
                 outputs, kernel = channels, list(layer.kernel)
-            padding, dilation = padding or (0, 0), dilation or (1, 1)
             size = (
                 output_size(height, kernel[0], layer.stride[0], padding[0], dilation[0]),
                 output_size(width, kernel[1], layer.stride[1], padding[1], dilation[1]),
