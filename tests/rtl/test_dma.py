@@ -5,7 +5,8 @@ import dataclasses
 import pytest
 
 from deepseek.rtl.config import preset
-from deepseek.rtl.core.dma import LoadUnit, StoreUnit
+from deepseek.rtl.core.load import LoadUnit
+from deepseek.rtl.core.store import StoreUnit
 from deepseek.sim.runner import run_bench
 
 

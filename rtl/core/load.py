@@ -1,0 +1,204 @@
+"""The load unit: copies from card memory to the scratchpad."""
+
+from amaranth.hdl import Cat, Module, Mux, Signal, Value, unsigned
+from amaranth.lib import data, wiring
+from amaranth.lib.memory import Memory
+from amaranth.lib.wiring import In, Out
+
+from ..config import GRANULE, CardConfig
+from ..elastic import Elastic
+from ..memory.bus import Bus, burst_beats, request_layout
+from .bursts import lanes_of, request_of, walk_of
+from .ports import UnitPort, WritePort, banks_of
+
+__all__ = ["LoadUnit"]
+
+LOAD_BEATS = 128
+"""A load asks for another burst while it waited two cycles ago for at most this many beats."""
+
+LOAD_BURSTS = 32
+"""Bursts whose beats a load waits for, at most."""
+
+
+class LoadUnit(wiring.Component):
+    """Copies rows from card memory to the scratchpad (LOAD).
+
+    Asks for a burst a cycle as long as it waited lately for at most `LOAD_BEATS` beats and
+    `LOAD_BURSTS` - 2 bursts, and writes a beat a cycle, three cycles after it came. Rows and
+    iterations follow each other without waiting for data. A beat of several granules is one write
+    whose mask leaves out what lies outside the row, so the write's address may be before the row's,
+    modulo the scratchpad's size. See `TransferWalk` for the checks and for what happens before an
+    error.
+
+    Parameters
+    ----------
+    config : CardConfig
+
+    Members
+    -------
+    unit : ``In(UnitPort())``
+        Iterations with a `TransferBody`. ``done`` comes when the data are written.
+    bus : ``Out(Bus(config))``
+        Reads only.
+    write : ``Out(WritePort(config, granules))``
+        As many granules as a beat has, at least 1.
+    """
+
+    def __init__(self, config: CardConfig) -> None:
+        self.config = config
+        super().__init__(
+            {
+                "unit": In(UnitPort()),
+                "bus": Out(Bus(config)),
+                "write": Out(WritePort(config, lanes_of(config))),
+            }
+        )
+
+    def elaborate(self, platform) -> Module:
+        m = Module()
+        config = self.config
+        lanes = lanes_of(config)
+        lane_bits = (lanes - 1).bit_length()
+        halves = config.bus_bytes < GRANULE
+        bus = self.bus
+        most = LOAD_BEATS + 3 * burst_beats(config)
+
+        target_layout = data.StructLayout(
+            {
+                "address": unsigned(config.granule_addr_width),
+                "last_beat": range(burst_beats(config)),
+                "head": unsigned(lane_bits),
+                "tail": unsigned(lane_bits),
+                "last": unsigned(1),
+            }
+        )
+        # Bursts that are asked for. A place is written until one is.
+        m.submodules.targets = targets = Memory(shape=target_layout, depth=LOAD_BURSTS, init=[])
+        pushed, following = targets.write_port(), targets.read_port(domain="comb")
+        bursts = Signal(range(LOAD_BURSTS + 1))
+        waiting = Signal(range(most + 1))  # for beats, but for those of ``new``
+        new = Signal(range(burst_beats(config) + 1))
+        walk = walk_of(m, config, self.unit, ~Cat(waiting, new, self.write.valid).any())
+
+        # The arbiter's choice takes long.
+        m.submodules.requests = requests = Elastic(request_layout(config))
+        burst = walk.burst.payload
+        request = request_of(config, burst, write=0)
+        room = Signal()
+        may_ask = Signal()  # a cycle late: it may have asked for one more
+        asked = Signal()
+        m.d.comb += [
+            room.eq(may_ask & requests.source.ready),
+            walk.burst.ready.eq(room),
+            asked.eq(walk.burst.valid & room),
+            requests.source.valid.eq(asked),
+            requests.source.payload.eq(request),
+            bus.request.payload.eq(requests.target.payload),
+            bus.request.valid.eq(requests.target.valid),
+            requests.target.ready.eq(bus.request.ready),
+            pushed.en.eq(may_ask),
+            pushed.data.address.eq(burst.scratchpad - burst.memory[:lane_bits]),
+            pushed.data.last_beat.eq(request.last_beat),
+            pushed.data.head.eq(burst.memory[:lane_bits]),
+            pushed.data.tail.eq(burst.end[:lane_bits]),
+            pushed.data.last.eq(burst.last),
+            # Loads do not write to memory.
+            bus.write.valid.eq(0),
+        ]
+
+        # Beats that have come: there is room for all that it waits for. A read port with a clock
+        # would promise the old word where one is written, which takes logic behind a block RAM.
+        depth = 1 << (most - 1).bit_length()
+        m.submodules.beats = beats = Memory(
+            shape=unsigned(8 * config.bus_bytes), depth=depth, init=[]
+        )
+        beats_write, beats_read = beats.write_port(), beats.read_port(domain="comb")
+        came, read = Signal(range(depth)), Signal(range(depth))
+        here = Signal()  # the next beat is in ``word``
+        word = Signal(8 * config.bus_bytes, reset_less=True)
+        m.d.comb += [
+            beats_write.addr.eq(came),
+            beats_write.data.eq(bus.read.payload),
+            beats_write.en.eq(bus.read.valid),
+            beats_read.addr.eq(read),
+        ]
+        with m.If(bus.read.valid):
+            m.d.sync += came.eq(came + 1)
+
+        # The burst whose beats come. Which one is its last is found out a cycle ahead.
+        target = Signal(target_layout, reset_less=True)
+        named, fresh, final = Signal(), Signal(reset_less=True), Signal(reset_less=True)
+        another, go_on, went_on = Signal(), Signal(), Signal()
+        take, whole = Signal(), Signal()  # a beat is taken, and makes a write
+        # Which half of a granule comes, where a beat is that. The first has a register of its own,
+        # and time until the other comes: then whether there is a place for it does not come from
+        # the scratchpad, which would be late.
+        comes_low, comes_high = Signal(init=1), Signal()
+        free = ~self.write.valid | (~comes_high if halves else self.write.ready)
+        m.d.comb += [
+            take.eq(here & named & free),
+            whole.eq(take & comes_high if halves else take),
+            go_on.eq(~named | (take & final)),
+            another.eq(following.addr != pushed.addr),
+        ]
+        m.d.sync += [
+            pushed.addr.eq(pushed.addr + asked),
+            went_on.eq(go_on & another),
+            bursts.eq(bursts + asked - went_on),
+            may_ask.eq((waiting <= LOAD_BEATS) & (bursts < LOAD_BURSTS - 2)),
+        ]
+        with m.If(take | ~here):
+            m.d.sync += [here.eq(came != read), word.eq(beats_read.data)]
+            with m.If(came != read):
+                m.d.sync += read.eq(read + 1)
+        with m.If(take):
+            m.d.sync += [comes_low.eq(comes_high), comes_high.eq(comes_low)]
+        with m.If(go_on):
+            m.d.sync += [
+                following.addr.eq(following.addr + another),
+                target.eq(following.data),
+                named.eq(another),
+                fresh.eq(1),
+                final.eq(following.data.last_beat == 0),
+            ]
+        with m.Elif(take):
+            m.d.sync += [
+                target.last_beat.eq(target.last_beat - 1),
+                fresh.eq(fresh & ~whole),
+                final.eq(target.last_beat == 1),
+            ]
+            with m.If(whole):
+                m.d.sync += target.address.eq(target.address + lanes)
+        m.d.sync += [
+            new.eq(Mux(asked, request.last_beat + 1, 0)),
+            waiting.eq(waiting + new - take),
+        ]
+
+        last = Signal()
+        m.d.sync += self.unit.done.eq(self.write.valid & self.write.ready & last)
+        with m.If(self.write.ready):
+            m.d.sync += self.write.valid.eq(0)
+        data_now: Value = word
+        if halves:
+            low = Signal(8 * config.bus_bytes, reset_less=True)
+            data_now = Cat(low, word)
+            with m.If(comes_low):
+                m.d.sync += low.eq(word)
+        banks = banks_of(m, config, target.address, lanes)
+        with m.If(whole):
+            m.d.sync += [
+                self.write.valid.eq(1),
+                last.eq(target.last & final),
+                self.write.address.eq(target.address),
+                self.write.banks.eq(banks),
+                self.write.data.eq(data_now),
+                self.write.mask.eq(
+                    Cat(
+                        (
+                            (~fresh | (target.head <= lane)) & (~final | (target.tail >= lane))
+                        ).replicate(GRANULE)
+                        for lane in range(lanes)
+                    )
+                ),
+            ]
+        return m
