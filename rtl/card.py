@@ -6,14 +6,16 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 
 from .config import CardConfig
 from .core.compute import ComputeUnit
-from .core.dma import LoadUnit, StoreUnit
+from .core.load import LoadUnit
 from .core.scratchpad import Scratchpad
 from .core.sequencer import Sequencer
+from .core.store import StoreUnit
 from .core.vector import VectorUnit
 from .hostport.csr import HostPort
 from .isa.probe import Probe
 from .memory.bus import Storage
 from .memory.system import MemorySystem
+from .tech.spread import Spread
 
 __all__ = ["Card"]
 
@@ -77,12 +79,17 @@ class Card(wiring.Component):
         )
 
         m.domains.core = core = ClockDomain()
-        # From registers: else Verilator takes all that a reset reaches for logic behind an input,
+        # From a register: else Verilator takes all that a reset reaches for logic behind an input,
         # and evaluates it at both edges of the clock. The core leaves the reset a cycle later than
         # the sequencer, which has nothing for it so early.
-        starting = Signal(init=1)
-        m.d.sync += starting.eq(0)
-        m.d.comb += [core.clk.eq(ClockSignal()), core.rst.eq(starting | sequencer.core_reset)]
+        reset = Signal(init=1)
+        m.submodules.core_reset = core_reset = Spread()
+        m.d.sync += reset.eq(sequencer.core_reset)
+        m.d.comb += [
+            core.clk.eq(ClockSignal()),
+            core_reset.bit.eq(reset),
+            core.rst.eq(core_reset.everywhere),
+        ]
         m.submodules.sequencer = sequencer
         for name, unit in {
             "load0": load0,

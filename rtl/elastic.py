@@ -1,8 +1,10 @@
 """A register between two streams through which no path leads."""
 
-from amaranth.hdl import Module, Mux, Signal, Value
+from amaranth.hdl import Cat, Module, Mux, Signal, Value
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
+
+from .tech.gate import Gate
 
 __all__ = ["Elastic"]
 
@@ -20,11 +22,17 @@ class Elastic(wiring.Component):
     -------
     source : ``In(stream.Signature(shape))``
     target : ``Out(stream.Signature(shape))``
+    hold : ``In(1)``
+        The target does not take the item, whatever its ``ready``.
     """
 
     def __init__(self, shape) -> None:
         super().__init__(
-            {"source": In(stream.Signature(shape)), "target": Out(stream.Signature(shape))}
+            {
+                "source": In(stream.Signature(shape)),
+                "target": Out(stream.Signature(shape)),
+                "hold": In(1),
+            }
         )
 
     def elaborate(self, platform: object) -> Module:
@@ -33,7 +41,15 @@ class Elastic(wiring.Component):
         item, held = Value.cast(source.payload), Value.cast(target.payload)
         spare = Signal(len(item), reset_less=True)  # what came when the target did not take
         full, move = Signal(), Signal()
-        m.d.comb += [source.ready.eq(~full), move.eq(~target.valid | target.ready)]
+        # ``ready`` is late.
+        m.submodules.moves = moves = Gate(
+            lambda valid, hold, ready, _: not valid or (ready and not hold)
+        )
+        m.d.comb += [
+            source.ready.eq(~full),
+            moves.bits.eq(Cat(target.valid, self.hold, target.ready)),
+            move.eq(moves.out),
+        ]
         with m.If(move):
             m.d.sync += [
                 held.eq(Mux(full, spare, item)),

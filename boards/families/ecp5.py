@@ -34,6 +34,7 @@ KINDS = {
     "DP16KD": "block RAM",
     "TRELLIS_DPR16X4": "LUT RAM",
     "TRELLIS_FF": "register",
+    "DCCA": "clock buffer",
 }
 
 SYNTHESIS = synthesis_script(

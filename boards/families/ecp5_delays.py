@@ -45,6 +45,7 @@ _FIXED = {
         (*((port, "Z", WIDE_LUT, True) for port in ("D0", "D1")), ("SD", "Z", WIDE_SELECT, False))
     ),
     "CCU2C": _carry(),
+    "DCCA": Arcs((("CLKI", "CLKO", 0.0, False),)),  # the rest is taken for wire
     "TRELLIS_DPR16X4": Arcs(
         (("RAD", "DO", LUT, False),),
         (("DO", RAM_LAUNCH),),

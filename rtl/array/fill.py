@@ -2,7 +2,7 @@
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, unsigned
 from amaranth.lib import data, stream, wiring
-from amaranth.lib.fifo import SyncFIFO
+from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from ..config import GRANULE, RELEASE_WORDS, CardConfig
@@ -98,17 +98,18 @@ class Fill(wiring.Component):
                 "iteration_end": 1,
             }
         )
-        m.submodules.chunks = chunks = SyncFIFO(width=chunk.size, depth=SETS)
+        m.submodules.chunks = chunks = Memory(shape=chunk, depth=SETS, init=[])
+        chunk_in, chunk_out = chunks.write_port(), chunks.read_port(domain="comb")
         # Sets that are free to be asked for, and those that wait and all of which has arrived.
         free, full = Signal(range(SETS + 1), init=SETS), Signal(range(SETS + 1))
         next_free, any_free = Signal.like(free), Signal(init=1)
         next_full, any_full = Signal.like(full), Signal()
-        command, claimed, asked = self._ask(m, any_free, chunks, chunk)
+        command, claimed, asked = self._ask(m, any_free, chunk_in)
         with m.If(started):
             m.d.sync += mode.eq(command.mode)
         arrived = self._load(m, mode, asked, columns)
-        taken, done = self._write(m, any_full, data.View(chunk, chunks.r_data), columns)
-        m.d.comb += chunks.r_en.eq(taken)
+        taken, done = self._write(m, any_full, chunk_out.data, columns)
+        m.d.sync += chunk_out.addr.eq(chunk_out.addr + taken)
         m.d.comb += [next_free.eq(free - claimed + done), next_full.eq(full + arrived - taken)]
         m.d.sync += [
             free.eq(next_free),
@@ -118,7 +119,7 @@ class Fill(wiring.Component):
         ]
         return m
 
-    def _ask(self, m: Module, free, chunks: SyncFIFO, chunk: data.StructLayout):
+    def _ask(self, m: Module, free, chunks):
         """Ask for one chunk a cycle: for each row, of one block column after the other.
 
         Returns what is kept of the command, whether a set was claimed, and for the request on the
@@ -209,9 +210,12 @@ class Fill(wiring.Component):
                 *(spot.eq(Cat(Const(0, 64), inner)) for spot in (here, block_spot)),
                 inner_last.eq(inner == 1),
             ]
-        info = data.View(chunk, chunks.w_data)
-        m.d.comb += [
-            chunks.w_en.eq(step & end_row),
+        # In a register: it is wanted when the chunk arrives, and the step is known late.
+        info = Signal(chunks.data.shape(), reset_less=True)
+        m.d.comb += chunks.data.eq(info)
+        m.d.sync += [
+            chunks.en.eq(step & end_row),
+            chunks.addr.eq(chunks.addr + chunks.en),
             info.bytes.eq(row.bytes),
             info.number.eq(command.number),
             info.block_end.eq(row.block_end),
@@ -338,9 +342,10 @@ class Fill(wiring.Component):
         nibbles, words = Signal(3, reset_less=True), Signal(range(2 * config.fill_bytes))
         left, last = Signal(range(2 * config.fill_bytes), reset_less=True), Signal(reset_less=True)
         position = Signal(range(2 * config.fill_bytes))
-        write, done = Signal(), Signal()
+        write, done = Signal(), Signal()  # a word is written: decided a cycle ahead
+        next_having, next_claim, next_any = Signal(), Signal(), Signal()
         # The ring is claimed in the units that it is released in: with the first word of one.
-        claim, any_space = Signal(init=1), Signal(init=1)
+        claim = Signal(init=1)
         step = Signal(3)
         m.d.comb += [
             step.eq(2),
@@ -352,26 +357,31 @@ class Fill(wiring.Component):
         with m.Elif(chunk.number.is_wide):
             m.d.comb += [step.eq(4), words.eq((chunk.bytes >> 1) - 1)]
         m.d.comb += [
-            write.eq(having & (~claim | any_space)),
             done.eq(write & last),
             next_space.eq(space - (write & claim) + self.release),
+            next_any.eq(next_space.any()),
+            next_having.eq(load | (having & ~done)),
+            next_claim.eq(Mux(write, address[:low].all() | (last & now.block_end), claim)),
         ]
-        m.d.sync += [space.eq(next_space), any_space.eq(next_space.any())]
+        m.d.sync += [
+            space.eq(next_space),
+            claim.eq(next_claim),
+            having.eq(next_having),
+            write.eq(next_having & (~next_claim | next_any)),
+        ]
         with m.If(write):
             m.d.sync += [
                 position.eq(position + nibbles),
                 address.eq(address + 1),
-                claim.eq(address[:low].all() | (last & now.block_end)),
                 left.eq(left - 1),
                 last.eq(left == 1),
             ]
         with m.If(done):
-            m.d.sync += [having.eq(0), position.eq(0), picked_set.eq(picked_set + 1)]
+            m.d.sync += [position.eq(0), picked_set.eq(picked_set + 1)]
             with m.If(now.block_end):
                 m.d.sync += address.eq(Cat(Const(0, low), address[low:] + 1))
         with m.If(load):
             m.d.sync += [
-                having.eq(1),
                 now.eq(chunk),
                 nibbles.eq(step),
                 left.eq(words),

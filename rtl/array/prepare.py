@@ -47,13 +47,13 @@ def decode_mode(m: Module, mode: Value, *modes: Mode) -> list[Signal]:
     return flags
 
 
-def _take_apart(m: Module, value: Value, bf16: Value, fp16: Value) -> tuple[Signal, Signal, Signal]:
-    """Return, a cycle later: significand or special mark of 11 bits, sign, and what is special.
+def _take_apart(m: Module, value: Value, bf16: Value, fp16: Value) -> tuple[Signal, ...]:
+    """Return, a cycle later: significand, sign, whether a number is special, and its mark then.
 
     Only BF16 and FP16 numbers are.
     """
     wide = bf16 | fp16
-    magnitude = Signal(11, reset_less=True)
+    magnitude, mark = Signal(11, reset_less=True), Signal(3, reset_less=True)
     minus, special = Signal(reset_less=True), Signal(reset_less=True)
     fraction, ones, none = Signal(10), Signal(), Signal()
     m.d.comb += [
@@ -65,15 +65,11 @@ def _take_apart(m: Module, value: Value, bf16: Value, fp16: Value) -> tuple[Sign
         minus.eq(value[15]),
         special.eq(wide & (ones | (none & ~fraction.any()))),
     ]
-    with m.If(ones):
-        m.d.sync += magnitude.eq(Mux(fraction.any(), _NAN, _INFINITY))
-    with m.Elif(none & ~fraction.any()):
-        m.d.sync += magnitude.eq(_ZERO)
-    with m.Elif(bf16):
-        m.d.sync += magnitude.eq(Cat(value[:7], ~none))
-    with m.Else():
-        m.d.sync += magnitude.eq(Cat(value[:10], ~none))
-    return magnitude, minus, special
+    m.d.sync += [
+        mark.eq(Mux(ones, Mux(fraction.any(), _NAN, _INFINITY), _ZERO)),
+        magnitude.eq(Mux(bf16, Cat(value[:7], ~none), Cat(value[:10], ~none))),
+    ]
+    return magnitude, minus, special, mark
 
 
 def _exponent(value: Value, bf16: Value) -> Value:
@@ -106,7 +102,7 @@ class PrepareWeight(wiring.Component):
         value = self.value
         modes = (Mode.BF16, Mode.FP16, Mode.INT8, Mode.INT4)
         bf16, fp16, int8, int4 = decode_mode(m, self.mode, *modes)
-        magnitude, minus, special = _take_apart(m, value, bf16, fp16)
+        magnitude, minus, special, mark = _take_apart(m, value, bf16, fp16)
         base, raw = Signal(signed(10), reset_less=True), Signal(8, reset_less=True)
         m.d.sync += [base.eq(_exponent(value, bf16) - self.offset), raw.eq(value)]
 
@@ -115,9 +111,9 @@ class PrepareWeight(wiring.Component):
         coarse, fine = Signal(signed(8), reset_less=True), Signal(2, reset_less=True)
         raw1, minus1 = Signal(8, reset_less=True), Signal(reset_less=True)
         special1 = Signal(reset_less=True)
-        m.d.comb += shift.eq(Mux(special, 0, base[:2] + bf16))
+        m.d.comb += shift.eq(base[:2] + bf16)
         m.d.sync += [
-            shifted.eq(magnitude << shift),
+            shifted.eq(Mux(special, mark, magnitude << shift)),
             coarse.eq((base >> 2) - bf16),
             fine.eq(base[:2]),
             raw1.eq(raw),

@@ -70,7 +70,7 @@ class Serializer(wiring.Component):
         m = Module()
         quarter = self.position[-2:]
         halves, highs = [], []  # of each memory: the nibble, and the one above it
-        words = []
+        tops = []
         for i in range(4):
             memory = Memory(shape=unsigned(self._bits), depth=4 * SETS, init=[])
             m.submodules[f"memory{i}"] = memory
@@ -95,37 +95,40 @@ class Serializer(wiring.Component):
             ]
             halves.append(nibble.chosen)
             highs.append(above.chosen)
-            words += [part[8:16], part[24:32]]
+            tops += [part[8:16], part[24:32]]
 
         # INT4 is extended, where there are 8 bits for it.
         extend = self.number.is_int4
         lows = [self._of_lane(m, f"low{lane}", halves, lane, quarter) for lane in range(_LANES)]
-        bytes_ = {
-            lane: Cat(
-                lows[lane],
-                Mux(
-                    extend,
-                    lows[lane][3].replicate(4),
-                    self._of_lane(m, f"high{lane}", highs, lane, quarter),
-                ),
-            )
-            for lane in (0, 2)
-        }
+        high0, high2 = (self._of_lane(m, f"high{lane}", highs, lane, quarter) for lane in (0, 2))
         m.submodules.top = top = Choose8(8)
         m.d.comb += [
             top.index.eq(Cat(self.position[2], quarter)),
-            *(each.eq(word) for each, word in zip(top.words, words, strict=True)),
+            *(each.eq(word) for each, word in zip(top.words, tops, strict=True)),
         ]
-        # A copy of its own: the mode has many users.
+        # A copy of its own: the mode has many users. Numbers come late, so that what is chosen of
+        # them is said in two bits.
         raw, mode = Signal(16, reset_less=True), Signal(Mode)
-        m.d.sync += mode.eq(self.mode)
-        with m.Switch(mode):
-            with m.Case(Mode.INT4):
-                m.d.sync += raw.eq(Cat(lows))
-            with m.Case(Mode.INT8):
-                m.d.sync += raw.eq(Cat(bytes_[0], bytes_[2]))
-            with m.Default():
-                m.d.sync += raw.eq(Cat(bytes_[0], top.chosen))
+        four, eight = Signal(), Signal()
+        m.d.sync += [
+            mode.eq(self.mode),
+            four.eq(self.mode == Mode.INT4),
+            eight.eq(self.mode == Mode.INT8),
+        ]
+        m.submodules.second, m.submodules.fourth = second, fourth = Choose4(4), Choose4(4)
+        signs = [lows[lane][3].replicate(4) for lane in (0, 2)]
+        for choose, index, words in (
+            (second, Cat(extend & ~four, four), (high0, signs[0], lows[1], lows[1])),
+            (
+                fourth,
+                Cat(four | (eight & extend), eight),
+                (top.chosen[4:], lows[3], high2, signs[1]),
+            ),
+        ):
+            m.d.comb += choose.index.eq(index)
+            m.d.comb += [each.eq(word) for each, word in zip(choose.words, words, strict=True)]
+        third = Mux(four | eight, lows[2], top.chosen[:4])
+        m.d.sync += raw.eq(Cat(lows[0], second.chosen, third, fourth.chosen))
 
         # Half of the widening; the other half is done where the word is prepared.
         number = Signal(number_layout(), reset_less=True)

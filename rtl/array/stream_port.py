@@ -8,6 +8,7 @@ from amaranth.lib.wiring import In, Out
 
 from ..config import GRANULE, CardConfig
 from ..core.ports import READ_LATENCY, ReadPort, banks_of
+from ..tech import KEEP
 
 __all__ = ["EngineFetch", "StreamPort"]
 
@@ -89,7 +90,12 @@ class StreamPort(wiring.Component):
                         candidate = (turn + 1 + step) % engines
                         with m.If(self.engine[candidate].valid):
                             m.d.comb += chosen.eq(candidate)
-        lies = [banks_of(m, config, engine.address) for engine in self.engine]
+        # Kept: synthesis would choose an address first, and find its banks from that.
+        lies = [
+            Signal(config.scratchpad_banks, name=f"lies{i}", attrs=KEEP) for i in range(engines)
+        ]
+        for engine, its_banks in zip(self.engine, lies, strict=True):
+            m.d.comb += its_banks.eq(banks_of(m, config, engine.address))
         requests = Array(engine.valid for engine in self.engine)
         with m.If(free):
             m.d.comb += Array(engine.ready for engine in self.engine)[chosen].eq(1)

@@ -121,7 +121,9 @@ class Walk(wiring.Component):
         m = Module()
         m.d.sync += self.error.eq(0)
         self._held = Signal(range(_VISITS_AHEAD + 1))  # entries held or asked for
+        self._next_held = Signal.like(self._held)
         self._flying = Signal(range(_VISITS_AHEAD + 1))  # entries asked for that have not arrived
+        self._next_flying = Signal.like(self._flying)
         self._none_flying = Signal(init=1)
         self._arriving = Signal()  # the turn of their iteration
         self._blob = Signal(self._address, reset_less=True)
@@ -211,20 +213,20 @@ class Walk(wiring.Component):
             sure.eq(settled),
         ]
         # What is wide is looked at a cycle later: it is not needed before the entry is asked for.
-        absent, row_last, slice_last, block_ends = (
-            Signal(name=name) for name in ("absent", "row_last", "slice_last", "block_ends")
+        absent, slice_last, near = Signal(), Signal(), Signal()
+        row_last, block_ends, block_last = (
+            Signal(name=name, reset_less=True) for name in ("row_last", "block_ends", "block_last")
         )
-        near, block_last = Signal(reset_less=True), Signal(reset_less=True)
         low = len(next_row)
-        m.d.sync += [
-            near.eq(~behind[low:-1].any() & (behind[:low] < rows)),
-            block_last.eq((columns_after < 0) | (columns_after == 0)),
-        ]
         m.d.comb += [
             absent.eq(behind < 0),
-            row_last.eq(absent | near),
+            near.eq(~behind[low:-1].any() & (behind[:low] < rows)),
             slice_last.eq(k_after < 0),
-            block_ends.eq(row_last & (absent | slice_last)),
+        ]
+        m.d.sync += [
+            row_last.eq(absent | near),
+            block_ends.eq(absent | (near & slice_last)),
+            block_last.eq((columns_after < 0) | (columns_after == 0)),
         ]
 
         # Rows are dealt anew, or on from where the block or the iteration before ended.
@@ -232,36 +234,35 @@ class Walk(wiring.Component):
         addr_width = config.granule_addr_width
         blob = Signal(self._address)
         start, step = Signal(), Signal()
+        # While one may start, as a register says, all that a start sets is set again and again: the
+        # start itself comes late.
+        idle, next_walking, next_unseen = Signal(init=1), Signal(), Signal()
         m.d.comb += [
-            self.start.ready.eq(~walking & ~unseen & self._none_flying),
-            start.eq(self.start.valid & self.start.ready),
+            self.start.ready.eq(idle),
+            start.eq(self.start.valid & idle),
             blob.eq(self.start.payload.blob[:addr_width]),
             blob[-1].eq(self.start.payload.blob[addr_width:].any()),
         ]
-        with m.If(start):
+        with m.If(idle):
             m.d.sync += [output.eq(self.start.payload.output), self._blob.eq(blob)]
         with m.If(self._asked_entry):
             m.d.sync += requested.eq(1)
-        with m.If(start | step):
+        with m.If(step):
+            m.d.sync += [settled.eq(0), sure.eq(0), requested.eq(0)]
+        with m.If(idle | step):
             m.d.sync += [
-                settled.eq(0),
-                sure.eq(0),
-                requested.eq(0),
-                slot.eq(Mux(start | row_last, 0, slot + 1)),
-                block_new.eq(start | block_ends),
+                slot.eq(Mux(idle | row_last, 0, slot + 1)),
+                block_new.eq(idle | block_ends),
             ]
-        with m.If(start | (step & row_last)):
+        with m.If(idle | (step & row_last)):
             m.d.sync += [
-                k_left.eq(Mux(start | block_ends, k_less, k_after)),
-                slice_base.eq(Mux(start, blob, Mux(block_ends, self._blob, slice_base + entries))),
-                slice_first.eq(start | block_ends),
+                k_left.eq(Mux(idle | block_ends, k_less, k_after)),
+                slice_base.eq(Mux(idle, blob, Mux(block_ends, self._blob, slice_base + entries))),
+                slice_first.eq(idle | block_ends),
             ]
-        with m.If(start | (step & block_ends)):
-            m.d.sync += [
-                walking.eq(start | ~block_last),
-                columns.eq(Mux(start, n, columns_after)),
-                block_first.eq(start),
-            ]
+        with m.If(idle | (step & block_ends)):
+            m.d.sync += [columns.eq(Mux(idle, n, columns_after)), block_first.eq(idle)]
+        m.d.comb += next_walking.eq(start | (walking & ~(step & block_ends & block_last)))
         with m.If(step & block_ends):
             m.d.sync += [dealt.eq(1), turn.eq(turn ^ block_last)]
         # Where the next block begins: as far behind the engine's last row as rows, or where it is.
@@ -269,17 +270,18 @@ class Walk(wiring.Component):
             m.d.sync += next_row.eq(Mux(start, self.index, (~behind + Mux(absent, 0, rows))[:low]))
 
         # At first only one entry is asked for: a second one would hold up the first one's stream.
-        full, filler = Signal(), Signal()
+        full, filler, may_fill = Signal(), Signal(), Signal()
         unread, begun, outside = Signal(range(_VISITS_AHEAD + 1)), Signal(), Signal()
         m.d.sync += [
             unread.eq(unread + self._asked_entry - self._begun),
-            begun.eq(~self.start.ready & (begun | self._begun)),
+            begun.eq(~idle & (begun | self._begun)),
+            may_fill.eq(absent & ~self._next_flying.any() & ~self._next_held[-1]),
         ]
         wanted = settled & ~absent & ~requested
         m.d.comb += [
             full.eq(self._held[-1]),
-            filler.eq(sure & absent & self._none_flying & ~full),
-            step.eq(filler | (sure & requested)),
+            filler.eq(sure & may_fill),
+            step.eq(sure & (requested | may_fill)),
             outside.eq(self._outside(entry)),
             # None is on its way when a walk begins.
             self._arriving.eq(turn ^ ~walking),
@@ -302,7 +304,12 @@ class Walk(wiring.Component):
         m.d.comb += self.output.eq(shown)
         with m.If(first_taken):
             m.d.sync += shown.eq(output)
-        m.d.sync += unseen.eq(start | (unseen & ~first_taken))
+        m.d.comb += next_unseen.eq(start | (unseen & ~first_taken))
+        m.d.sync += [
+            walking.eq(next_walking),
+            unseen.eq(next_unseen),
+            idle.eq(~next_walking & ~next_unseen & ~self._next_flying.any()),
+        ]
         m.d.comb += self.busy.eq(walking | self._held.any())
         with m.If(wanted & outside):
             m.d.sync += self.error.bit_select(turn, 1).eq(1)
@@ -320,9 +327,10 @@ class Walk(wiring.Component):
             shape=unsigned(8 * GRANULE), depth=2 * words, init=[]
         )
         visits_in, visits_out = visits.write_port(), visits.read_port(domain="comb")
-        # Whether an entry is empty is told when it arrives: it would be late when it is read.
-        m.submodules.none = none = Memory(shape=unsigned(1), depth=_VISITS_AHEAD, init=[])
-        none_in, none_out = none.write_port(), none.read_port(domain="comb")
+        # Whether an entry is empty is half told when it arrives: it would be late when it is read.
+        m.submodules.some = some = Memory(shape=unsigned(4), depth=_VISITS_AHEAD, init=[])
+        some_in, some_out = some.write_port(), some.read_port(domain="comb")
+        count = data.View(DirectoryEntry, fetch.data).count
         arrived_in, arrived_out = arrived.write_port(), arrived.read_port(domain="comb")
         entry_to, entry_from = (Signal(range(_VISITS_AHEAD), name=n) for n in ("to", "from"))
         granule_to, granule_from = (Signal(range(words), name=n) for n in ("into", "out_of"))
@@ -331,9 +339,9 @@ class Walk(wiring.Component):
         here, next_here, waiting = Signal.like(held), Signal.like(held), Signal()
         take_visit, take_granule = Signal(), Signal()
         visit = self.visit.payload
-        flying = Signal.like(self._flying)  # in the next cycle
         m.d.comb += [
-            flying.eq(self._flying + self._asked_entry - fetch.entry_valid),
+            self._next_flying.eq(self._flying + self._asked_entry - fetch.entry_valid),
+            self._next_held.eq(held + (self._asked_entry | (step & filler)) - take_visit),
             visits_in.en.eq(step),
             visits_in.data.eq(known),
             visits_out.addr.eq(entry_from),
@@ -341,10 +349,10 @@ class Walk(wiring.Component):
             arrived_in.addr.eq(Mux(fetch.entry_valid, entry_to, granule_to)),
             arrived_in.addr[-1].eq(fetch.entry_valid),
             arrived_in.data.eq(fetch.data),
-            none_in.en.eq(fetch.entry_valid),
-            none_in.addr.eq(entry_to),
-            none_in.data.eq(~data.View(DirectoryEntry, fetch.data).count.any()),
-            none_out.addr.eq(entry_from),
+            some_in.en.eq(fetch.entry_valid),
+            some_in.addr.eq(entry_to),
+            some_in.data.eq(Cat(count.word_select(i, 4).any() for i in range(4))),
+            some_out.addr.eq(entry_from),
             next_here.eq(here + (fetch.entry_valid | (step & filler)) - take_visit),
             self.visit.valid.eq(waiting),
             take_visit.eq(waiting & self.visit.ready),
@@ -355,7 +363,7 @@ class Walk(wiring.Component):
             self.granule_valid.eq(level.any() & ~take_visit),
             take_granule.eq(self.granule_valid & self.granule_ready),
             *(visit[name].eq(visits_out.data[name]) for name, _ in _known_layout()),
-            visit.empty.eq(visits_out.data.empty | none_out.data),
+            visit.empty.eq(visits_out.data.empty | ~some_out.data.any()),
         ]
         m.d.sync += [
             here.eq(next_here),
@@ -367,9 +375,9 @@ class Walk(wiring.Component):
             granule_from.eq(granule_from + take_granule),
             level.eq(level + fetch.granule_valid - take_granule),
             self._granule_taken.eq(take_granule),
-            held.eq(held + (self._asked_entry | (step & filler)) - take_visit),
-            self._flying.eq(flying),
-            self._none_flying.eq(~flying.any()),
+            held.eq(self._next_held),
+            self._flying.eq(self._next_flying),
+            self._none_flying.eq(~self._next_flying.any()),
         ]
         first = Signal(init=1)
         with m.If(take_visit):
@@ -380,16 +388,15 @@ class Walk(wiring.Component):
         """Ask for the streams that the entries name. Returns the request for a granule, its
         address, and for how many granules there is room."""
         address = Signal(self._address, reset_less=True)
-        left = Signal(signed(17))  # values whose granules have not been asked for
+        left = Signal(16, reset_less=True)  # values whose granules have not been asked for
+        idle, outside = Signal(init=1), Signal()  # there are none
         turn = Signal(reset_less=True)
 
         layout = data.StructLayout({"address": self._address, "count": 16, "turn": 1})
         m.submodules.streams = streams = SyncFIFO(width=layout.size, depth=_VISITS_AHEAD)
         arriving = data.View(DirectoryEntry, self.fetch.data)
         found, queued = Signal(layout), data.View(layout, streams.r_data)
-        idle, outside = Signal(), Signal()
         m.d.comb += [
-            idle.eq((left < 0) | (left == 0)),
             found.address.eq(self._blob + arriving.stream),
             found.count.eq(arriving.count),
             found.turn.eq(self._arriving),
@@ -405,6 +412,7 @@ class Walk(wiring.Component):
             m.d.sync += [
                 address.eq(Mux(idle, queued.address, address + 1)),
                 left.eq(Mux(idle, queued.count, left - per_granule)),
+                idle.eq(Mux(idle, ~queued.count.any(), left <= per_granule)),
             ]
 
         room = Signal(range(_GRANULES_AHEAD + 1), init=_GRANULES_AHEAD)

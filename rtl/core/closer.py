@@ -62,7 +62,7 @@ class Closer(wiring.Component):
         align = (bus_bytes - 1).bit_length()
         pieces = [record.word_select(n, _COMPLETION_BITS // beats) for n in range(beats)]
         m.d.comb += [
-            self.idle.eq(~asking & ~sending & ~waiting),
+            self.idle.eq(~waiting),  # the last of the three to end
             self.request.valid.eq(asking & ~self.hold),
             self.request.payload.address.eq(self.address[align:] << align),
             self.request.payload.last_beat.eq(beats - 1),
@@ -79,14 +79,11 @@ class Closer(wiring.Component):
         else:
             m.d.comb += self.record.payload.mask.eq((1 << bus_bytes) - 1)
 
+        # All the time, up to the cycle of the start: that comes late, and has few to tell.
+        with m.If(self.idle):
+            m.d.sync += [taken.eq(self.completion.as_value()[_TAKEN_BIT:]), beat.eq(0)]
         with m.If(self.start):
-            m.d.sync += [
-                taken.eq(self.completion.as_value()[_TAKEN_BIT:]),
-                asking.eq(1),
-                sending.eq(1),
-                waiting.eq(1),
-                beat.eq(0),
-            ]
+            m.d.sync += [asking.eq(1), sending.eq(1), waiting.eq(1)]
         with m.If(self.request.valid & self.request.ready):
             m.d.sync += asking.eq(0)
         with m.If(self.record.valid & self.record.ready):

@@ -19,7 +19,7 @@ class ColumnWalk(wiring.Component):
     All visits with results of one block have the same columns; the next block starts where they
     ended. A block that had none is stepped over when the next one is announced, a column a cycle.
     Iterations have the two ``layouts`` by turns, the first one after a reset the first; each takes
-    three cycles to look there.
+    four cycles to look there.
 
     The first visit with results in a block walks, and leaves what it finds in a table for the
     others.

@@ -189,7 +189,8 @@ class ComputeUnit(wiring.Component):
         """
         start = self.unit.start
         blob, x, out = start.payload.operand
-        under_way = Signal(range(3))
+        under_way, next_under_way = Signal(range(3)), Signal(range(3))
+        alone = Signal(init=1)  # none is under way
         self._failed = Signal(2)  # by turn
         self._stops = Signal()  # any of them has, from the cycle before on
         self._oldest = Signal()  # turn of the oldest iteration under way, if there is one
@@ -203,7 +204,8 @@ class ComputeUnit(wiring.Component):
         m.d.comb += [
             # While the checks are busy the engines may be set to wait: `passed` comes late.
             next_free.eq(~checks.busy & ~accept & ~still.any()),
-            fits.eq((under_way == 0) | ~start.payload.first | running.fits),
+            next_under_way.eq(under_way + accept - self._finished),
+            fits.eq(alone | ~start.payload.first | running.fits),
             may_start.eq(start.valid & fits & ~closed),
             fill.start.valid.eq(may_start),
             fill.start.payload.eq(x),
@@ -220,16 +222,22 @@ class ComputeUnit(wiring.Component):
             checks.out.eq(out),
         ]
         m.d.sync += [
-            under_way.eq(under_way + accept - self._finished),
+            under_way.eq(next_under_way),
+            alone.eq(next_under_way == 0),
             self._oldest.eq(self._oldest ^ self._finished),
             self.unit.done.eq(self._finished),  # with the flags, a cycle later
         ]
-        halves = [Signal(range(3), name=f"{name}_ahead") for name in ("results", "fill")]
-        ends = [half.any() | end for half, end in zip(halves, (ended, fill.done), strict=True)]
-        failed = self._failed.bit_select(self._oldest, 1)
+        failed = Mux(self._oldest, self._failed[1], self._failed[0])
+        ends = []
+        for name, end in (("results", ended), ("fill", fill.done)):
+            half, following = (
+                Signal(range(3), name=f"{name}_{when}") for when in ("ahead", "following")
+            )
+            there = Signal(name=f"{name}_there")  # `half` is not 0
+            m.d.comb += following.eq(half + end - self._finished)
+            m.d.sync += [half.eq(following), there.eq(following.any())]
+            ends.append(there | end)
         m.d.comb += self._finished.eq(Cat(ends).all() & ~failed)
-        for half, end in zip(halves, (ended, fill.done), strict=True):
-            m.d.sync += half.eq(half + end - self._finished)
         with m.If(free):
             m.d.sync += [waiting_blob.eq(blob[4:]), waiting_out.eq(out)]
         m.d.sync += [
@@ -294,7 +302,8 @@ class ComputeUnit(wiring.Component):
             for lane in lanes:
                 raised = raised | lane.flags[turn]
             m.d.comb += now.eq(raised)
-            m.d.sync += kept.eq(Mux(oldest == turn, 0, now))
+            # No choice of 0, of which synthesis would make a reset: it is late.
+            m.d.sync += kept.eq(now & (oldest != turn).replicate(len(now)))
             flags.append(now)
         shown = Signal(len(Flag))
         m.d.sync += [shown.eq(Mux(oldest, flags[1], flags[0])), self.flags.eq(shown)]

@@ -219,6 +219,9 @@ class Dispatcher(wiring.Component):
         put = Signal(len(Queue))  # the queue that is to get the beats
         # Set by what has been seen so far; the last two if it is an END.
         reserved, empty, unaligned, outside = Signal(), Signal(), Signal(), Signal()
+        # Found a cycle before they are asked for: strange or dated, unaligned or outside.
+        doubtful, misplaced = Signal(), Signal()
+        m.d.sync += doubtful.eq(strange | dated)
         body = Signal(64, reset_less=True)  # its first bytes: all that control commands have
         place = EndBody.as_shape()["completion"]
 
@@ -238,7 +241,7 @@ class Dispatcher(wiring.Component):
 
         checked = Signal(Status)
         known = (number == 0) & Cat(codes[code] for code in control).any()
-        refused = Cat(strange, dated, reserved, empty, unaligned, outside).any()
+        refused = Cat(doubtful, reserved, empty, misplaced).any()
         with m.If(strange):
             m.d.comb += checked.eq(Status.BAD_OPCODE)
         with m.Elif(dated):
@@ -273,7 +276,7 @@ class Dispatcher(wiring.Component):
                     strange.eq(~(known | Cat(fits).any())),
                     dated.eq(~right),
                     put.eq(Cat(fits) & (right & ~self.skip).replicate(len(put))),
-                    *(signal.eq(0) for signal in (reserved, empty, unaligned, outside)),
+                    *(signal.eq(0) for signal in (reserved, empty, unaligned, outside, misplaced)),
                 ]
                 with m.If(self.run & self.beats.valid):
                     # Not all of the number is looked at: it is made good in the next cycle.
@@ -294,10 +297,12 @@ class Dispatcher(wiring.Component):
                         m.d.sync += empty.eq(queued & none)
                     with m.If(in_beat(_BODY_BIT)):
                         record = payload[place.offset : place.offset + place.width]
+                        low, high = record[:4], record[self.config.memory_addr_width :]
                         m.d.sync += [
                             body.eq(payload[:64]),
-                            unaligned.eq(is_end & record[:4].any()),
-                            outside.eq(is_end & record[self.config.memory_addr_width :].any()),
+                            unaligned.eq(is_end & low.any()),
+                            outside.eq(is_end & high.any()),
+                            misplaced.eq(is_end & (low.any() | high.any())),
                         ]
                     with m.If(beat == beats - 1):
                         m.d.sync += flow.eq(0)

@@ -82,8 +82,8 @@ class EpilogueLane(wiring.Component):
         Of the array, and the exponent of the lowest bit of a fixed-point sum. Both stand still from
         two cycles before the first descriptor until the last iteration ended.
     paths, columns : ``In(path_layout).array(2)``, ``In(columns_layout).array(2)``
-        Of the commands. Each stands still from its iteration's first descriptor until its last
-        write.
+        Of the commands. Each stands still from the cycle before its iteration's first descriptor
+        until its last write.
     same : ``In(2)``
         As with the paths: it is that of the iteration before.
     visit : ``In(stream.Signature(visit_layout()))``
@@ -168,7 +168,11 @@ class EpilogueLane(wiring.Component):
         blocks, is_fixed = path.blocks, (self.mode == Mode.FP16) | (self.mode == Mode.BF16)
         fixed, int4, adds = (Signal(name=name) for name in ("fixed", "int4", "adds"))
         to_int32, to_fp32 = Signal(), Signal()
+        # The same for what is valid alone, as the others have many loads.
+        no_add, every_sum = Signal(init=1), Signal()
         m.d.sync += [
+            no_add.eq(~(is_fixed | blocks)),
+            every_sum.eq(~blocks),
             fixed.eq(is_fixed),
             int4.eq(self.mode == Mode.INT4),
             adds.eq(is_fixed | blocks),
@@ -285,7 +289,9 @@ class EpilogueLane(wiring.Component):
             value_tag.eq(Mux(adds, added_tag, product_tag)),
             plu.function.eq(path.function),
             plu.slot.parameter.eq(path.parameter),
-            plu.slot.valid_i.eq(Mux(adds, add.valid_o & (added_last | ~blocks), multiply.valid_o)),
+            plu.slot.valid_i.eq(
+                Mux(no_add, multiply.valid_o, add.valid_o & (added_last | every_sum))
+            ),
             plu.slot.value_i.eq(Mux(adds, add.result, multiply.result)),
             narrow.format.eq(path.out_format),
             narrow.zero_point.eq(path.zero_point),

@@ -25,12 +25,12 @@ class LoopWalk(wiring.Component):
     Members
     -------
     run : ``In(1)``
-        The walk may begin, or go on; until ``over`` it stays high.
+        The walk may begin, or go on, as all operands are there; until ``over`` it stays high.
     known : ``In(1)``, ``inner``, ``outer``, ``pong_outer`` : ``In``
         The command's fields, which are there from ``known`` on: at the latest in the cycle after
         ``run``. They stay until the cycle after ``over``.
-    turn : ``Out``, operand : ``In(Operand)``, there : ``In(1)``
-        The operand that is wanted. Once it was there it is so until ``over``.
+    turn : ``Out``, operand : ``In(Operand)``
+        The operand that is wanted.
     take : ``Out(1)``
         On to the next operand; after an iteration's last one (``made``) it is the first one again.
     made, over : ``Out(1)``
@@ -61,7 +61,6 @@ class LoopWalk(wiring.Component):
                 "pong_outer": In(operands),
                 "turn": Out(range(operands)),
                 "operand": In(Operand),
-                "there": In(1),
                 "take": Out(1),
                 "made": Out(1),
                 "over": Out(1),
@@ -87,25 +86,29 @@ class LoopWalk(wiring.Component):
         # First what is to be added to an operand's address, then the sum.
         second = Signal()  # the ping-pong offset is to be added
         compared = Signal()  # ``last`` tells of this command
-        step, ping, last = Signal(), Signal(), Signal()
+        step, last = Signal(), Signal()
         given = Signal()  # something has been chosen
         full = Signal()  # but is not added yet
-        m.d.sync += compared.eq(self.known & ~self.over)
+        # Much hangs on ``made``: that an iteration's last step is due is found a cycle ahead.
+        due, due_next, takes = Signal(), Signal(), Signal()
+        pings = [Mux(pong, outer_parity, parity) for pong in self.pong_outer]
         m.d.comb += [
             full.eq(given & self.hold),
             last.eq(self.turn == self._operands - 1),
-            step.eq(self.run & ~full & (~fresh | (self.there & (~last | compared)))),
-            ping.eq(
+            step.eq(self.run & ~full & (~last | compared)),
+            takes.eq(step & ~last & (second | ~select(self.turn, pings))),
+            self.made.eq(due & ~full),
+            self.take.eq(takes | self.made),
+            self.over.eq(self.made & self.last),
+            due_next.eq(
                 Mux(
-                    select(self.turn, [self.pong_outer[n] for n in range(self._operands)]),
-                    outer_parity,
-                    parity,
+                    last,
+                    ~self.made & (step | second | ~pings[-1]),
+                    takes & (self.turn == self._operands - 2) & ~pings[-1],
                 )
             ),
-            self.take.eq(step & (second | ~ping)),
-            self.made.eq(self.take & last),
-            self.over.eq(self.made & self.last),
         ]
+        m.d.sync += [compared.eq(self.known & ~self.over), due.eq(self.known & due_next)]
         with m.If(step):
             m.d.sync += second.eq(~self.take)
         with m.If(self.take):
@@ -149,12 +152,13 @@ class LoopWalk(wiring.Component):
         """Count iterations; return the parities of the inner and of the outer ones."""
         inner, outer = Signal(16, init=1), Signal(16, init=1)  # from 1
         parity, outer_parity = Signal(), Signal()
-        last_outer = Signal()
-        m.d.sync += [
-            self.last_inner.eq(inner == self.inner),
+        last_inner, last_outer = Signal(), Signal()
+        m.d.comb += [
+            last_inner.eq(inner == self.inner),
             last_outer.eq(outer == self.outer),
+            outer_parity.eq(~outer[0]),
         ]
-        m.d.comb += [self.last.eq(self.last_inner & last_outer), outer_parity.eq(~outer[0])]
+        m.d.sync += [self.last_inner.eq(last_inner), self.last.eq(last_inner & last_outer)]
         with m.If(self.made):
             m.d.sync += [
                 inner.eq(inner + 1),

@@ -1,6 +1,6 @@
 """What MATMUL refuses before it works: lengths, formats, alignment."""
 
-from amaranth.hdl import Cat, Module, Mux, Signal, Value, signed
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -18,6 +18,8 @@ from ..isa import (
     Mode,
     Status,
 )
+from ..numerics.widen import low_bits
+from ..tech import KEEP
 
 __all__ = ["MatmulChecks"]
 
@@ -50,7 +52,7 @@ class MatmulChecks(wiring.Component):
         While ``offered``: the command is to be checked, too, which may be a new one.
     busy : ``Out(1)``
         From the cycle after ``start`` until it is known whether the iteration may run: one cycle
-        for all but commands with several runs.
+        for all but commands with several runs; one more if it may not.
     ends, passed : ``Out(1)``
         The last cycle of ``busy``; the iteration may run.
     failed : ``Out(1)``, status : ``Out(Status)``
@@ -82,40 +84,81 @@ class MatmulChecks(wiring.Component):
         m = Module()
         body = self.body
         bad_length, bad_format, bad_alignment = Signal(), Signal(), Signal()
-        run = Signal(17, reset_less=True)  # half bytes of a run
+        # What is wrong, each in a register.
+        found_lengths, found_formats = self._bad_length(), self._bad_format()
+        lengths, formats = (
+            Signal(len(found), name=name)
+            for name, found in (("lengths", found_lengths), ("formats", found_formats))
+        )
+        m.d.comb += [bad_length.eq(lengths.any()), bad_format.eq(formats.any())]
+        # Half bytes of a run, and those less one.
+        run, run_less = Signal(17, reset_less=True), Signal(17, reset_less=True)
+        # It is known that the iteration may not run: why is said in the next cycle.
+        refused, uneven, bad = Signal(), Signal(reset_less=True), Signal()
         # Half bytes of K less one that no run has been found for: less than a run at the end.
         left = Signal(18)
         one, four = Signal(signed(19)), Signal(signed(20))  # what is left after so many runs
-        m.d.comb += [one.eq(left - run), four.eq(left - (run << 2))]
+        # Whether a run is left: kept by twos of bits, of which synthesis would make a chain.
+        equal = Signal(len(left) // 2, attrs=KEEP)
+        m.d.comb += [
+            one.eq(left - run),
+            four.eq(left - (run << 2)),
+            *(
+                bit.eq(left.word_select(i, 2) == Cat(run_less, Const(0, 1)).word_select(i, 2))
+                for i, bit in enumerate(equal)
+            ),
+        ]
+        no_format = Signal(reset_less=True)  # so there is no length to compare
         with m.If(~self.busy):
             m.d.sync += [self.busy.eq(self.start), bad_alignment.eq(self._bad_alignment(m))]
             with m.If(self.offered & self.whole):
                 m.d.sync += [
-                    bad_length.eq(self._bad_length()),
-                    bad_format.eq(self._bad_format()),
+                    lengths.eq(found_lengths),
+                    formats.eq(found_formats),
                     run.eq(body.run_bytes << 1),
+                    run_less.eq(Cat(1, (body.run_bytes - 1)[:16])),
+                    left.eq(self._half_bytes_less(m)),
+                    no_format.eq(~Cat(body.in_format == form for form in INPUT_FORMATS).any()),
                 ]
-                with m.Switch(body.in_format):
-                    for form in INPUT_FORMATS:
-                        with m.Case(form):
-                            m.d.sync += left.eq(body.k * (BITS[form] // 4) - 1)
-                    with m.Default():  # no length to compare: BAD_FORMAT
-                        m.d.sync += left.eq((body.run_bytes << 1) - 1)
+        with m.Elif(refused):
+            m.d.sync += [self.busy.eq(0), refused.eq(0), self.failed.eq(1)]
+            m.d.comb += self.ends.eq(1)
+            with m.If(bad_length | uneven):
+                m.d.sync += self.status.eq(Status.BAD_LENGTH)
+            with m.Elif(bad_format):
+                m.d.sync += self.status.eq(Status.BAD_FORMAT)
+            with m.Else():
+                m.d.sync += self.status.eq(Status.BAD_ALIGNMENT)
         with m.Else():
             # Subtracted in every cycle, which makes no late enable; nothing at the end.
             m.d.sync += left.eq(Mux(four < 0, Mux(one < 0, left, one), four))
-            with m.If(bad_length | (one < 0)):
+            m.d.comb += [
+                bad.eq(bad_length | bad_format | bad_alignment),
+                self.passed.eq(equal.all() & ~bad),
+            ]
+            m.d.sync += uneven.eq(~no_format & ~equal.all())
+            with m.If(self.passed):
                 m.d.sync += self.busy.eq(0)
                 m.d.comb += self.ends.eq(1)
-                with m.If(bad_length | (one != -1)):
-                    m.d.sync += [self.failed.eq(1), self.status.eq(Status.BAD_LENGTH)]
-                with m.Elif(bad_format):
-                    m.d.sync += [self.failed.eq(1), self.status.eq(Status.BAD_FORMAT)]
-                with m.Elif(bad_alignment):
-                    m.d.sync += [self.failed.eq(1), self.status.eq(Status.BAD_ALIGNMENT)]
-                with m.Else():
-                    m.d.comb += self.passed.eq(1)
+            with m.Elif(bad_length | no_format | (one < 0)):
+                m.d.sync += refused.eq(1)
         return m
+
+    def _half_bytes_less(self, m: Module) -> Signal:
+        """Return the half bytes of K, less 1; void if the input has no format.
+
+        The 1 is subtracted before the format is looked at, in which three bits tell inputs apart.
+        """
+        k_less, result = Signal(16), Signal(18)
+        m.d.comb += k_less.eq(self.body.k - 1)
+        with m.Switch(low_bits(self.body.in_format)):
+            for bits in (4, 8):
+                with m.Case(*(form.value for form in INPUT_FORMATS if BITS[form] == bits)):
+                    hops = bits // 8
+                    m.d.comb += result.eq(Cat(Const((1 << hops) - 1, hops), k_less))
+            with m.Default():
+                m.d.comb += result.eq(Cat(Const(3, 2), k_less))
+        return result
 
     def _bad_length(self) -> Value:
         config, body = self._config, self.body
@@ -126,12 +169,12 @@ class MatmulChecks(wiring.Component):
         fewer = config.rows * (config.partial_rows // 2)
         wide = (self.mode == Mode.INT4) & self.mode_known & self._block_scale
         return Cat(
-            *(getattr(body, name) == 0 for name in counts),
+            Cat(getattr(body, name) == 0 for name in counts).any(),
             body.k > MAX_K,
             (longest > config.operand_depth) & (body.entries > config.rows),
             sliced & ((body.slice % RELEASE_WORDS) != 0),
             sliced & (body.entries > Mux(wide, fewer, rows)),
-        ).any()
+        )
 
     @property
     def _block_scale(self) -> Value:
@@ -154,7 +197,7 @@ class MatmulChecks(wiring.Component):
             window & ((body.anchor < MIN_ANCHOR) | (body.anchor > MAX_ANCHOR)),
             ~window & (body.anchor != 0),
             (body.out_format == Format.INT4.value) & body.n_inner[0] & (body.n_inner < body.n),
-        ).any()
+        )
 
     def _bad_alignment(self, m: Module) -> Value:
         body = self.body
@@ -163,9 +206,10 @@ class MatmulChecks(wiring.Component):
         out = self.out | body.out_inner_stride | body.out_outer_stride
         x_odd, out_mask = Signal(), Signal(2)
         for format_field, mask in ((body.in_format, x_odd), (body.out_format, out_mask)):
-            with m.Switch(format_field):
+            # Where more than the low bits are set it is a bad format, which counts first.
+            with m.Switch(low_bits(format_field)):
                 for form in Format:
                     if BITS[form] > 8:
-                        with m.Case(form):
+                        with m.Case(form.value):
                             m.d.comb += mask.eq(BITS[form] // 8 - 1)
         return Cat(self.blob[:4].any(), x_odd & x[0], (out_mask & out[:2]).any()).any()

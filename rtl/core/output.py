@@ -99,20 +99,29 @@ class OutputMerge(wiring.Component):
         shown = {field: Mux(move, whole[field], spare[field]) for field in fields}
         for field in ("address", "banks"):
             shown[field] = Mux(kept, spare[field], whole[field])
+        banks = Signal.like(write.banks, reset_less=True)  # what is shown of one lane
+        if rows == 1:
+            shown["banks"] = banks
         spare_done = Signal(rows, reset_less=True)
         with m.If(move):
             m.d.sync += [spare[field].eq(whole[field]) for field in fields]
             m.d.sync += spare_done.eq(done)
         shows = Signal()
         m.d.comb += [
-            shows.eq(kept | valid),
             write.valid.eq(shows),
             write.address.eq(shown["address"]),
             write.banks.eq(shown["banks"]),
             write.data.eq(Cat(shown[f"word{i}"] for i in range(GRANULE // 4))),
             write.mask.eq(shown["mask"]),
         ]
-        m.d.sync += [kept.eq(shows & ~write.ready), move.eq(~shows | write.ready)]
+        keeps, next_valid = Signal(), Signal()
+        m.d.comb += keeps.eq(shows & ~write.ready)
+        m.d.sync += [
+            kept.eq(keeps),
+            move.eq(~keeps),
+            valid.eq(next_valid),
+            shows.eq(keeps | next_valid),
+        ]
 
         # Who goes first is found out a cycle ahead; if it has nothing by then, any other goes.
         wants, ahead = Signal(rows), Signal(rows)
@@ -145,11 +154,14 @@ class OutputMerge(wiring.Component):
             now = {name: lane.payload[name] for name in ("address", "mask")}
             now["banks"] = banks_of(m, self._config, lane.payload.address)
             now |= {f"word{i}": lane.payload.data.word_select(i, 32) for i in range(GRANULE // 4)}
+            if rows == 1:
+                # From a register: when the port takes it is found from them.
+                m.d.sync += banks.eq(Mux(keeps, banks, Mux(move, now["banks"], part["banks"])))
             with m.If(move):
                 m.d.sync += [part[field].eq(now[field]) for field in fields]
+        m.d.comb += next_valid.eq(Mux(move, wants.any(), valid))
         with m.If(move):
             m.d.sync += [
-                valid.eq(wants.any()),
                 joined.eq(joins),
                 done.eq(take & Cat(lane.payload.done for lane in self.lane)),
             ]

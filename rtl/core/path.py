@@ -2,10 +2,9 @@
 
 from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import data, wiring
-from amaranth.lib.fifo import SyncFIFO
+from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
-from ..array.command import chosen
 from .running import path_layout
 
 __all__ = ["PathSwitch"]
@@ -51,6 +50,8 @@ class PathSwitch(wiring.Component):
     def __init__(self, *, depth: int, visits: int) -> None:
         if depth < 1:
             raise ValueError(f"depth must be at least 1, not {depth!r}")
+        if visits < 2 or visits & (visits - 1):
+            raise ValueError(f"visits must be a power of two from 2 on, not {visits!r}")
         self._depth = depth
         self._visits = visits
         super().__init__(
@@ -76,45 +77,65 @@ class PathSwitch(wiring.Component):
         described = Signal()  # turn of the descriptor that is next
         # The oldest visit is in registers: it passes by the queue when there is none before it.
         entry = data.StructLayout({"empty": 1, "last": 1, "again": 1})
-        m.submodules.order = order = SyncFIFO(width=entry.size, depth=self._visits)
+        m.submodules.order = order = Memory(shape=entry, depth=self._visits, init=[])
+        write, read = order.write_port(), order.read_port(domain="comb")
+        # Counted on beyond the places that there are: so empty is not full. What leaves, which is
+        # known late, makes room a cycle later.
+        to, of = (Signal(range(2 * self._visits), name=name) for name in ("to", "of"))
+        level, some, left = Signal(range(self._visits + 1)), Signal(), Signal()
+        add = Signal()
         head, pushed = Signal(entry, reset_less=True), Signal(entry)
         present, brings = Signal(), Signal()  # there is one, and it has beats
         push, leave, load_head = Signal(), Signal(), Signal()
-        (blocks,) = chosen(m, self.paths, described, "blocks")
+        next_described = described ^ (self.describe & self.iteration_last)
         m.d.comb += [
             self.ready.eq(
-                (order.level < self._visits - 1)
-                | ((order.level == self._visits - 1) & ~self.describe)
+                (level < self._visits - 1) | ((level == self._visits - 1) & ~self.describe)
             ),
-            self.blocks.eq(blocks),
             # A visit without beats is only of interest if it ends an iteration.
             push.eq(self.describe & (~self.empty | self.iteration_last)),
             pushed.empty.eq(self.empty),
             pushed.last.eq(self.iteration_last),
             pushed.again.eq(self.again),
             load_head.eq(~present | leave),
-            order.w_en.eq(push & (present | order.r_rdy)),
-            order.w_data.eq(pushed),
-            order.r_en.eq(load_head),
+            some.eq(to != of),
+            add.eq(push & (present | some)),
+            write.en.eq(add),
+            write.addr.eq(to[:-1]),
+            write.data.eq(pushed),
+            read.addr.eq(of[:-1]),
+        ]
+        m.d.sync += [
+            to.eq(to + add),
+            of.eq(of + (load_head & some)),
+            left.eq(load_head & some),
+            level.eq(level + add - left),
         ]
         oldest, comes = Signal(entry), Signal()
         m.d.comb += [
-            oldest.eq(Mux(order.r_rdy, order.r_data, pushed.as_value())),
-            comes.eq(order.r_rdy | (push & ~present)),
+            oldest.eq(Mux(some, read.data.as_value(), pushed.as_value())),
+            comes.eq(some | (push & ~present)),
         ]
         with m.If(load_head):
             m.d.sync += [present.eq(comes), brings.eq(comes & ~oldest.empty), head.eq(oldest)]
-        with m.If(self.describe):
-            m.d.sync += described.eq(described ^ self.iteration_last)
+        m.d.sync += [
+            described.eq(next_described),
+            self.blocks.eq(Mux(next_described, self.paths[1].blocks, self.paths[0].blocks)),
+        ]
 
         path = Signal(path_layout(), reset_less=True)
         turn, fresh = Signal(), Signal(init=1)  # of the beats that are next; none has been seen
-        stale = Signal(init=1)  # `path` is that of an older iteration, and another one
+        # `path` is that of an older iteration, and another one: as far as was known before a visit
+        # left, and now.
+        stale, stale_now = Signal(init=1), Signal(init=1)
         changes = Signal(init=1)  # what `same` says of this turn, a cycle ago
-        stale_now, load, last = Signal(), Signal(), Signal()
+        next_stale, next_fresh, next_changes = Signal(), Signal(), Signal()
+        load, last = Signal(), Signal()
         quiet = Signal(range(self._depth + 1), init=self._depth)  # cycles since a beat was taken
         m.d.comb += [
-            stale_now.eq(stale | (fresh & changes)),
+            next_stale.eq(Mux(present, stale_now & ~load, stale)),
+            next_fresh.eq(Mux(present, last, fresh)),
+            next_changes.eq(~Mux(turn ^ last, self.same[1], self.same[0])),
             load.eq(brings & stale_now & (quiet == self._depth)),
             leave.eq((present & head.empty) | (self.take & self.end)),
             last.eq(leave & head.last),
@@ -127,14 +148,13 @@ class PathSwitch(wiring.Component):
         m.d.sync += [
             self.pauses.eq(again & Mux(load, newest, path.blocks)),
             quiet.eq(Mux(self.take, 0, quiet + (quiet != self._depth))),
-            changes.eq(~Mux(turn ^ last, self.same[1], self.same[0])),
+            changes.eq(next_changes),
+            stale.eq(next_stale),
+            stale_now.eq(next_stale | (next_fresh & next_changes)),
+            fresh.eq(next_fresh),
         ]
         with m.If(load):
             m.d.sync += path.eq(Mux(turn, self.paths[1].as_value(), self.paths[0].as_value()))
         with m.If(present):
-            m.d.sync += [
-                stale.eq(stale_now & ~load),
-                fresh.eq(last),
-                turn.eq(turn ^ last),
-            ]
+            m.d.sync += turn.eq(turn ^ last)
         return m

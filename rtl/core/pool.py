@@ -5,6 +5,7 @@ import itertools
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed, unsigned
 from amaranth.lib import data
 from amaranth.lib.fifo import SyncFIFO
+from amaranth.lib.memory import Memory
 
 from ..config import GRANULE
 from ..elastic import Elastic
@@ -12,6 +13,7 @@ from ..isa import Format, Status, VectorBody, VectorOp
 from ..numerics.pipeline import is_normal
 from ..tech import KEEP
 from ..tech.adder import SegmentAdder
+from ..tech.gate import Gate
 from .pool_walk import PoolWalk, item_layout
 from .ports import READ_LATENCY, banks_of
 from .requantize import Requantizer
@@ -83,6 +85,9 @@ class PoolUnit(VectorPart):
         )
         m.submodules.asking = asking = SyncFIFO(width=asked_layout.size, depth=ASKING)
         m.submodules.head = head = Elastic(asked_layout)
+        m.submodules.asks = asks = Gate(
+            lambda here, outside, last, room: here and not outside and (not last or room)
+        )
         pushed, asked = asked_layout(asking.w_data), head.target.payload
         addresses = (walk.address, walk.out_address)
         m.d.comb += [
@@ -96,11 +101,13 @@ class PoolUnit(VectorPart):
             head.source.payload.eq(asking.r_data),
             asking.r_en.eq(head.source.ready),
             outside.eq(head.target.valid & asked.outside),
-            self.read.valid.eq(head.target.valid & ~asked.outside & (~asked.item.last | room)),
+            head.hold.eq(asked.outside | (asked.item.last & ~room)),
+            asks.bits.eq(Cat(head.target.valid, asked.outside, asked.item.last, room)),
+            self.read.valid.eq(asks.out),
             self.read.address.eq(asked.address),
             self.read.banks.eq(asked.banks),
             issue.eq(self.read.valid & self.read.ready),
-            head.target.ready.eq(issue),
+            head.target.ready.eq(self.read.ready),
             start.ready.eq(~walk.walking & ~failed),
             begin.eq(start.valid & start.ready),
             walk.command.eq(body),
@@ -120,17 +127,22 @@ class PoolUnit(VectorPart):
         adds = body.op == VectorOp.ADD.value
         bad_scale = (~maximum & ~is_normal(body.a_scale)) | (adds & ~is_normal(body.b_scale))
         status = Signal(Status)
-        with m.If(begin):
-            with m.If(Cat(getattr(body, name) == 0 for name in _COUNTS).any() | elementwise):
-                m.d.sync += [failed.eq(1), status.eq(Status.BAD_LENGTH)]
-            with m.Elif(unknown):
-                m.d.sync += [failed.eq(1), status.eq(Status.BAD_FORMAT)]
-            with m.Elif(unaligned):
-                m.d.sync += [failed.eq(1), status.eq(Status.BAD_ALIGNMENT)]
-            with m.Elif(bad_scale):
-                m.d.sync += [failed.eq(1), status.eq(Status.BAD_SCALE)]
-            with m.Else():
-                m.d.comb += walk.accept.eq(1)
+        # In the order in which they are checked. The walk begins meanwhile: no granule is out yet.
+        checks = {
+            Status.BAD_LENGTH: Cat(getattr(body, name) == 0 for name in _COUNTS).any()
+            | elementwise,
+            Status.BAD_FORMAT: unknown,
+            Status.BAD_ALIGNMENT: unaligned,
+            Status.BAD_SCALE: bad_scale,
+        }
+        begun, wrong = Signal(), Signal(len(checks), reset_less=True)
+        m.d.sync += [begun.eq(begin), wrong.eq(Cat(checks.values()))]
+        m.d.comb += walk.refuse.eq(begun & wrong.any())
+        with m.If(walk.refuse):
+            m.d.sync += failed.eq(1)
+            for number, found in reversed(list(enumerate(checks))):
+                with m.If(wrong[number]):
+                    m.d.sync += status.eq(found)
         # Iterations end in order, so what fails here failed before what fails above.
         with m.If(outside):
             m.d.sync += [failed.eq(1), status.eq(Status.BAD_ADDRESS)]
@@ -146,14 +158,16 @@ class PoolUnit(VectorPart):
             m.d.sync += [reported.eq(1), self.unit.error.eq(1)]
 
         # From issue on: the item and where its result goes.
+        comes, result = self._elaborate_arithmetic(m, body, maximum_later, issue, asked.item)
         m.d.comb += [
             ending.eq(self.read.valid & asked.item.last),
             ended.eq(ending & self.read.ready),
             written.eq(
-                self._elaborate_results(m, results, ended, asked.out_address, asked.item.final)
+                self._elaborate_results(
+                    m, results, comes, result, ended, asked.out_address, asked.item.final
+                )
             ),
         ]
-        self._elaborate_arithmetic(m, body, maximum_later, issue, asked.item)
         return m
 
     def _elaborate_room(self, m: Module, results: int, room, ended, written, maximum) -> Value:
@@ -179,10 +193,11 @@ class PoolUnit(VectorPart):
         ]
         return (pending == 0) & ~recent[0]
 
-    def _elaborate_arithmetic(self, m: Module, body, maximum, issue, item) -> None:
-        """From the read's answer, `READ_LATENCY` after ``issue``, to finished granules."""
+    def _elaborate_arithmetic(self, m: Module, body, maximum, issue, item) -> tuple[Value, Value]:
+        """From the read's answer, `READ_LATENCY` after ``issue``, to finished granules: return
+        whether one comes, and it.
+        """
         requantizer = m.submodules.requantizer
-        results = m.submodules.results
         a_zero = Signal(8, reset_less=True)
         m.d.sync += a_zero.eq(body.a_zero)
         tag_layout = data.StructLayout(
@@ -240,15 +255,16 @@ class PoolUnit(VectorPart):
             requantizer.valid_i.eq(ends & ~maximum),
             requantizer.others.eq(got),
             requantizer.zero.eq(zero),
-            results.w_en.eq(Mux(maximum, done, requantizer.valid_o)),
-            results.w_data.eq(Mux(maximum, best, requantizer.granule)),
         ]
+        comes = Mux(maximum, done, requantizer.valid_o)
+        return comes, Mux(maximum, best, requantizer.granule)
 
-    def _elaborate_results(self, m: Module, depth: int, ended, address, final):
-        """Write each result where its last read said; return whether one is written.
+    def _elaborate_results(self, m: Module, depth: int, comes, result, ended, address, final):
+        """Write each ``result`` that ``comes`` where its last read said; return whether one is
+        written.
 
         ``ended`` in the cycle of that read comes with the ``address`` and whether it is the
-        iteration's last.
+        iteration's last. At most ``depth`` have ended and are not written.
         """
         target_layout = data.StructLayout(
             {
@@ -257,35 +273,43 @@ class PoolUnit(VectorPart):
                 "final": unsigned(1),
             }
         )
-        m.submodules.targets = targets = SyncFIFO(width=target_layout.size, depth=depth)
-        m.submodules.results = results = SyncFIFO(width=8 * GRANULE, depth=depth)
-        pushed = target_layout(targets.w_data)
-        # The scratchpad's choice takes long.
-        layout = data.StructLayout({"target": target_layout, "granule": 8 * GRANULE})
-        m.submodules.write = write = Elastic(layout)
-        target = write.target.payload.target
-        moves, written = Signal(), Signal()
+        # There is a place for all that are pending, and one that is written until a result comes.
+        places = 1 << depth.bit_length()
+        m.submodules.targets = targets = Memory(shape=target_layout, depth=places, init=[])
+        m.submodules.results = results = Memory(shape=8 * GRANULE, depth=places, init=[])
+        pushed, named = targets.write_port(), targets.read_port(domain="comb")
+        made, oldest = results.write_port(), results.read_port(domain="comb")
+        # The scratchpad's choice takes long: a target waits for it in a register. Its granule stays
+        # where it is, which is soon enough.
+        m.submodules.target = first = Elastic(target_layout)
+        target = first.target.payload
+        unnamed = Signal(range(depth + 1))  # results whose target is not there
+        names, written = Signal(), Signal()
         m.d.comb += [
             # Its target has been there for longer than a result.
-            write.source.valid.eq(results.r_rdy),
-            write.source.payload.target.eq(targets.r_data),
-            write.source.payload.granule.eq(results.r_data),
-            moves.eq(write.source.valid & write.source.ready),
-            targets.r_en.eq(moves),
-            results.r_en.eq(moves),
-            self.write.valid.eq(write.target.valid),
+            first.source.valid.eq(unnamed != 0),
+            first.source.payload.eq(named.data),
+            names.eq(first.source.valid & first.source.ready),
+            self.write.valid.eq(first.target.valid),
             self.write.address.eq(target.address),
             self.write.banks.eq(target.banks),
-            self.write.data.eq(write.target.payload.granule),
+            self.write.data.eq(oldest.data),
             self.write.mask.eq(~0),
-            write.target.ready.eq(self.write.ready),
+            first.target.ready.eq(self.write.ready),
             written.eq(self.write.valid & self.write.ready),
+            made.en.eq(1),
+            made.data.eq(result),
         ]
         m.d.sync += [
-            targets.w_en.eq(ended),
-            pushed.address.eq(address),
-            pushed.banks.eq(banks_of(m, self.config, address)),
-            pushed.final.eq(final),
+            pushed.en.eq(ended),
+            pushed.addr.eq(pushed.addr + pushed.en),
+            pushed.data.address.eq(address),
+            pushed.data.banks.eq(banks_of(m, self.config, address)),
+            pushed.data.final.eq(final),
+            named.addr.eq(named.addr + names),
+            unnamed.eq(unnamed + comes - names),
+            made.addr.eq(made.addr + comes),
+            oldest.addr.eq(oldest.addr + written),
             self.unit.done.eq(written & target.final),
         ]
         return written

@@ -6,6 +6,7 @@ from amaranth.lib.wiring import In, Out
 
 from ..isa import VectorBody, VectorOp
 from ..tech.adder import SegmentAdder
+from ..tech.gate import Gate
 from ..tech.select import select
 from .transfer import granules
 
@@ -50,8 +51,8 @@ class PoolWalk(wiring.Component):
         Stands still from ``begin`` until all granules are out.
     begin : ``In(1)``
         An iteration begins, with ``operand``. Not while ``walking``.
-    accept : ``In(1)``
-        With ``begin``: it is in order, and to be walked.
+    refuse : ``In(1)``
+        In the cycle after ``begin``: it is not in order. Nothing comes of it.
     operand : ``In(32).array(3)``
     walking : ``Out(1)``
     left : ``Out(1)``
@@ -67,7 +68,7 @@ class PoolWalk(wiring.Component):
 
     command: In(VectorBody)
     begin: In(1)
-    accept: In(1)
+    refuse: In(1)
     operand: In(data.ArrayLayout(unsigned(32), 3))
     walking: Out(1)
     left: Out(1)
@@ -98,7 +99,7 @@ class PoolWalk(wiring.Component):
             m.d.sync += [
                 asked_valid.eq(walked_valid),
                 asked.eq(walked),
-                walked_valid.eq(self.walking),
+                walked_valid.eq(self.walking & ~self.refuse),
             ]
         counts = Signal()
         m.d.comb += counts.eq(self.walking & self.ready)
@@ -131,27 +132,40 @@ class PoolWalk(wiring.Component):
         bounds = [Mux(pair, 2, command.kernel_x), command.kernel_y, command.granules]
         bounds += [command.out_x, command.out_y]
         step = Signal(_Step)
+        # Each with a bit on top: the loop ends. So that bit has the same enable.
+        counters = [
+            Signal(len(bound) + 1, name=f"count_{loop.name.lower()}", reset_less=True)
+            for loop, bound in zip(_LOOPS, bounds, strict=True)
+        ]
         ends = Signal(len(_LOOPS))
-        with m.If(self.accept):
-            m.d.sync += self.walking.eq(1)
+        m.d.comb += ends.eq(Cat(counter[-1] for counter in counters))
         following = Signal(_Step)
         m.d.comb += following.eq(_Step.BEGIN)
         for i, loop in reversed(list(enumerate(_LOOPS))):
             with m.If(~ends[i]):
                 m.d.comb += following.eq(loop)
             # It begins again if it has ended, and waits at its first granule for an iteration.
-            name = f"count_{loop.name.lower()}"
-            count = Signal(len(bounds[i]), name=name, reset_less=True)
-            m.submodules[f"{name}_adder"] = adder = SegmentAdder(len(count))
+            name = counters[i].name
+            m.submodules[f"{name}_adder"] = adder = SegmentAdder(len(bounds[i]))
             m.d.comb += [
-                adder.total.eq(count),
-                adder.first.eq(ends[i] | ~self.walking),
+                adder.total.eq(counters[i]),
+                adder.first.eq(ends[i]),
+                adder.goes_on.eq(self.walking),
                 adder.carry_in.eq(1),
             ]
-            with m.If((counts & ends[:i].all()) | ~self.walking):
-                m.d.sync += [count.eq(adder.sum), ends[i].eq(adder.sum[:-1] == bounds[i])]
+            # Else found from what the loop inside does, in a chain.
+            m.submodules[f"{name}_goes"] = goes = Gate(
+                lambda walks, ready, ended, _: not walks or (ready and ended)
+            )
+            m.d.comb += goes.bits.eq(Cat(self.walking, self.ready, ends[:i].all()))
+            with m.If(goes.out):
+                total = adder.sum[:-1]
+                m.d.sync += counters[i].eq(Cat(total, total == bounds[i]))
         with m.If(counts):
-            m.d.sync += [self.walking.eq(~ends.all()), step.eq(following)]
+            m.d.sync += step.eq(following)
+        m.d.sync += self.walking.eq(
+            self.begin | (self.walking & ~self.refuse & ~(self.ready & ends.all()))
+        )
         return step, following, ends
 
     def _strides(self, m: Module, platform, second, step, counts) -> tuple:

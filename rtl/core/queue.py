@@ -167,6 +167,7 @@ class CommandQueue(wiring.Component):
         self._last = Signal()  # it is the last one of its command
         self._may_load = Signal()  # a body may take the place of the last one
         self._activated = Signal()  # the last part of a body is being taken
+        self._readable = Signal()  # the next command's walk may begin
         m.submodules.walk = self._walk = LoopWalk(self._operands)
         self._elaborate_store(m)
         self._elaborate_load(m)
@@ -235,7 +236,7 @@ class CommandQueue(wiring.Component):
         source = self._operand_row if wide else rows
         m.d.comb += [
             self.unit.start.payload.body.eq(body),
-            take_header.eq(~armed & source.there & (wide | (part == 0))),
+            take_header.eq(~armed & self._readable & (wide | (part == 0))),
             take_row.eq(~self._active & self._may_load & rows.there & (wide | (part != 0))),
             walk.run.eq(armed | take_header),
             walk.known.eq(armed),
@@ -247,6 +248,7 @@ class CommandQueue(wiring.Component):
             goes.eq(take_row & (~last | whole)),
             self._activated.eq(take_row & last & whole),
         ]
+        self._elaborate_readable(m, take_header)
         with m.If(take_header):
             m.d.sync += armed.eq(1)
         with m.If(~armed):
@@ -261,14 +263,32 @@ class CommandQueue(wiring.Component):
             rows.take(m)
             m.d.sync += part.eq(Mux(last, 0, part + 1))
             m.d.sync += self._active.eq(last)
-        # The last part comes again and again until it is taken: its many bits do not wait for that.
-        with m.If(take_row):
+        # A part comes again and again until it is taken: its many bits do not wait for that, but
+        # only for the units that still work with the last body.
+        with m.If(~self._active & (self._overlap | (self._outstanding == 0))):
             for n in range(self._rows - (not wide)):
                 with m.If(part == n + (not wide)):
                     piece = body[n * rows.bits : (n + 1) * rows.bits]
                     m.d.sync += piece.eq(rows.data)
         with m.If(self._accept & self._last):
             m.d.sync += self._active.eq(0)
+
+    def _elaborate_readable(self, m: Module, take_header: Signal) -> None:
+        """Know whether the next command's header and operands are whole.
+
+        The body comes after them, and takes longer than the walk's first iteration.
+        """
+        if self._wide:
+            m.d.comb += self._readable.eq(self._operand_row.there)
+            return
+        whole = Signal()  # a command's last operand is
+        level = Signal(range(self.config.queue_depth + 2))  # of the commands that are not taken
+        end = (self._operands + 1) * _HEADER_BITS // (8 * self.config.bus_bytes) - 1
+        m.d.comb += whole.eq(self.write.valid & (self.write.beat == end))
+        m.d.sync += [
+            level.eq(level + whole - take_header),
+            self._readable.eq(whole | (level > 1) | (level.any() & ~take_header)),
+        ]
 
     def _elaborate_stage(self, m: Module) -> None:
         """From the walk to the unit's port."""
@@ -293,7 +313,6 @@ class CommandQueue(wiring.Component):
             walk.outer.eq(command.outer),
             walk.pong_outer.eq(command.pong_outer),
             walk.operand.eq(word),
-            walk.there.eq(rows.there | self._wide),
             walk.hold.eq(self._staged),
             self._staging.eq(walk.whole),
         ]
@@ -385,7 +404,13 @@ class CommandQueue(wiring.Component):
         m.d.comb += [self._may_load.eq(may_load), following.eq(newest + 1)]
         with m.If(self._activated):
             m.d.sync += newest.eq(following)
-        with m.If(self._activated & (outstanding == done)):
-            m.d.sync += self.state.serial.eq(following)
-        with m.Elif(done & oldest_last & (self._active | several)):
-            m.d.sync += self.state.serial.eq(newest)
+        # That a body was taken comes late, and is put in from registers.
+        activated, ended, serial = Signal(), Signal(), Signal(range(SERIALS))
+        m.d.comb += self.state.serial.eq(Mux(activated & ended, newest, serial))
+        m.d.sync += [
+            activated.eq(self._activated),
+            ended.eq(outstanding == done),
+            serial.eq(self.state.serial),
+        ]
+        with m.If(done & oldest_last & (self._active | several)):
+            m.d.sync += serial.eq(newest)

@@ -211,13 +211,12 @@ class SumResolver(wiring.Component):
         beat = Signal(drain_layout())
         kept = beat.as_value()[:-1]  # but `valid`
         count = Signal(range(beats))
-        end = Signal()
+        end = Signal()  # `count` is at the last: a register, as much depends on it
         wait = Signal()  # INT4: every second cycle
         rest = Signal(range(max(self._pause, 1) + 1))
         rests = Signal()  # it is not 0
         comes, waits = self.drain.as_value()[:-1], Signal()
         m.d.comb += [
-            end.eq(count == beats - 1),
             self.take.eq(waits & ~wait & self.go & ~(self.pauses & rests)),
             self.take_end.eq(end),
         ]
@@ -236,7 +235,7 @@ class SumResolver(wiring.Component):
             ]
             m.d.sync += self.credit.eq(self.take & end)
         with m.If(self.take):
-            m.d.sync += count.eq(Mux(end, 0, count + 1))
+            m.d.sync += [count.eq(Mux(end, 0, count + 1)), end.eq(count == beats - 2)]
         with m.If(self.take & end):
             m.d.sync += [rest.eq(self._pause), rests.eq(self._pause > 0)]
         with m.Elif(rests):

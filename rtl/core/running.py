@@ -1,6 +1,6 @@
 """What the parts of the compute unit keep of the commands of the iterations under way."""
 
-from amaranth.hdl import Module, Mux, Signal, signed, unsigned
+from amaranth.hdl import Cat, Module, Mux, Signal, signed, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -73,7 +73,7 @@ class RunningCommands(wiring.Component):
     streams, paths, columns : ``Out(...).array(2)``
         `stream_command_layout`, `path_layout` and `columns_layout`.
     same : ``Out(2)``
-        The path is that of the iteration before it.
+        The path is that of the iteration before it, which is known three cycles after ``take``.
     """
 
     def __init__(self) -> None:
@@ -109,9 +109,13 @@ class RunningCommands(wiring.Component):
             offset.eq(Mux(is_window, body.anchor + offset_of(Mode.BF16), offset_of(Mode.FP16))),
         ]
         # Of a window the weight is the anchor, and tells the offset.
-        same_window = Signal()
-        m.d.comb += same_window.eq((self.mode != Mode.BF16) | (body.anchor == self.weight))
-        m.d.sync += self.fits.eq(self.valid & ~self.take & (mode == self.mode) & same_window)
+        seen, same_mode, same_window = Signal(), Signal(), Signal()
+        m.d.sync += [
+            seen.eq(self.valid & ~self.take),
+            same_mode.eq(mode == self.mode),
+            same_window.eq((self.mode != Mode.BF16) | (body.anchor == self.weight)),
+        ]
+        m.d.comb += self.fits.eq(seen & same_mode & same_window)
         with m.If(self.take):
             m.d.sync += [
                 self.turn.eq(~self.turn),
@@ -125,11 +129,8 @@ class RunningCommands(wiring.Component):
             "paths": self._path(m),
             "columns": self._columns(m),
         }
-        path = places["paths"].as_value()
-        before = Mux(self.turn, self.paths[0].as_value(), self.paths[1].as_value())
+        self._compare(m)
         for turn in range(2):
-            with m.If(self.take & (self.turn == turn)):
-                m.d.sync += self.same[turn].eq(~self.first | (path == before))
             for name, now in places.items():
                 place = Signal(now.shape(), name=f"{name}{turn}", reset_less=True)
                 m.d.comb += getattr(self, name)[turn].eq(place)
@@ -137,6 +138,27 @@ class RunningCommands(wiring.Component):
                 with m.If(self.valid & (self.turn == turn)):
                     m.d.sync += place.eq(now)
         return m
+
+    def _compare(self, m: Module) -> None:
+        """Compare the paths of an iteration and the one before it when both are in their places, in
+        two steps; nothing is taken meanwhile."""
+        taken, compared = Signal(2), Signal(2)  # of each turn
+        firsts, differ = Signal(2, reset_less=True), Signal(-(-path_layout().size // 16))
+        one, other = (path.as_value() for path in self.paths)
+        m.d.sync += [
+            taken.eq(Mux(self.turn, 2, 1) & self.take.replicate(2)),
+            compared.eq(taken),
+            firsts.eq(Cat(self.first, firsts)),
+            differ.eq(
+                Cat(
+                    one[low : low + 16] != other[low : low + 16]
+                    for low in range(0, path_layout().size, 16)
+                )
+            ),
+        ]
+        for turn, same in enumerate(self.same):
+            with m.If(compared[turn]):
+                m.d.sync += same.eq(~firsts[1] | ~differ.any())
 
     def _path(self, m: Module) -> Signal:
         body, path = self.body, Signal(path_layout(), name="path")

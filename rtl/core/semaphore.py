@@ -52,10 +52,11 @@ class SemaphorePort(wiring.Signature):
 
 
 class _Count(data.Struct):
-    """A semaphore. Bit n of ``least`` says that ``credits`` is above n."""
+    """A semaphore. Bit n of ``least`` says that ``credits`` is above n, ``eight`` above 7."""
 
     credits: unsigned(8)
     least: unsigned(WAITS)
+    eight: unsigned(1)
 
 
 class SemaphoreFile(wiring.Component):
@@ -143,18 +144,20 @@ class SemaphoreFile(wiring.Component):
         m.d.comb += [
             old.addr.eq(index),
             write.addr.eq(Mux(clearing, sweep, index)),
-            many.eq(credits[3:].any() | (credits[2] & credits[:2].any())),
+            many.eq(old.data.eight | (credits[2] & credits[:2].any())),
             result.eq(credits + Cat(Const(1, 1), taking.replicate(7))),
             write.en.eq(clearing | (changing & (taking | ~credits.all()))),
         ]
         with m.If(~clearing):
-            m.d.comb += write.data.credits.eq(result)
-            with m.If(~taking):
-                m.d.comb += write.data.least.eq(Cat(Const(1, 1), least))
-            with m.Elif(many):
-                m.d.comb += write.data.least.eq(least)
-            with m.Else():
-                m.d.comb += write.data.least.eq(least[1:])
+            nine = credits[4:].any() | (credits[3] & credits[:3].any())
+            seven = old.data.eight | credits[:3].all()
+            m.d.comb += [
+                write.data.credits.eq(result),
+                write.data.least.eq(
+                    Mux(taking, Cat(least[1:], many), Cat(Const(1, 1), least[:-1]))
+                ),
+                write.data.eight.eq(Mux(taking, nine, seven)),
+            ]
         return m
 
     def _elaborate_waits(

@@ -1,6 +1,6 @@
 """The card's control: registers, ring, checks, queues, completion and errors."""
 
-from amaranth.hdl import Cat, Module, Mux, ResetInserter, Signal, Value
+from amaranth.hdl import Cat, ClockDomain, ClockSignal, DomainRenamer, Module, Mux, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
@@ -8,6 +8,7 @@ from ..config import CardConfig
 from ..hostport.csr import CsrBank, Events, HostPort
 from ..isa import Flag, Queue
 from ..memory.bus import Bus
+from ..tech.spread import Spread
 from .bank import UNITS, QueueBank
 from .dispatch import Dispatcher
 from .fetch import RingFetch
@@ -85,12 +86,20 @@ class Sequencer(wiring.Component):
         bank = QueueBank(self.config)
         fetch = RingFetch(self.config)
         dispatcher = Dispatcher(self.config)
-        core_reset = supervisor.core_reset
         m.submodules.csr = csr = self._csr
         m.submodules.supervisor = supervisor
-        m.submodules.bank = ResetInserter(core_reset)(bank)
-        m.submodules.fetch = ResetInserter(core_reset)(fetch)
-        m.submodules.dispatcher = ResetInserter(core_reset)(dispatcher)
+        # What is reset after an error: by one register, a cycle later, as the units are.
+        m.domains.queues = queues = ClockDomain(local=True)
+        m.submodules.spread = spread = Spread()
+        reset = Signal(init=1)
+        m.d.sync += reset.eq(supervisor.core_reset)
+        m.d.comb += [
+            queues.clk.eq(ClockSignal()),
+            spread.bit.eq(reset),
+            queues.rst.eq(spread.everywhere),
+        ]
+        for name, part in (("bank", bank), ("fetch", fetch), ("dispatcher", dispatcher)):
+            m.submodules[name] = DomainRenamer("queues")(part)
 
         connect(m, flipped(self.host), csr.host)
         connect(m, flipped(self.events), csr.events)
@@ -107,7 +116,10 @@ class Sequencer(wiring.Component):
         units = [getattr(self, name) for name in UNITS]
         took = Signal()
         # No command is dispatched for some cycles before it is asked for.
-        m.d.sync += dispatcher.stuck.eq(~can_move.any() & ~bank.moving)
+        m.d.sync += [
+            dispatcher.stuck.eq(~can_move.any() & ~bank.moving),
+            dispatcher.idle.eq(~busy.any()),
+        ]
         m.d.comb += [
             took.eq(dispatcher.took & ~supervisor.hold),
             # registers
@@ -143,7 +155,6 @@ class Sequencer(wiring.Component):
             dispatcher.skip.eq(supervisor.failed),
             dispatcher.pause.eq(csr.pause),
             dispatcher.index.eq(supervisor.index),
-            dispatcher.idle.eq(~busy.any()),
             dispatcher.adding.eq(bank.adding),
             dispatcher.written.eq(self.bus.written),
             dispatcher.result.flags.eq(supervisor.flags),
@@ -160,7 +171,7 @@ class Sequencer(wiring.Component):
             supervisor.watchdog.eq(csr.watchdog),
             supervisor.reset.eq(csr.reset),
             supervisor.abort.eq(csr.abort),
-            supervisor.took.eq(took),
+            supervisor.took.eq(dispatcher.took),  # in its state RUN nothing is held
             supervisor.closing.eq(dispatcher.closing),
             supervisor.ended.eq(dispatcher.ended),
             supervisor.fault.eq(dispatcher.fault),
@@ -183,7 +194,7 @@ class Sequencer(wiring.Component):
                 | self.bus.written
             ),
             self.halt.eq(supervisor.halt),
-            self.core_reset.eq(core_reset),
+            self.core_reset.eq(supervisor.core_reset),
             *(supervisor.unit_status[n].eq(unit.status) for n, unit in enumerate(units)),
         ]
         with m.If(supervisor.failed):

@@ -7,6 +7,7 @@ from amaranth.lib.wiring import In, Out
 
 from ..array.ports import drain_layout, visit_layout
 from ..config import CardConfig
+from ..elastic import Elastic
 from ..tech.select import select
 
 __all__ = ["LaneShare"]
@@ -128,6 +129,7 @@ class LaneShare(wiring.Component):
         """Offer visits to the lane; ``claim`` those that have results."""
         count = self._config.engines_per_lane
         lane, leaves = self.lane_visit, Signal()
+        vacant = Signal(init=1)  # nothing is offered: a register of its own, as that has many loads
         shown = Signal(range(count), reset_less=True)
         head, here, heads = self._queue(m, platform, offered, shown, leaves)
         # What lies at the head of each queue is looked at a cycle later: `known` says that no
@@ -167,14 +169,15 @@ class LaneShare(wiring.Component):
             word.slot.eq(Cat(shown, head.slot)),
             word.block_new.eq(marks.new & ~entered.any()),
             word.iteration_last.eq(marks.last & (ended | offered).all()),
-            free.eq(offers & ~lane.valid & ~after.any()),
-            leaves.eq(free | (offers & ~lane.valid & marks.empty)),
+            free.eq(offers & vacant & ~after.any()),
+            leaves.eq(free | (offers & vacant & marks.empty)),
             claim.eq(offered & ~empty & free.replicate(count)),
         ]
         payload = Signal(shape, name="lane_word", reset_less=True)
         m.d.comb += lane.payload.eq(payload)
-        m.d.sync += lane.valid.eq(leaves | (lane.valid & ~lane.ready))
-        with m.If(~lane.valid):
+        stays = ~vacant & ~lane.ready
+        m.d.sync += [lane.valid.eq(leaves | stays), vacant.eq(~(leaves | stays))]
+        with m.If(vacant):
             m.d.sync += payload.eq(word)
         with m.If(begin):
             m.d.sync += [entered.eq(0), ended.eq(0)]
@@ -240,17 +243,19 @@ class LaneShare(wiring.Component):
 
         send = Signal()
         number = Signal(range(len(words)), reset_less=True)  # of what is sent
+        m.submodules.beats = beats = Elastic(unsigned(len(words[0])))
+        m.d.comb += [
+            beats.source.valid.eq(send),
+            beats.source.payload.eq(select(m, platform, number, words, name="beat_word")),
+            beats.target.ready.eq(self.lane_credit),
+            drain.as_value()[:-1].eq(beats.target.payload),
+            drain.valid.eq(beats.target.valid),
+        ]
         m.d.comb += [
             send.eq((sent & Cat(some)).any()),
-            move.eq(~drain.valid | self.lane_credit),
+            move.eq(beats.source.ready),
             ends.eq(send & move & (sent & Cat(lasts)).any()),
         ]
-        payload = Signal(len(drain.as_value()) - 1, name="beat", reset_less=True)
-        valid = Signal()
-        m.d.comb += [drain.as_value()[:-1].eq(payload), drain.valid.eq(valid)]
-        word = select(m, platform, number, words, name="beat_word")
-        with m.If(move):
-            m.d.sync += [payload.eq(word), valid.eq(send)]
         following = Signal(len(words))  # no visit is claimed while one waits
         m.d.comb += following.eq(after | claim)
         with m.If(ends | ~busy):

@@ -131,20 +131,20 @@ class Supervisor(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        self._abort_early = Signal()  # the abort came as the job began
         expired = self._elaborate_watchdog(m)
-        status, unit, found = self._elaborate_cause(m, expired)
+        status, unit, found, late = self._elaborate_cause(m, expired)
 
         state = Signal(_State)
         watched = Signal()  # the error is the watchdog's
-        first = Signal()  # it is the job's first one
+        first = Signal()  # it is the job's first one, and its command not known yet
         closed = Signal()  # the job's END has been taken
         lost = Signal()  # the job ends without a record
-        wait = Signal(range(_DRAIN_LIMIT + 1))
-        m.d.comb += [
-            self.start.eq((state == _State.RUN) & ~self.running & (self.taken != self.tail)),
-        ]
-        m.d.sync += self._abort_early.eq(self.abort & self.start)
+        wait = Signal(range(_DRAIN_LIMIT + 1), reset_less=True)
+        waits = Signal()  # there was a command in the ring
+        m.d.sync += waits.eq(self.taken != self.tail)
+        m.d.comb += self.start.eq((state == _State.RUN) & ~self.running & waits)
+        ends, over = Signal(), Signal()  # the state is over in the next cycle, in this one
+        m.d.sync += over.eq(ends & ~over & ~self.reset)
         entered, advance = Signal(), Signal()
         m.d.comb += advance.eq((state == _State.RUN) & self.took & ~(self.running & found))
         m.d.sync += [wait.eq(wait + 1), self.advanced.eq(advance)]
@@ -173,11 +173,17 @@ class Supervisor(wiring.Component):
                 self.core_reset.eq(following is _State.RESET),
             ]
 
+        # A unit that fails is named at once: it may end another iteration two cycles later.
+        reported = Signal()
         m.d.sync += [
             self.flags.eq(self.flags | self.result_flags),
             self.named.eq(Unit.COMPUTE),
+            reported.eq(self.unit_error.any()),
         ]
-        with m.If(~self.flags.any() & ~self.hold):
+        for n in reversed(range(len(Queue))):
+            with m.If(self.unit_error[n]):
+                m.d.sync += self.named.eq(Unit(n))
+        with m.If(~self.flags.any() & ~self.hold & ~reported):
             m.d.sync += self.flagged.eq(self.command)
         with m.Switch(state):
             with m.Case(_State.RUN):
@@ -186,15 +192,18 @@ class Supervisor(wiring.Component):
                 with m.If(self.running & found):
                     m.d.sync += [
                         self.named.eq(unit),
-                        watched.eq(expired),
+                        watched.eq(late),
                         closed.eq(self.closing),
                         lost.eq(self.failed | self.closing | (self.fault & self.fault_ring)),
                         self.failed.eq(1),
-                        first.eq(~self.failed),
+                        first.eq(~self.failed & ~reported),
                     ]
                     with m.If(~self.failed):
-                        m.d.sync += [self.error.status.eq(status), self.error.unit.eq(unit)]
-                    with m.If(expired):
+                        m.d.sync += [
+                            *(self.error.status.eq(status), self.error.unit.eq(unit)),
+                            self.error.command.eq(self.command),
+                        ]
+                    with m.If(late):
                         m.d.sync += [
                             self.stall[4 * n : 4 * n + 4].eq(self.queue[n].stall)
                             for n in range(len(Queue))
@@ -208,23 +217,26 @@ class Supervisor(wiring.Component):
                 self._name_semaphore(m, queue, step, watched)
                 with m.If(step == _ASK - 1):
                     m.d.sync += self.named.eq(queue)
-                with m.If(first & (wait == 0)):  # before the unit can end another iteration
+                with m.If(first & (wait == 0)):
                     m.d.sync += self.error.command.eq(Mux(of_unit, self.command, self.index))
-                with m.If(wait == Mux(watched, (len(Queue) << _NAME_BITS) - 1, 0)):
+                m.d.comb += ends.eq(wait == (len(Queue) << _NAME_BITS) - 2)
+                with m.If(over | ~watched):
                     enter(_State.DRAIN)
             with m.Case(_State.DRAIN):
                 # A few cycles for the memory system to see what it was asked for last.
                 drained = self.memory_idle & (wait >= _SETTLE_CYCLES)
-                with m.If(drained | (wait == _DRAIN_LIMIT)):
+                m.d.comb += ends.eq(drained | (wait == _DRAIN_LIMIT))
+                with m.If(over):
                     enter(_State.RESET)
             with m.Case(_State.RESET):
-                with m.If(wait == _RESET_CYCLES - 1):
+                m.d.comb += ends.eq(wait == _RESET_CYCLES - 2)
+                with m.If(over):
                     enter(_State.RUN)
                     m.d.sync += lost.eq(0)
                     with m.If(lost):
                         end_job()
                         with m.If(~closed):
-                            m.d.sync += self.taken.eq(self.tail)
+                            m.d.sync += [self.taken.eq(self.tail), waits.eq(0)]
 
         with m.If(self.reset):
             m.d.sync += [
@@ -258,13 +270,24 @@ class Supervisor(wiring.Component):
             m.d.sync += [timer.eq(0), expired.eq(0)]
         return expired
 
-    def _elaborate_cause(self, m: Module, expired: Signal) -> tuple[Value, Value, Signal]:
-        """Return status and unit of the error of this cycle, and whether there is one."""
-        status, unit = Signal(Status), Signal(Unit)
-        found = Signal()
+    def _elaborate_cause(self, m: Module, expired: Signal) -> tuple[Signal, Signal, Signal, Signal]:
+        """Return status and unit of an error, whether there is one, and whether it is ``expired``.
+
+        All of the cycle before, as the cause is chosen among many; but not if the job ends now.
+        """
+        cause_status, cause_unit = Signal(Status), Signal(Unit)
+        cause, too_late, aborts = Signal(), Signal(), Signal()
+        status, unit = Signal(Status, reset_less=True), Signal(Unit, reset_less=True)
+        caused, found = Signal(), Signal()
+        late, aborted = Signal(reset_less=True), Signal(reset_less=True)
+        m.d.comb += found.eq(caused & ~self.ended & ~(aborted & self.closing))
+        m.d.sync += [
+            *(caused.eq(cause), late.eq(too_late), aborted.eq(aborts)),
+            *(status.eq(cause_status), unit.eq(cause_unit)),
+        ]
 
         def blame(what: object, whom: Unit) -> None:
-            m.d.comb += [found.eq(1), status.eq(what), unit.eq(whom)]
+            m.d.comb += [cause.eq(1), cause_status.eq(what), cause_unit.eq(whom)]
 
         stuck, starved = (
             [queue.stall == kind for queue in self.queue] for kind in (STALL_UNIT, STALL_SEMAPHORE)
@@ -272,19 +295,21 @@ class Supervisor(wiring.Component):
         for n in range(len(Queue)):
             with m.If(self.unit_error[n]) if n == 0 else m.Elif(self.unit_error[n]):
                 blame(self.unit_status[n], Unit(n))
-        with m.Elif(self.memory_illegal & ~self.ended):
+        with m.Elif(self.memory_illegal):
             blame(Status.MEMORY_FAULT, Unit.MEMORY)
         with m.Elif(self.fault):
             blame(self.fault_status, Unit.SEQUENCER)
-        with m.Elif(expired & ~self.ended):
+        with m.Elif(expired):
             blame(Status.WATCHDOG, Unit.MEMORY)
+            m.d.comb += too_late.eq(1)
             for kind in (starved, stuck):  # the later assignment wins
                 for n in reversed(range(len(Queue))):
                     with m.If(kind[n]):
-                        m.d.comb += unit.eq(Unit(n))
-        with m.Elif((self.abort | self._abort_early) & ~self.closing):
+                        m.d.comb += cause_unit.eq(Unit(n))
+        with m.Elif(self.abort):
             blame(Status.ABORTED, Unit.SEQUENCER)
-        return status, unit, found
+            m.d.comb += aborts.eq(1)
+        return status, unit, found, late
 
     def _name_semaphore(self, m: Module, queue: Value, step: Value, watched: Signal) -> None:
         """Latch the first semaphore that each queue lacks; its waits come one a cycle."""

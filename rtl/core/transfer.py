@@ -7,6 +7,7 @@ from amaranth.lib.wiring import In, Out
 from ..config import GRANULE, CardConfig
 from ..isa import Status, TransferBody
 from ..memory.bus import BURST_BYTES
+from ..tech.gate import Gate
 from .ports import iteration_layout
 
 __all__ = ["TransferWalk", "burst_layout", "granules", "misaligned"]
@@ -120,26 +121,34 @@ class TransferWalk(wiring.Component):
         block = BURST_BYTES // GRANULE
         offset = rest_memory[:_BLOCK_BITS]
         fits = Signal(reset_less=True)  # it ends in this block; found out a cycle ahead
-        step = Signal()
+        moves, step = Signal(), Signal()
         burst = self.burst
+        m.submodules.leaves = leaves = Gate(
+            lambda here, held, ready, fits: not here or (fits and (not held or ready))
+        )
+        m.submodules.changes = changes = Gate(
+            lambda here, held, ready, _: not here or not held or ready
+        )
         m.d.comb += [
-            step.eq(rest_valid & (~burst.valid | burst.ready)),
-            rest_ready.eq(~rest_valid | (step & fits)),
+            moves.eq(~burst.valid | burst.ready),
+            step.eq(rest_valid & moves),
+            leaves.bits.eq(Cat(rest_valid, burst.valid, burst.ready, fits)),
+            changes.bits.eq(Cat(rest_valid, burst.valid, burst.ready)),
+            rest_ready.eq(leaves.out),
         ]
-        with m.If(burst.ready):
-            m.d.sync += burst.valid.eq(0)
-        with m.If(step):
+        with m.If(moves):
             m.d.sync += [
-                burst.valid.eq(1),
+                burst.valid.eq(rest_valid),
                 burst.payload.memory.eq(rest_memory),
                 burst.payload.end.eq(Mux(fits, rest_end[:_BLOCK_BITS], block - 1)),
                 burst.payload.scratchpad.eq(rest_scratchpad),
                 burst.payload.last.eq(rest_last & fits),
-                rest_valid.eq(~fits),
             ]
+        with m.If(step):
+            m.d.sync += rest_valid.eq(~fits)
         # Where no row follows, what is copied of it is void: few conditions on many bits.
-        with m.If(~rest_valid | fits):
-            with m.If(rest_ready):
+        with m.If(changes.out):
+            with m.If(~rest_valid | fits):
                 m.d.sync += [
                     rest_last.eq(last_y & last_z),
                     rest_memory.eq(memory.row),
@@ -150,13 +159,13 @@ class TransferWalk(wiring.Component):
                         & ~(memory.row[:_BLOCK_BITS] + memory.last[:_BLOCK_BITS])[_BLOCK_BITS]
                     ),
                 ]
-        with m.Elif(step):
-            m.d.sync += [
-                rest_memory.eq(Cat(Const(0, _BLOCK_BITS), rest_memory[_BLOCK_BITS:] + 1)),
-                rest_scratchpad.eq(rest_scratchpad + block - offset),
-                rest_end[_BLOCK_BITS:].eq(rest_end[_BLOCK_BITS:] - 1),
-                fits.eq(rest_end[_BLOCK_BITS:] == 1),
-            ]
+            with m.Else():
+                m.d.sync += [
+                    rest_memory.eq(Cat(Const(0, _BLOCK_BITS), rest_memory[_BLOCK_BITS:] + 1)),
+                    rest_scratchpad.eq(rest_scratchpad + block - offset),
+                    rest_end[_BLOCK_BITS:].eq(rest_end[_BLOCK_BITS:] - 1),
+                    fits.eq(rest_end[_BLOCK_BITS:] == 1),
+                ]
 
         with m.FSM():
             with m.State("Start"):

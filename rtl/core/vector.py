@@ -67,10 +67,12 @@ class VectorUnit(VectorPart):
                         m.d.comb += getattr(port, name).eq(getattr(source, name))
         if missing:
             # The first iteration of such a command: all before it have ended.
-            refuse, refused = Signal(), Signal()
+            refuse, refused, told = Signal(), Signal(), Signal()
             m.d.comb += refuse.eq(Cat(missing).any() & ~refused)
             with m.If(start.valid & refuse):
                 m.d.sync += refused.eq(1)
+            m.d.sync += told.eq(refused)
+            with m.If(refused & ~told):
                 m.d.sync += [self.unit.error.eq(1), self.unit.status.eq(Status.BAD_OPCODE)]
             readies.append(refuse)
         m.d.comb += [start.ready.eq(Cat(readies).any()), self.unit.done.eq(Cat(dones).any())]

@@ -2,7 +2,7 @@
 
 from amaranth.hdl import Cat, Module, Mux, Signal, unsigned
 from amaranth.lib import data, stream, wiring
-from amaranth.lib.fifo import SyncFIFO
+from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from ..config import GRANULE, CardConfig
@@ -31,6 +31,8 @@ def place_layout() -> data.StructLayout:
 
 
 _WAITING = 16  # granules: the depth of distributed RAM
+_GROUP = 6  # bits
+_GRANULE_BITS = (GRANULE - 1).bit_length()
 
 # A result or a visit's mark on its way; ``close``: it ends its visit, ``done``: its iteration.
 _MARKS = {"close": 1, "done": 1, "turn": 1, "size": 3}
@@ -101,7 +103,8 @@ class ResultWriter(wiring.Component):
         present, brings, starts, follows = (
             Signal(name=name) for name in ("present", "brings", "starts", "follows")
         )
-        known = Signal()  # the place of its next column is, too
+        # Whether it takes a result, or leaves without, or there is none: all made a cycle ahead.
+        takes, passes = Signal(), Signal(init=1)
         come = self.visit.payload
         m.submodules.walk = walk = ColumnWalk(self._config)
         room = Signal()
@@ -114,24 +117,35 @@ class ResultWriter(wiring.Component):
             walk.result.eq(result),
             walk.leave.eq(leave),
             walk.iteration_last.eq(visit.iteration_last),
-            empty.eq(room & present & ~brings & known),
-            self.ready.eq(room & brings & known),
-            result.eq(self.valid & self.ready),
+            empty.eq(passes & present),
+            self.ready.eq(takes),
+            result.eq(self.valid & takes),
             leave.eq((result & self.last) | empty),
-            self.visit.ready.eq(~present | leave),
+            self.visit.ready.eq((result & self.last) | passes),
+        ]
+        comes_known = Signal()  # the place of the next visit's first column is
+        next_present, next_brings, next_known = (
+            Signal(name=name) for name in ("next_present", "next_brings", "next_known")
+        )
+        m.d.comb += [
+            # The walk stands at the end of the block if this visit had results.
+            comes_known.eq(~come.block_new | (brings & ~come.block_first)),
+            next_present.eq(Mux(self.visit.ready, self.visit.valid, present)),
+            next_brings.eq(Mux(self.visit.ready, self.visit.valid & ~come.empty, brings)),
+            next_known.eq(Mux(self.visit.ready, comes_known, walk.ready)),
+        ]
+        m.d.sync += [
+            present.eq(next_present),
+            brings.eq(next_brings),
+            takes.eq(room & next_brings & next_known),
+            passes.eq(~next_present | (room & ~next_brings & next_known)),
         ]
         with m.If(self.visit.ready):
             m.d.sync += [
                 visit.eq(come),
-                present.eq(self.visit.valid),
-                brings.eq(self.visit.valid & ~come.empty),
                 starts.eq(self.visit.valid & come.block_new & come.block_first),
                 follows.eq(self.visit.valid & come.block_new & ~come.block_first),
-                # The walk stands at the end of the block if this visit had results.
-                known.eq(~come.block_new | (brings & ~come.block_first)),
             ]
-        with m.Else():
-            m.d.sync += known.eq(walk.ready)
 
         taken = Signal(_TAKEN)
         base, offset, number = (
@@ -157,7 +171,14 @@ class ResultWriter(wiring.Component):
 
         # The first of two nibbles waits for the second, in the place of both.
         placed = Signal(_PLACED)
-        place = Signal(32, reset_less=True)
+        # The lower bits of its place, and of groups of the others whether any is set.
+        spad_bits = (self._config.scratchpad_bytes - 1).bit_length()
+        total, place = Signal(32), Signal(spad_bits, reset_less=True)
+        address = Signal(self._config.granule_addr_width, reset_less=True)  # of what is packed
+        # Whether the place is in another granule: found out before, as much depends on it.
+        next_address, differs = Signal.like(address), Signal(reset_less=True)
+        beyond = Signal(-(-(32 - spad_bits) // _GROUP), reset_less=True)
+        m.d.comb += total.eq(base + offset)
         value = Signal(32, reset_less=True)
         nibbles, column_present = taken.nibbles, taken.present
         second, byte_present = Signal(), Signal(reset_less=True)
@@ -172,32 +193,38 @@ class ResultWriter(wiring.Component):
                 m.d.sync += value[4:8].eq(Mux(column_present, number[:4], 0))
             with m.Else():
                 m.d.sync += [
-                    place.eq(base + offset),
+                    place.eq(total),
+                    differs.eq(next_address != total[_GRANULE_BITS:spad_bits]),
+                    beyond.eq(
+                        Cat(total[low : low + _GROUP].any() for low in range(spad_bits, 32, _GROUP))
+                    ),
                     value.eq(Mux(nibbles, number[:4], number)),
                     byte_present.eq(column_present),
                 ]
-        self._pack(m, placed, place, value, room)
+        good = Signal()
+        m.d.comb += [
+            good.eq(placed.write & ~beyond.any()),
+            next_address.eq(Mux(good, place[_GRANULE_BITS:], address)),
+        ]
+        m.d.sync += address.eq(next_address)
+        self._pack(m, placed, place, good, differs, address, value, room)
         return m
 
-    def _pack(self, m: Module, placed, place, value, room):
+    def _pack(self, m: Module, placed, place, good, differs, address, value, room):
         """Collect placed results while they stay in one granule and one visit.
 
-        There is ``room`` while all that is on its way fits into the queue of granules.
+        There is ``room`` while all that is on its way, and what is taken in the next cycle, fits
+        into the queue of granules.
         """
-        granule_bits = (GRANULE - 1).bit_length()
-        bits = granule_bits + self._config.granule_addr_width
-        target = place[granule_bits:bits]
-        good = Signal()
-        m.d.comb += good.eq(placed.write & ~place[bits:].any())
         m.d.sync += self.error.eq(Mux(placed.write & ~good, Mux(placed.turn, 2, 1), 0))
 
         held, closed = Signal(), Signal(reset_less=True)
-        address = Signal(self._config.granule_addr_width, reset_less=True)
         some, done = Signal(reset_less=True), Signal(reset_less=True)
-        flush, fresh = Signal(), Signal()
+        flush, fresh, anew = Signal(), Signal(), Signal()
         m.d.comb += [
-            flush.eq(held & (closed | (good & (address != target)))),
-            fresh.eq(flush | ~held),
+            flush.eq(held & (closed | (good & differs))),
+            fresh.eq(~held | closed | (good & differs)),
+            anew.eq(placed.valid & fresh),
         ]
         with m.If(placed.valid):
             m.d.sync += [
@@ -208,8 +235,6 @@ class ResultWriter(wiring.Component):
             ]
         with m.Elif(flush):
             m.d.sync += held.eq(0)
-        with m.If(placed.valid & good):
-            m.d.sync += address.eq(target)
 
         # Bytes that a result does not cover may have any value in their place of the word.
         one, four = placed.size == 1, placed.size == 4
@@ -226,16 +251,18 @@ class ResultWriter(wiring.Component):
         for i in range(GRANULE):
             byte = Signal(8, name=f"byte{i}", reset_less=True)
             here = Signal(name=f"here{i}", reset_less=True)
-            hit = placed.valid & good & (place[2:granule_bits] == i // 4) & covered[i % 4]
+            hit = placed.valid & good & (place[2:_GRANULE_BITS] == i // 4) & covered[i % 4]
             with m.If(hit):
                 m.d.sync += [byte.eq(moved[i % 4]), here.eq(1)]
-            with m.Elif(placed.valid & fresh):
+            with m.Elif(anew):
                 m.d.sync += [byte.eq(0), here.eq(0)]
             data_bytes.append(byte)
             mask.append(here)
 
         layout = lane_write_layout(self._config)
-        m.submodules.granules = granules = SyncFIFO(width=layout.size, depth=_WAITING)
+        m.submodules.granules = granules = Memory(shape=layout, depth=_WAITING, init=[])
+        write, read = granules.write_port(), granules.read_port(domain="comb")
+        level, leaves = Signal(range(_WAITING + 1)), Signal()
         packed = {
             "address": address,
             "data": Cat(data_bytes),
@@ -244,11 +271,16 @@ class ResultWriter(wiring.Component):
             "done": done,
         }
         m.d.comb += [
-            granules.w_en.eq(flush),
-            granules.w_data.eq(Cat(packed[name] for name, _ in layout)),
-            self.write.valid.eq(granules.r_rdy),
-            self.write.payload.eq(granules.r_data),
-            granules.r_en.eq(self.write.ready),
+            write.en.eq(flush),
+            *(write.data[name].eq(value) for name, value in packed.items()),
+            self.write.valid.eq(level.any()),
+            self.write.payload.eq(read.data),
+            leaves.eq(self.write.valid & self.write.ready),
         ]
+        m.d.sync += [write.addr.eq(write.addr + flush), read.addr.eq(read.addr + leaves)]
+        with m.If(flush & ~leaves):
+            m.d.sync += level.eq(level + 1)
+        with m.Elif(leaves & ~flush):
+            m.d.sync += level.eq(level - 1)
         # One for each of the stages before it may still come.
-        m.d.sync += room.eq(granules.level < _WAITING // 2)
+        m.d.comb += room.eq(level < _WAITING // 2)

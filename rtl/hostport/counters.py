@@ -68,20 +68,22 @@ class CounterBank(wiring.Component):
         m.submodules.upper = upper = memory.Memory(
             shape=unsigned(upper_bits), depth=self._TURNS, init=[]
         )
-        write, kept, read = (
+        write, ahead, read = (
             upper.write_port(),
             upper.read_port(domain="comb"),
             upper.read_port(domain="comb"),
         )
-        turn_carry = Signal()
+        kept = Signal(upper_bits, reset_less=True)  # read a cycle before its turn
+        next_turn, turn_carry = Signal.like(turn), Signal()
         m.d.comb += [
+            next_turn.eq(turn + 1),
+            ahead.addr.eq(next_turn),
             turn_carry.eq(select(turn, carries)),
-            kept.addr.eq(turn),
             write.addr.eq(turn),
-            write.data.eq(Mux(clearing, 0, kept.data + 1)),
+            write.data.eq(Mux(clearing, 0, kept + 1)),
             write.en.eq(clearing | turn_carry),
         ]
-        m.d.sync += turn.eq(turn + 1)
+        m.d.sync += [turn.eq(next_turn), kept.eq(ahead.data)]
         with m.If(self.clear):
             m.d.sync += [turn.eq(0), clearing.eq(1)]
         with m.Elif(turn == self._TURNS - 1):

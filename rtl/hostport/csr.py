@@ -178,6 +178,8 @@ class CsrBank(wiring.Component):
         m = Module()
         config, host = self.config, self.host
         ack = Signal(32)
+        self._given = Signal(32, reset_less=True)  # what the host wrote in the cycle before
+        m.d.sync += self._given.eq(host.write_data)
 
         written = {
             Csr.RING_BASE: self.ring_base,
@@ -238,7 +240,7 @@ class CsrBank(wiring.Component):
         m.d.comb += counters.address.eq(asked)
 
         # A reset comes a cycle late, when the next write may be there, which wins.
-        control = host.write & (word == Csr.CONTROL // 4)
+        control = self._written(Csr.CONTROL)
         m.d.sync += [
             self.reset.eq(control & host.write_data[0]),
             self.abort.eq(control & host.write_data[1]),
@@ -258,11 +260,17 @@ class CsrBank(wiring.Component):
                         m.d.sync += value.eq(host.write_data)
         return m
 
+    def _written(self, csr: Csr) -> Value:
+        """Return whether the host writes the register in this cycle."""
+        return self.host.write & (self.host.address[2:] == csr.value // 4)
+
     def _elaborate_steps(self, m: Module) -> Value:
         """Count the steps down; return what `Csr.STEP` reads."""
-        data = self.host.write_data
+        data = self._given
         enable, left = Signal(), Signal(_STEP_BITS)
-        with m.If(self.host.write & (self.host.address[2:] == Csr.STEP // 4)):
+        hit = Signal()
+        m.d.sync += hit.eq(self._written(Csr.STEP))
+        with m.If(hit):
             m.d.sync += [
                 Cat(left, enable).eq(Cat(data[:_STEP_BITS], data[-1])),
                 self.pause.eq(data[-1] & ~data[:_STEP_BITS].any()),
@@ -283,19 +291,18 @@ class CsrBank(wiring.Component):
             shape=unsigned(32), depth=_COPIES, init=[], attrs={"ram_style": "distributed"}
         )
         write, read = copies.write_port(), copies.read_port(domain="comb")
-        given, writing = Signal(32, reset_less=True), Signal()
-        m.d.sync += [given.eq(self.host.write_data), writing.eq(self.host.write)]
+        m.d.sync += write.en.eq(Cat(self._written(csr) for csr in csrs).any())
         m.d.comb += [
             write.addr.eq(asked),
-            write.data.eq(given),
+            write.data.eq(self._given),
             read.addr.eq(asked),
         ]
         known, void = Signal(), (asked == Csr.RING_BASE // 4).replicate(_RING_ALIGN_BITS)
         for csr in csrs:
             written = Signal(name=f"{csr.name.lower()}_written")
             with m.If(asked == csr.value // 4):
-                m.d.comb += [write.en.eq(writing), known.eq(written)]
-                with m.If(writing):
+                m.d.comb += known.eq(written)
+                with m.If(write.en):
                     m.d.sync += written.eq(1)
             with m.If(self.reset):
                 m.d.sync += written.eq(0)

@@ -122,7 +122,7 @@ class Framer(wiring.Component):
         frame goes out when its first byte is there, and the next byte is taken as soon as the one
         before has gone to ``bytes``.
     bytes : ``Out(stream)``
-        Up to a byte in two cycles.
+        Up to a byte in three cycles.
     """
 
     def __init__(self) -> None:
@@ -141,12 +141,15 @@ class Framer(wiring.Component):
         escaped = Signal()
 
         checking = Signal()
-        byte, special, go = Signal(8), Signal(), Signal()
+        byte, go, ready = Signal(8), Signal(), Signal()
+        special = Signal(reset_less=True)  # the byte was looked at, and needs an escape
+        looks, looked = Signal(), Signal()
         m.d.comb += [
             go.eq(~self.bytes.valid),
             byte.eq(Mux(checking, ~crc[:8], item.byte)),
-            special.eq((byte == FLAG) | (byte == ESCAPE)),
+            ready.eq(go & looked),
         ]
+        m.d.sync += [special.eq((byte == FLAG) | (byte == ESCAPE)), looked.eq(looks & ~ready)]
         done = Signal()  # the byte goes out, not an escape before it
 
         def send(value: Value | int) -> None:
@@ -171,11 +174,13 @@ class Framer(wiring.Component):
                         m.d.comb += self.items.ready.eq(1)
                         m.next = "CHECK"
                     with m.Else():
-                        send_byte()
-                        m.d.comb += self.items.ready.eq(done)
+                        m.d.comb += looks.eq(1)
+                with m.If(ready):
+                    send_byte()
+                    m.d.comb += self.items.ready.eq(done)
             with m.State("CHECK"):
-                m.d.comb += checking.eq(1)
-                with m.If(go):
+                m.d.comb += [checking.eq(1), looks.eq(go)]
+                with m.If(ready):
                     send_byte()
                     with m.If(done):
                         m.d.sync += count.eq(count + 1)

@@ -1,6 +1,9 @@
 """The registers and the lights of the shell around the card."""
 
-from amaranth.hdl import Cat, Const, Module, Signal, Value
+from functools import reduce
+from operator import or_
+
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -54,38 +57,39 @@ class ShellRegisters(wiring.Component):
         m = Module()
         link, card, capture = self.link, self.card, self.capture
 
-        # What is here waits for the card to answer.
-        asked = delayed(m, 1, link.address, HOST_READ_LATENCY - 1, "asked")
+        # What is here waits for the card to answer, and is found in the last cycle of that.
+        asked = delayed(m, 1, link.address, HOST_READ_LATENCY - 2, "asked")
+        of_card, was_of_card = Signal(reset_less=True), Signal(reset_less=True)
+        m.d.sync += [of_card.eq(asked < SHELL_BASE), was_of_card.eq(of_card)]
+
+        def named(csr: ShellCsr) -> Signal:
+            """Return whether the register is asked for, a cycle behind ``asked``."""
+            found = Signal(name=f"{csr.name.lower()}_named", reset_less=True)
+            m.d.sync += found.eq(asked == csr)
+            return found
 
         # The high word follows the low one by a cycle, and is taken a cycle later.
         low = Signal(32, init=self._cycles & 0xFFFFFFFF)
         high, carry = Signal(32, init=self._cycles >> 32), Signal()
-        held, take = Signal(32, reset_less=True), Signal()
+        held, take = Signal(32, reset_less=True), Signal(reset_less=True)
+        named_low = named(ShellCsr.CYCLES)
         m.d.sync += [
             Cat(low, carry).eq(low + 1),
             high.eq(high + carry),
-            take.eq(asked == ShellCsr.CYCLES),
+            take.eq(named_low),
         ]
         with m.If(take):
             m.d.sync += held.eq(high)
 
-        readable: dict[ShellCsr, Value] = {
-            ShellCsr.CLOCK_HZ: Const(self._clock_hz, 32),
-            ShellCsr.CYCLES: low,
-            ShellCsr.CYCLES_HIGH: held,
-            ShellCsr.FRAMES_DROPPED: self.dropped,
-            ShellCsr.SHELL_STATE: self.irq,
-        }
+        readable: list[tuple[Signal, Value]] = [
+            (named(ShellCsr.CLOCK_HZ), Const(self._clock_hz, 32)),
+            (named_low, low),
+            (named(ShellCsr.CYCLES_HIGH), held),
+            (named(ShellCsr.FRAMES_DROPPED), self.dropped),
+            (named(ShellCsr.SHELL_STATE), self.irq),
+        ]
         own = Signal(32, reset_less=True)
-        with m.Switch(asked):
-            for address, value in readable.items():
-                with m.Case(address):
-                    m.d.sync += own.eq(value)
-            with m.Default():
-                m.d.sync += own.eq(0)
-
-        was_of_card = Signal(reset_less=True)
-        m.d.sync += was_of_card.eq(asked < SHELL_BASE)
+        m.d.sync += own.eq(reduce(or_, (Mux(found, value, 0) for found, value in readable)))
         m.d.comb += [
             card.address.eq(link.address[: len(card.address)]),
             card.write.eq(link.write & (link.address < SHELL_BASE)),

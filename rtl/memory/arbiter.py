@@ -6,6 +6,7 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from ..config import CardConfig
+from ..tech.gate import Gate
 from ..tech.select import select
 from .bus import Bus, burst_beats, request_layout, write_layout
 
@@ -73,14 +74,12 @@ class Arbiter(wiring.Component):
         The burst granted (`burst_layout`).
     batch : ``In(1)``
         Turning between reads and writes costs time: do it seldom.
-    halt : ``In(1)``
-        Grant nothing.
     flush : ``In(1)``
         Forget the write data of bursts that are not granted. Only while all granted are finished.
     pop : ``In(1)``, pop_requester : ``In(2)``
         Take a beat of this requester's write data.
     write_beat : ``Out``
-        The beat taken in the cycle before.
+        The beat taken two cycles before: block RAM is slow, and those who want it far away.
     read_valid, read_data, read_requester : ``In``
         A beat of read data, and whose it is.
     written : ``In(4)``
@@ -94,7 +93,6 @@ class Arbiter(wiring.Component):
                 **{name: In(Bus(config)) for name in REQUESTERS},
                 "burst": Out(stream.Signature(burst_layout(config))),
                 "batch": In(1),
-                "halt": In(1),
                 "flush": In(1),
                 "pop": In(1),
                 "pop_requester": In(2),
@@ -119,12 +117,11 @@ class Arbiter(wiring.Component):
         ring_write = memory.write_port()
         ring_read = memory.read_port()
         gather = Signal()
-        first = Signal(init=1)  # ``gather`` is 0: without the loads of the data's choice
         enough = Signal(4)  # of the data of the write burst that is first
         grants = Signal(4)
-        put_now = Signal(len(writers))
+        may_put, put_now = Signal(len(writers)), Signal(len(writers))
         second_pops = self.pop_requester == writers[1][0]
-        ready_to_put = []
+        ready_to_put, nearly_full = [], []
         for place, (number, port) in enumerate(writers):
             name = REQUESTERS[number]
             put = Signal(place_bits, name=f"{name}_put")
@@ -143,9 +140,10 @@ class Arbiter(wiring.Component):
                 less.eq(Cat(~request.last_beat, Const(-1, len(less)))),  # -(last_beat + 1)
             ]
             ready_to_put.append(port.write.valid & ~level[-1])
+            nearly_full.append(level[-1] | level[:-1].all())  # there is no place for two
             m.d.comb += [
-                here.eq(ready_to_put[place] & (first ^ place) & ~self.flush),
-                port.write.ready.eq(here),
+                here.eq(port.write.valid & may_put[place]),
+                port.write.ready.eq(may_put[place]),
             ]
             # So that what the last two cycles granted may still be counted.
             plenty = gathered[(burst_beats(self.config) - 1).bit_length() :] >= 3
@@ -172,22 +170,30 @@ class Arbiter(wiring.Component):
         m.d.comb += [
             ring_write.en.eq(put_now.any()),
             ring_read.en.eq(self.pop),
-            self.write_beat.eq(ring_read.data),
         ]
-        with m.If(gather):
-            m.d.sync += [gather.eq(~ready_to_put[0]), first.eq(ready_to_put[0])]
-        with m.Else():
-            m.d.sync += [gather.eq(ready_to_put[1]), first.eq(~ready_to_put[1])]
+        beat = Signal.like(self.write_beat, reset_less=True)
+        m.d.sync += beat.eq(ring_read.data)
+        m.d.comb += self.write_beat.eq(beat)
+        second_next = Mux(gather, ~ready_to_put[0], ready_to_put[1])
+        m.d.sync += [
+            gather.eq(second_next),
+            may_put.eq(Cat(~second_next, second_next) & ~Cat(nearly_full)),
+        ]
 
         # Those that wait for the present direction, until its batch is full or it has had none for
         # a while; then the others.
         reads, writes = Signal(init=1), Signal()  # the present direction; without `batch` both
         batch_left = Signal(range(_BATCH + 1))
         along, against = Signal(4), Signal(4)
-        lull = Signal(range(_LULL + 1))  # cycles in which none waited for the present direction
-        turning = Signal()
-        full = Signal()  # with the burst that is offered
+        lull = Signal(
+            range(_LULL + 1), reset_less=True
+        )  # cycles in which none waited for the present direction
+        turning, turned_now = Signal(), Signal()
+        full, full_with_one = Signal(), Signal()  # the batch, with the burst that is offered
+        opposed = Signal()
         offers, granted = Signal(), Signal()
+        # Whose turn it is, is also kept a bit a requester: these bits and `ready` decide a grant.
+        turn, mine = Signal(2), Signal(4, init=1)
         for number, port in enumerate(ports):
             valid, write = port.request.valid, port.request.payload.write
             if REQUESTERS[number] in WRITERS:
@@ -195,10 +201,18 @@ class Arbiter(wiring.Component):
                 later = Mux(write, enough[number] & ~writes, ~reads)
             else:
                 now, later = reads, ~reads
-            m.d.comb += [along[number].eq(valid & now), against[number].eq(valid & later)]
+            m.submodules[f"grant_{number}"] = grant = Gate(lambda may, now, *_: may and now)
+            m.d.comb += [
+                along[number].eq(valid & now),
+                against[number].eq(valid & later),
+                grant.bits.eq(Cat(valid & mine[number] & self.burst.ready, now)),
+                grants[number].eq(grant.out),
+            ]
         m.d.comb += [
-            full.eq(~batch_left[1:].any() & (offers | ~batch_left[0])),
-            turning.eq(self.batch & against.any() & (full | lull[-1])),
+            full_with_one.eq(~batch_left[1:].any()),
+            full.eq(full_with_one & (offers | ~batch_left[0])),
+            opposed.eq(self.batch & against.any()),
+            turning.eq(opposed & (full | lull[-1])),
         ]
         with m.If(along.any()):
             m.d.sync += lull.eq(0)
@@ -206,35 +220,40 @@ class Arbiter(wiring.Component):
             m.d.sync += lull.eq(lull + 1)
 
         # The burst that the one whose turn it is shows now may go; so the choice is among others.
-        # Who it is, is also kept a bit a requester: these bits and `ready` decide a grant.
-        turn, mine = Signal(2), Signal(4, init=1)
         run_left = Signal(range(_RUN))
         m.d.comb += [
             offers.eq((along & mine).any()),
-            self.burst.valid.eq(offers & ~self.halt),
-            granted.eq(self.burst.valid & self.burst.ready),
-            grants.eq(along & mine & (self.burst.ready & ~self.halt).replicate(4)),
+            self.burst.valid.eq(offers),
+            granted.eq(offers & self.burst.ready),
         ]
         other = _next_of(m, along & ~mine, turn, "other")
         turned = _next_of(m, against, turn, "turned")
         following = Mux(turning, turned, other)
+        # What is offered is late, so all else is decided for the case that something is.
+        turns_then = opposed & (full_with_one | lull[-1])
+        may_choose = ~self.batch | turns_then | (run_left == 0)
         with m.If(granted):
             with m.If(batch_left != 0):
                 m.d.sync += batch_left.eq(batch_left - 1)
-            m.d.sync += run_left.eq(run_left - 1)
-        with m.If(granted | ~offers):
-            with m.If(~self.batch | turning | ~offers | (run_left == 0)):
-                m.d.sync += [
-                    turn.eq(following),
-                    mine.eq(Const(1, 1) << following),
-                    run_left.eq(_RUN - 1),
-                ]
+        with m.If(self.burst.ready | ~offers):
+            m.d.sync += run_left.eq(Mux(may_choose | ~offers, _RUN - 1, run_left - 1))
+            m.d.comb += turned_now.eq(turning)
             with m.If(turning):
-                m.d.sync += [reads.eq(~reads), writes.eq(~writes), batch_left.eq(_BATCH)]
-        with m.If(~self.batch):
-            m.d.sync += [reads.eq(1), writes.eq(1)]
-        with m.Elif(reads & writes):
-            m.d.sync += writes.eq(0)
+                m.d.sync += batch_left.eq(_BATCH)
+        m.submodules.chooses = chooses = Gate(
+            lambda offers, ready, may, _: not offers or (ready and may)
+        )
+        m.d.comb += chooses.bits.eq(Cat(offers, self.burst.ready, may_choose))
+        with m.If(chooses.out):
+            m.d.sync += [
+                turn.eq(following),
+                mine.eq(Const(1, 1) << following),
+            ]
+        # Late conditions are data here, not an enable.
+        m.d.sync += [
+            reads.eq((reads ^ turned_now) | ~self.batch),
+            writes.eq(((writes ^ turned_now) & ~(reads & writes)) | ~self.batch),
+        ]
 
         requests = [port.request.payload.as_value() for port in ports]
         request = select(m, platform, turn, requests, name="request")

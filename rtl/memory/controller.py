@@ -5,9 +5,12 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
+from ..tech.gate import Gate
 from .address import BANKS, access_layout
 from .device import ColumnKind, RowKind, column_command_layout, row_command_layout
-from .gaps import account, countdown, matured, soon
+from .gaps import account, age, countdown, goes_on, matured, soon
+from .refresh import Refresh
+from .steps import Steps
 from .timing import Timing
 
 __all__ = ["Controller"]
@@ -72,7 +75,9 @@ class Controller(wiring.Component):
     def elaborate(self, platform) -> Module:
         m = Module()
         t = self.timing
-        run = Signal()
+        m.submodules.refresher = refresher = Refresh(t)
+        run, scrub = refresher.run, refresher.scrub
+        precharge_all, refresh = refresher.precharge_all, refresher.refresh
 
         # The queue. A place that is free may be written at any time.
         index_bits = (self.depth - 1).bit_length()
@@ -110,17 +115,14 @@ class Controller(wiring.Component):
             ]
             return run & (place[: index_bits + 1] != tail), port.data, first
 
-        activate, precharge, precharge_all, refresh = (
-            Signal(name=name) for name in ("activate", "precharge", "precharge_all", "refresh")
-        )
-        activate_ready, precharge_ready, column = Signal(), Signal(), Signal()
-        row_free = countdown(
-            m, "row_bus", activate | precharge | precharge_all | refresh, t.row_bus
-        )
-        m.d.comb += [
-            activate.eq(activate_ready & row_free),
-            precharge.eq(precharge_ready & row_free & ~activate_ready),
-        ]
+        # What is decided on, and what is given in the next clock.
+        activate_next, precharge_next = Signal(), Signal()
+        activate, precharge, column = Signal(), Signal(), Signal()
+        m.d.sync += [activate.eq(activate_next), precharge.eq(precharge_next & ~activate_next)]
+        any_row = Signal()
+        m.d.comb += any_row.eq(activate | precharge | precharge_all | refresh)
+        row_free = countdown(m, "row_bus", any_row, t.row_bus)
+        row_soon = soon(m, "row_bus_soon", any_row, t.row_bus) & (~any_row | (t.row_bus == 1))
 
         # The bursts that the places have come to.
         done_at = Signal(_ORDER_BITS)  # number of the oldest burst
@@ -141,50 +143,14 @@ class Controller(wiring.Component):
 
         # A refresh waits until every bank may be precharged, and stops everything else meanwhile.
         # Then the places begin anew at the oldest burst, with what is left of it.
-        due, scrub = Signal(), Signal()
-        until_due = Signal(range(t.refi), init=t.refi - 1)
-        pause = Signal(range(max(t.rp, t.rfc, BANKS)), init=BANKS - 1)
         write_over = countdown(m, "quiet_write", column & writing, t.precharge_after_write)
         row_time = max(t.ras, t.rc - t.rp)  # with this one, `rc` is kept as well
-        quiet = Signal()
-        m.d.sync += quiet.eq(
+        m.d.sync += refresher.quiet.eq(
             countdown(m, "quiet_activate", activate, row_time)
             & countdown(m, "quiet_read", column & ~writing, t.rtp)
             & write_over
             & row_free
         )
-        with m.If(until_due == 0):
-            m.d.sync += [until_due.eq(t.refi - 1), due.eq(1)]
-        with m.Else():
-            m.d.sync += until_due.eq(until_due - 1)
-        with m.If(pause != 0):
-            m.d.sync += pause.eq(pause - 1)
-        with m.FSM(init="Refresh"):
-            with m.State("Run"):
-                with m.If(due):
-                    m.d.sync += run.eq(0)
-                    m.next = "Stop"
-            with m.State("Stop"):  # what was ready before still takes place
-                m.next = "Wait"
-            with m.State("Wait"):
-                m.next = "Close"
-            with m.State("Close"):
-                with m.If(quiet):
-                    m.d.comb += precharge_all.eq(1)
-                    m.d.sync += pause.eq(t.rp - 1)
-                    m.next = "Closed"
-            with m.State("Closed"):
-                m.d.comb += scrub.eq(1)
-                with m.If(pause == 0):
-                    m.d.comb += refresh.eq(1)
-                    # No row command comes within four clocks of `run`.
-                    m.d.sync += [due.eq(0), pause.eq(max(t.rfc - 5, BANKS - 1))]
-                    m.next = "Refresh"
-            with m.State("Refresh"):
-                m.d.comb += scrub.eq(1)
-                with m.If(pause == 0):
-                    m.d.sync += run.eq(1)
-                    m.next = "Run"
         with m.If(precharge_all):
             m.d.sync += resume.eq(column_valid)
         with m.If(run):
@@ -198,38 +164,24 @@ class Controller(wiring.Component):
         m.submodules.wanted = wanted = Memory(shape=wanted_layout, depth=BANKS, init=[])
         wanted_read, wanted_write = wanted.read_port(domain="comb"), wanted.write_port()
 
-        def age(name: str, event: Value, bank: Value, flag: Value) -> tuple[Value, Value]:
-            """Return the clocks since the event in close's bank, two clocks ago, and its flag."""
-            shape = data.StructLayout({"time": unsigned(_TIME_BITS), "flag": unsigned(1)})
-            memory = Memory(shape=shape, depth=BANKS, init=[])
-            m.submodules[name] = memory
-            write, read = memory.write_port(), memory.read_port(domain="comb")
-            passed = Signal(_TIME_BITS, name=f"{name}_age", reset_less=True)
-            flagged = Signal(name=f"{name}_flag", reset_less=True)
-            m.d.comb += [
-                write.en.eq(event),
-                write.addr.eq(bank),
-                write.data.time.eq(now),
-                write.data.flag.eq(flag),
-                read.addr.eq(close_bank),
-            ]
-            m.d.sync += [passed.eq(now - read.data.time), flagged.eq(read.data.flag)]
-            return passed, flagged
-
         now = Signal(_TIME_BITS)
         m.d.sync += now.eq(now + 1)
-        activate_age, _ = age("activate_time", activate, open_bank, Const(0, 1))
+        activate_age, _ = age(m, "activate_time", now, activate, open_bank, Const(0, 1), close_bank)
         # Reads soon after a write may follow one in their bank: they wait as if they were one.
-        column_age, long = age("column_time", column, column_bank, writing | ~write_over)
+        like_write = writing | ~write_over
+        column_age, long = age(m, "column_time", now, column, column_bank, like_write, close_bank)
         may_close = Signal(reset_less=True)
-        known, same = Signal(reset_less=True), Signal(reset_less=True)
+        same = Signal(reset_less=True)  # it holds the row that is wanted
+        may_pass = Signal(reset_less=True)  # that one, or none
         user_age = Signal(_ORDER_BITS, reset_less=True)
         ahead = Signal(range(self.depth + 1))  # bursts before close's
         ahead_then = Signal.like(ahead, reset_less=True)
         in_use = Signal(reset_less=True)
-        looked = Signal(2)  # how long what has been found out concerns this step
-        close_second, close_single = Signal(reset_less=True), Signal(reset_less=True)
+        looked = Signal(2, reset_less=True)  # how long what has been found out concerns this step
+        close_second, close_last = Signal(reset_less=True), Signal(reset_less=True)
         close_pass, close_end = Signal(), Signal()
+        close_here, entry, first = fetch(close_next, "close")
+        m.submodules.closes = closes = Gate(lambda given, looked, may, _: given or (looked and may))
         m.d.comb += [
             wanted_read.addr.eq(close_bank),
             wanted_write.en.eq(close_pass | scrub),
@@ -237,12 +189,16 @@ class Controller(wiring.Component):
             wanted_write.data.row.eq(close_row),
             wanted_write.data.known.eq(~scrub),
             wanted_write.data.user.eq(close_number),
-            close_pass.eq(precharge | (run & looked[0] & (same | ~known))),
-            close_end.eq(close_pass & (close_single | close_second)),
+            closes.bits.eq(Cat(precharge, looked[0], may_pass)),
+            close_pass.eq(closes.out),
+            close_end.eq(close_pass & close_last),
+            precharge_next.eq(
+                run & looked[1] & ~may_pass & ~in_use & may_close & row_soon & ~precharge
+            ),
         ]
         m.d.sync += [
-            known.eq(wanted_read.data.known),
             same.eq(wanted_read.data.known & (wanted_read.data.row == close_row)),
+            may_pass.eq(~wanted_read.data.known | (wanted_read.data.row == close_row)),
             user_age.eq(wanted_read.data.user - done_at),
             ahead_then.eq(ahead),
             in_use.eq(user_age < ahead_then),
@@ -250,49 +206,42 @@ class Controller(wiring.Component):
                 (activate_age >= row_time - 3)
                 & (column_age >= Mux(long, t.precharge_after_write - 3, max(t.rtp - 3, 0)))
             ),
-            looked.eq(Mux(close_pass, 0, Cat(close_valid, looked))),
-            precharge_ready.eq(run & looked[1] & known & ~same & ~in_use & may_close & ~precharge),
+            looked.eq(Mux(run & ~close_pass, Cat(close_valid, looked), 0)),
             ahead.eq(ahead + close_end - burst_done),
         ]
-        here, entry, first = fetch(close_next, "close")
         with m.If(close_pass):
-            m.d.sync += [close_second.eq(1), close_bank[0].eq(~close_bank[0])]
-        with m.If(close_end | ~close_valid):
+            m.d.sync += [close_second.eq(1), close_last.eq(1), close_bank[0].eq(~close_bank[0])]
+        step_ends = (close_valid, close_pass, close_last)
+        with m.If(goes_on(m, "closes_next", *step_ends, Const(1, 1))):
             m.d.sync += [
-                close_valid.eq(here),
+                close_valid.eq(close_here),
                 close_number.eq(close_next),
                 close_bank.eq(entry.bank ^ first[0]),
                 close_row.eq(entry.row),
-                close_single.eq(first == entry.last),
+                close_last.eq(first == entry.last),
                 close_second.eq(0),
             ]
-            with m.If(here):
-                m.d.sync += close_next.eq(close_next + 1)
+        with m.If(goes_on(m, "closes_on", *step_ends, close_here | scrub)):
+            m.d.sync += close_next.eq(Mux(scrub, done_at, close_next + 1))
 
-        # What open and column learn of the steps: whether the bank is to be activated, and whether
-        # it has been precharged for that.
-        step_layout = data.StructLayout({"activate": unsigned(1), "precharge": unsigned(1)})
-        steps = [Memory(shape=step_layout, depth=self.depth, init=[]) for _ in range(2)]
-        for number, memory in enumerate(steps):
-            m.submodules[f"steps_{number}"] = memory
-            step_write = memory.write_port()
-            m.d.comb += [
-                step_write.en.eq(close_pass & (close_second == number)),
-                step_write.addr.eq(close_number[:index_bits]),
-                step_write.data.activate.eq(~same),
-                step_write.data.precharge.eq(known & ~same),
-            ]
-
-        def step(index: Value, second: Value) -> data.View:
-            ports = [memory.read_port(domain="comb") for memory in steps]
-            m.d.comb += [port.addr.eq(index) for port in ports]
-            return step_layout(Mux(second, ports[1].data.as_value(), ports[0].data.as_value()))
+        steps = Steps(m, self.depth)
+        steps.write(
+            close_pass,
+            close_number[:index_bits],
+            close_second,
+            activate=~same,
+            precharge=~may_pass,
+        )
 
         # Open.
-        open_second, open_single = Signal(reset_less=True), Signal(reset_less=True)
-        open_pass, open_end = Signal(), Signal()
+        open_second, open_last = Signal(reset_less=True), Signal(reset_less=True)
+        open_pass = Signal()
+        next_here, entry, first = fetch(open_next, "open")
+        m.submodules.opens = opens = Gate(
+            lambda given, here, activate, _: given or (here and not activate)
+        )
         closed = account(m, "closed", 2 * self.depth, close_pass, open_pass, precharge_all)
-        opening = step(open_index, open_second)
+        opening = steps.read(open_index, open_second)
         precharged = matured(
             m, "precharged", BANKS, precharge, t.rp, activate & opening.precharge, ~run
         )
@@ -303,8 +252,11 @@ class Controller(wiring.Component):
         m.d.sync += [
             window.eq(Cat(activate, window)),
             in_window.eq(in_window + activate - window[-1]),
-            activate_ready.eq(
+        ]
+        m.d.comb += [
+            activate_next.eq(
                 open_here
+                & row_soon
                 & opening.activate
                 & (precharged | ~opening.precharge)
                 & soon(m, "rrds", activate, t.rrds)
@@ -312,37 +264,35 @@ class Controller(wiring.Component):
                 & ~in_window[2]
                 & ~activate
             ),
+            open_here.eq(run & open_valid & closed),
+            opens.bits.eq(Cat(activate, open_here, opening.activate)),
+            open_pass.eq(opens.out),
         ]
-        m.d.comb += [
-            open_here.eq(run & open_valid & closed.any()),
-            open_pass.eq(activate | (open_here & ~opening.activate)),
-            open_end.eq(open_pass & (open_single | open_second)),
-        ]
-        here, entry, first = fetch(open_next, "open")
         with m.If(activate):
             m.d.sync += last_group.eq(open_bank[0:2])
         with m.If(open_pass):
-            m.d.sync += [open_second.eq(1), open_bank[0].eq(~open_bank[0])]
+            m.d.sync += [open_second.eq(1), open_last.eq(1), open_bank[0].eq(~open_bank[0])]
         open_write = Signal(reset_less=True)
-        with m.If(open_end | ~open_valid):
+        step_ends = (open_valid, open_pass, open_last)
+        with m.If(goes_on(m, "opens_next", *step_ends, Const(1, 1))):
             m.d.sync += [
-                open_valid.eq(here),
+                open_valid.eq(next_here),
                 open_index.eq(open_next),
                 open_bank.eq(entry.bank ^ first[0]),
                 open_row.eq(entry.row),
                 open_write.eq(entry.write),
-                open_single.eq(first == entry.last),
+                open_last.eq(first == entry.last),
                 open_second.eq(0),
             ]
-            with m.If(here):
-                m.d.sync += open_next.eq(open_next + 1)
+        with m.If(goes_on(m, "opens_on", *step_ends, next_here | scrub)):
+            m.d.sync += open_next.eq(Mux(scrub, done_at, open_next + 1))
 
         # Column. The first column commands of a burst, one for each of its banks, are steps.
         step_number = Signal(2, reset_less=True)  # 2: all have been made
         is_step = ~step_number[1]
         group = Signal(2)
         opened = account(m, "opened", 2 * self.depth, open_pass, column & is_step, precharge_all)
-        moving = step(done_at[:index_bits], step_number[0])
+        moving = steps.read(done_at[:index_bits], step_number[0])
         first_use = is_step & moving.activate
         for_read = matured(
             m,
@@ -372,7 +322,7 @@ class Controller(wiring.Component):
         m.d.sync += column.eq(
             run
             & column_valid
-            & (~is_step | (opened.any() & (~moving.activate | Mux(writing, for_write, for_read))))
+            & (~is_step | (opened & (~moving.activate | Mux(writing, for_write, for_read))))
             & soon(m, "ccds", column, t.ccds)
             & far
             & turned
@@ -412,8 +362,6 @@ class Controller(wiring.Component):
                 close_valid.eq(0),
                 open_valid.eq(0),
                 column_valid.eq(0),
-                close_next.eq(done_at),
-                open_next.eq(done_at),
                 column_next.eq(done_at),
                 ahead.eq(0),
             ]

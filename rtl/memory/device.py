@@ -6,6 +6,7 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from .address import BANKS
+from .gaps import countdown
 from .timing import Timing
 
 __all__ = [
@@ -184,28 +185,19 @@ class Device(wiring.Component):
         used_group = stamps("used_group", 4, read | write, column_group)
         written_group = stamps("written_group", 4, write, column_group)
 
-        def elapsed(name: str, event: Value, limit: int) -> Value:
-            """Count to ``limit`` from the last event; return whether it is that long ago."""
-            left = Signal(range(limit), name=name)
-            with m.If(event):
-                m.d.sync += left.eq(limit - 1)
-            with m.Elif(left != 0):
-                m.d.sync += left.eq(left - 1)
-            return left == 0
-
         any_row = row.kind != RowKind.NONE
-        rrds = elapsed("rrds", activate, t.rrds)
-        ccds = elapsed("ccds", read | write, t.ccds)
-        wtrs = elapsed("wtrs", write, t.cwl + t.bl + t.wtrs)
-        rtw = elapsed("rtw", read, t.rtw)
-        ras_all = elapsed("ras_all", activate, t.ras)
-        rc_all = elapsed("rc_all", activate, t.rc)
-        rp_all = elapsed("rp_all", precharge | precharge_all, t.rp)
-        rp_all_banks = elapsed("rp_all_banks", precharge_all, t.rp)
-        rtp_all = elapsed("rtp_all", read, t.rtp)
-        wr_all = elapsed("wr_all", write, t.precharge_after_write)
-        rfc = elapsed("rfc", refresh, t.rfc)
-        row_bus = elapsed("row_bus", any_row, t.row_bus)
+        rrds = countdown(m, "rrds", activate, t.rrds)
+        ccds = countdown(m, "ccds", read | write, t.ccds)
+        wtrs = countdown(m, "wtrs", write, t.cwl + t.bl + t.wtrs)
+        rtw = countdown(m, "rtw", read, t.rtw)
+        ras_all = countdown(m, "ras_all", activate, t.ras)
+        rc_all = countdown(m, "rc_all", activate, t.rc)
+        rp_all = countdown(m, "rp_all", precharge | precharge_all, t.rp)
+        rp_all_banks = countdown(m, "rp_all_banks", precharge_all, t.rp)
+        rtp_all = countdown(m, "rtp_all", read, t.rtp)
+        wr_all = countdown(m, "wr_all", write, t.precharge_after_write)
+        rfc = countdown(m, "rfc", refresh, t.rfc)
+        row_bus = countdown(m, "row_bus", any_row, t.row_bus)
 
         # The fourth activate back.
         recent = Array(Signal(_TIME_BITS, name=f"recent_{i}") for i in range(4))

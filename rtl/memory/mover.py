@@ -2,12 +2,13 @@
 
 import itertools
 
-from amaranth.hdl import Cat, Module, Mux, Signal, unsigned
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from ..config import CardConfig
+from ..tech.gate import Gate
 from .address import COLUMN_BYTES
 from .arbiter import burst_layout
 from .bus import STORAGE_LATENCY, Storage, burst_beats, write_layout
@@ -37,11 +38,13 @@ class Mover(wiring.Component):
     -------
     burst : ``In(stream)``
         With ``ideal``, a burst is taken only in the cycle before its first beat's turn. ``ready``
-        comes from a register.
+        comes from a register and from ``halt``. ``valid`` is late, and decides little itself.
     channel : ``In``
         Channel of that burst.
     ideal : ``In(1)``
         Move at once.
+    halt : ``In(1)``
+        Take nothing.
     done : ``In``
         A bit a channel: one more of its columns has been transferred.
     pop, pop_requester, write_beat, read_valid, read_data, read_requester, written
@@ -59,6 +62,7 @@ class Mover(wiring.Component):
                 "burst": In(stream.Signature(burst_layout(config))),
                 "channel": In(1),
                 "ideal": In(1),
+                "halt": In(1),
                 "done": In(config.hbm_channels),
                 "pop": Out(1),
                 "pop_requester": Out(2),
@@ -78,6 +82,8 @@ class Mover(wiring.Component):
         beats = burst_beats(config)
         beat_bits = (config.bus_bytes - 1).bit_length()
         step_bits = (beats - 1).bit_length()
+        columns = max(config.bus_bytes // COLUMN_BYTES, 1)  # of a beat
+        within = max(COLUMN_BYTES // config.bus_bytes, 1)  # beats of a column
 
         # Outstanding bursts. The oldest, which moves, is in registers; the others are queued.
         item = data.StructLayout({"burst": burst_layout(config), "channel": unsigned(1)})
@@ -91,7 +97,8 @@ class Mover(wiring.Component):
         level = Signal(range(self.depth))  # of the queue
         put = Signal(range(self.depth))
         get = Signal(range(self.depth))
-        first, last = Signal(reset_less=True), Signal(reset_less=True)  # beat of the burst
+        begins = Signal(reset_less=True)  # the beat is the first of a column
+        last = Signal(reset_less=True)  # and this one the last of the burst
         left = Signal(range(beats), reset_less=True)
         offset = Signal(step_bits, reset_less=True)
         move, finish, accept, wait = Signal(), Signal(), Signal(), Signal()
@@ -99,8 +106,8 @@ class Mover(wiring.Component):
         m.d.comb += [
             finish.eq(move & last),
             queued.eq(level != 0),
-            self.burst.ready.eq(ready),
-            accept.eq(self.burst.valid & ready),
+            self.burst.ready.eq(ready & ~self.halt),
+            accept.eq(self.burst.valid & self.burst.ready),
             taken.burst.eq(self.burst.payload),
             taken.channel.eq(self.channel),
             queue_write.addr.eq(put),
@@ -110,43 +117,44 @@ class Mover(wiring.Component):
             following.eq(Mux(queued, queue_read.data, taken)),
         ]
         with m.If(~valid | finish):
-            m.d.comb += wait.eq(accept & queued)
             m.d.sync += [
                 valid.eq(accept | queued),
                 head.eq(following),
-                first.eq(1),
+                begins.eq(1),
                 last.eq(following.burst.request.last_beat == 0),
                 left.eq(following.burst.request.last_beat),
                 offset.eq(following.burst.request.address[beat_bits:8]),
                 get.eq(get + queued),
             ]
         with m.Else():
-            m.d.comb += wait.eq(accept)
             with m.If(move):
                 m.d.sync += [
-                    first.eq(0),
+                    begins.eq(offset[: (within - 1).bit_length()] == within - 1),
                     last.eq(left == 1),
                     left.eq(left - 1),
                     offset.eq(offset + 1),
                 ]
+        leaves = Signal()
+        m.submodules.wait = waits = Gate(lambda valid, may, *_: valid and may)
+        m.submodules.change = changes = Gate(lambda valid, may, less, _: (valid and may) != less)
+        may_wait = self.burst.ready & (queued | (valid & ~finish))
+        for gate in (waits, changes):
+            m.d.comb += gate.bits.eq(Cat(self.burst.valid, may_wait, leaves))
+        m.d.comb += [leaves.eq(queued & (~valid | finish)), wait.eq(waits.out)]
         m.d.sync += put.eq(put + wait)
-        leaves = queued & (~valid | finish)
-        with m.If(wait ^ leaves):
+        with m.If(changes.out):
             m.d.sync += level.eq(level + Mux(leaves, -1, 1))
         with m.If(self.ideal):  # it always moves, and never queues: nothing is here, or the last
             single = self.burst.payload.request.last_beat == 0
-            m.d.sync += ready.eq(Mux(ready, ~self.burst.valid | single, left == 1))
+            m.d.sync += ready.eq(Mux(ready, ~accept | single, left == 1))
         with m.Else():
             fills = accept & (level == self.depth - 2)
             m.d.sync += ready.eq(leaves | (ready & ~fills))
 
         # A beat that begins a column waits until that has been transferred; of the wide bus, until
         # both of its columns have.
-        columns = max(config.bus_bytes // COLUMN_BYTES, 1)
-        within = max(COLUMN_BYTES // config.bus_bytes, 1)
-        begins = first | (offset[: (within - 1).bit_length()] == 0)
-        channel = head.channel
-        here = Signal()
+        channel = head.channel if config.hbm_channels > 1 else Const(0, 1)
+        here = Signal(init=not config.hbm_channels)
         for number in range(config.hbm_channels):
             count = Signal(range(8 * self.depth + 1), name=f"columns_{number}")
             mine = channel == number
@@ -156,11 +164,11 @@ class Mover(wiring.Component):
             most = count + self.done[number]
             m.d.sync += [
                 count.eq(most - Mux(uses, columns, 0)),
-                enough.eq(Mux(uses, most >= 2 * columns, most >= columns)),
+                enough.eq(self.ideal | Mux(uses, most >= 2 * columns, most >= columns)),
             ]
             with m.If(mine):
                 m.d.comb += here.eq(enough)
-        m.d.comb += move.eq(valid & (self.ideal | ~begins | here))
+        m.d.comb += move.eq(valid & (~begins | here))
 
         # The way to the storage port and back.
         what = data.StructLayout(
@@ -181,11 +189,11 @@ class Mover(wiring.Component):
         ]
         m.d.sync += [later.eq(earlier) for earlier, later in itertools.pairwise(stages)]
         m.d.sync += [later.eq(earlier) for earlier, later in itertools.pairwise(addresses)]
-        before, access = stages[_ACCESS - 2 : _ACCESS]
+        before, access = stages[_ACCESS - 3], stages[_ACCESS - 1]
         after, back = stages[_ANSWER - 1 :]
         accessed = enables[_ANSWER - 1]
         m.d.comb += [
-            self.pop.eq(enables[_ACCESS - 2] & before.write),
+            self.pop.eq(enables[_ACCESS - 3] & before.write),
             self.pop_requester.eq(before.requester),
             self.storage.enable.eq(enables[_ACCESS - 1]),
             self.storage.write.eq(access.write),

@@ -116,7 +116,6 @@ class MemorySystem(wiring.Component):
         any_illegal = Signal()
         m.d.comb += [
             arbiter.batch.eq(~ideal),
-            arbiter.halt.eq(self.halt),
             arbiter.flush.eq(self.flush),
             arbiter.pop.eq(mover.pop),
             arbiter.pop_requester.eq(mover.pop_requester),
@@ -127,6 +126,7 @@ class MemorySystem(wiring.Component):
             arbiter.written.eq(mover.written),
             mover.channel.eq(channel_of),
             mover.ideal.eq(ideal),
+            mover.halt.eq(self.halt),
             self.idle.eq(mover.idle),
             self.read_beat.eq(self.storage.enable & ~self.storage.write),
             self.write_beat.eq(self.storage.enable & self.storage.write),

@@ -12,7 +12,7 @@ _INTO_CARRY = 0x000E
 """Half a CCU2C without a sum, whose carry out is A | B."""
 
 _ADD_UNLESS_C = 0xA6AA
-"""Half a CCU2C that adds A and the carry to B, or to 0 if C."""
+"""Half a CCU2C that adds A and the carry to B, or to 0 if C or not D."""
 
 _CARRY = 0x0000
 """Half a CCU2C whose sum is its carry in."""
@@ -34,6 +34,8 @@ class SegmentAdder(wiring.Component):
     total, addend : ``In(width)``
     first : ``In(1)``
         Add to 0 instead of ``total``.
+    goes_on : ``In(1, init=1)``
+        Without it as with ``first``.
     carry_in : ``In(2)``
         One is added if any of the two is high.
     sum : ``Out(width + 1)``
@@ -48,6 +50,7 @@ class SegmentAdder(wiring.Component):
                 "total": In(width),
                 "addend": In(width),
                 "first": In(1),
+                "goes_on": In(1, init=1),
                 "carry_in": In(2),
                 "sum": Out(width + 1),
             }
@@ -59,30 +62,32 @@ class SegmentAdder(wiring.Component):
             self._ecp5(m)
             return m
         m.d.comb += self.sum.eq(
-            Mux(self.first, 0, self.total) + self.addend + (self.carry_in[0] | self.carry_in[1])
+            Mux(self.first | ~self.goes_on, 0, self.total)
+            + self.addend
+            + (self.carry_in[0] | self.carry_in[1])
         )
         return m
 
     def _ecp5(self, m: Module) -> None:
         """Half cells in a chain: the carry in, the bits, and the carry out."""
         unused = Signal()
-        halves = [(_INTO_CARRY, self.carry_in[0], self.carry_in[1], 0, unused)]
+        halves = [(_INTO_CARRY, self.carry_in[0], self.carry_in[1], 0, 1, unused)]
         halves += [
-            (_ADD_UNLESS_C, self.addend[i], self.total[i], self.first, self.sum[i])
+            (_ADD_UNLESS_C, self.addend[i], self.total[i], self.first, self.goes_on, self.sum[i])
             for i in range(len(self.addend))
         ]
-        halves.append((_CARRY, 0, 0, 0, self.sum[-1]))
+        halves.append((_CARRY, 0, 0, 0, 1, self.sum[-1]))
         carry: Signal | None = None
         for cell in range(len(halves) // 2):
             ports: dict[str, object] = {}
-            for half, (init, a, b, c, out) in enumerate(halves[2 * cell : 2 * cell + 2]):
+            for half, (init, a, b, c, d, out) in enumerate(halves[2 * cell : 2 * cell + 2]):
                 ports |= {
                     f"p_INIT{half}": Const(init, 16),
                     f"p_INJECT1_{half}": "NO",
                     f"i_A{half}": a,
                     f"i_B{half}": b,
                     f"i_C{half}": c,
-                    f"i_D{half}": 1,
+                    f"i_D{half}": d,
                 }
                 if out is not unused:
                     ports[f"o_S{half}"] = out
