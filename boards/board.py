@@ -6,12 +6,22 @@ import importlib.util
 from typing import TYPE_CHECKING, Any
 
 from ..rtl.config import CardConfig, preset
+from ..rtl.memory.sdram_timing import SdramTiming
 from .families import BoardError, ClockSetting, Device, Family, family_of
 
 if TYPE_CHECKING:
     from amaranth.build import Resource
 
-__all__ = ["LED_NAMES", "Board", "BoardError", "Device"]
+__all__ = [
+    "BLOCK",
+    "LED_NAMES",
+    "MEMORIES",
+    "SDRAM",
+    "Board",
+    "BoardError",
+    "Device",
+    "SdramTiming",
+]
 
 LED_NAMES = ("heartbeat", "running", "activity", "error")
 """What the LEDs can show: a clock that runs, a job that runs, bytes on the line, an error."""
@@ -21,6 +31,14 @@ MEMORY_BYTES = {"tiny": 256 << 10, "wide": 128 << 10}
 
 LEAST_MEMORY_BYTES = 64 << 10
 """... and where the array and its scratchpad leave no room for more."""
+
+BLOCK, SDRAM = "block", "sdram"
+
+MEMORIES = {BLOCK: "block RAM", SDRAM: "SDRAM"}
+"""What can hold the card's memory: its name on the command line, and for people."""
+
+SDRAM_BEATS = (8, 16)
+"""Bytes of the bus that the controller of an SDRAM can do."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -58,6 +76,8 @@ class Board:
         Name of the board for openFPGALoader.
     pack : tuple[str, ...]
         Options of the tool that writes the bitstream.
+    sdram : SdramTiming or None
+        An SDRAM at the resource ``sdram``; None if the board has none.
     """
 
     name: str
@@ -75,6 +95,12 @@ class Board:
     resources: "tuple[Resource, ...]" = ()
     programmer: str = ""
     pack: tuple[str, ...] = ("--compress",)
+    sdram: SdramTiming | None = None
+
+    @property
+    def memories(self) -> tuple[str, ...]:
+        """What can hold the card's memory, of `MEMORIES`; the first one is the default."""
+        return (BLOCK,) if self.sdram is None else (BLOCK, SDRAM)
 
     @property
     def is_virtual(self) -> bool:
@@ -105,18 +131,41 @@ class Board:
         """
         return self.family.clock(self.oscillator_hz, hz)
 
-    def config(self, name: str) -> CardConfig:
-        """Return the card of a preset as it is on this board: with memory in block RAM, without
-        the parts of the vector unit that need the most room, and with epilogue lanes that four
-        row engines share.
+    def sdram_of(self, memory: str) -> SdramTiming | None:
+        """Return the SDRAM that holds the card's memory, None if block RAM does.
+
+        Raises
+        ------
+        BoardError
+            If the board has no such memory; lists those it has.
+        """
+        if memory not in self.memories:
+            raise BoardError(
+                f"the board {self.name} has no memory {memory!r}; choose one of: "
+                f"{', '.join(self.memories)}"
+            )
+        return self.sdram if memory == SDRAM else None
+
+    def config(self, name: str, memory: str = BLOCK) -> CardConfig:
+        """Return the card of a preset as it is on this board: with as much memory as there is of
+        that sort, without the parts of the vector unit that need the most room, and with epilogue
+        lanes that four row engines share.
 
         Raises
         ------
         ValueError
-            If there is no such preset; lists those there are.
+            If there is no such preset, or no such memory; lists those there are.
         """
-        config = preset(name)
+        config, sdram = preset(name), self.sdram_of(memory)
         memory_bytes = MEMORY_BYTES.get(name, LEAST_MEMORY_BYTES)
+        if sdram is not None:
+            memory_bytes = sdram.bytes
+            if config.bus_bytes not in SDRAM_BEATS:
+                raise BoardError(
+                    f"the card of preset {name} has a bus of {config.bus_bytes} bytes, and an "
+                    f"SDRAM serves one of {' or '.join(map(str, SDRAM_BEATS))}; choose a smaller "
+                    f"preset, or --memory {BLOCK}"
+                )
         return dataclasses.replace(
             config,
             memory_bytes=memory_bytes,

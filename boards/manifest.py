@@ -64,11 +64,17 @@ def sources_hash() -> str:
 
 
 def build_number(
-    *, tools: Mapping[str, str], board: str, baud: int, clock_hz: int, config: Mapping[str, Any]
+    *,
+    tools: Mapping[str, str],
+    board: str,
+    baud: int,
+    clock_hz: int,
+    memory: str,
+    config: Mapping[str, Any],
 ) -> int:
     """Return the build hash of a card on a board: 64 bits of a hash of the sources of RTL and
     boards, of the versions of the tools, and of the settings. The seed is not among them."""
-    text = json.dumps((tools, board, baud, clock_hz, config), sort_keys=True)
+    text = json.dumps((tools, board, baud, clock_hz, memory, config), sort_keys=True)
     return int.from_bytes(hashlib.sha256(f"{sources_hash()} {text}".encode()).digest()[:8], "big")
 
 
@@ -103,7 +109,7 @@ class Manifest:
     baud : int
         Bits a second of the serial line.
     memory : str
-        What holds the card's memory: "block RAM".
+        What holds the card's memory: "block RAM" or "SDRAM".
     tools : dict[str, str]
         Versions of the tools by their names.
     seed : int
@@ -162,6 +168,7 @@ class Manifest:
             board=self.board,
             baud=self.baud,
             clock_hz=self.clock_hz,
+            memory=self.memory,
             config=self.config,
         )
         if number == self.build:

@@ -2,12 +2,16 @@
 
 from typing import Any
 
-from amaranth.hdl import ClockDomain, ClockSignal, Elaboratable, Module, ResetSignal, Signal
+from amaranth.hdl import ClockDomain, ClockSignal, Const, Elaboratable, Module, ResetSignal, Signal
 from amaranth.lib import io, wiring
 from amaranth.lib.cdc import FFSynchronizer
+from amaranth.lib.wiring import connect
 
+from ..rtl.tech.clock_gate import ClockGate
+from ..rtl.tech.spread import Spread
 from .board import Board
 from .families import ClockSetting
+from .sdram import SdramPads
 
 __all__ = ["BoardTop"]
 
@@ -20,7 +24,8 @@ class BoardTop(Elaboratable):
     board : Board
     shell : Component
         `deepseek.rtl.shell.Shell`, or something else with ``rx``, ``tx``, ``running``,
-        ``activity`` and ``error``.
+        ``activity`` and ``error``. If it has ``gate``, its domain ``card`` is made here; if it has
+        ``pins``, they are those of the board's SDRAM.
     setting : ClockSetting
         Of the clock.
     """
@@ -38,9 +43,12 @@ class BoardTop(Elaboratable):
         )
         m.submodules.clock = clock = board.family.make_clock(self.setting)
         m.domains.sync = ClockDomain()
-        m.d.comb += [clock.oscillator.eq(oscillator.i), ClockSignal().eq(clock.clock)]
+        m.d.comb += clock.oscillator.eq(oscillator.i)
+        self._clocks(m, clock.clock)
         # Registers start as if in reset, and leave it when the clock can be used.
-        m.submodules.reset = FFSynchronizer(~clock.locked, ResetSignal(), init=1)
+        m.submodules.spread = spread = Spread()
+        m.submodules.reset = FFSynchronizer(~clock.locked, spread.bit, init=1)
+        m.d.comb += ResetSignal().eq(spread.everywhere)
         m.submodules.shell = shell
 
         uart = platform.request(*board.uart, dir="-")
@@ -50,6 +58,10 @@ class BoardTop(Elaboratable):
         sent = Signal(init=1)  # no glitches on the line
         m.d.sync += sent.eq(shell.tx)
         m.d.comb += tx_pin.o.eq(sent)
+
+        if "pins" in shell.signature.members:
+            m.submodules.sdram = sdram = SdramPads()
+            connect(m, shell.pins, sdram.pins)
 
         beats = Signal((self.setting.hz - 1).bit_length(), reset_less=True)
         m.d.sync += beats.eq(beats + 1)
@@ -73,3 +85,21 @@ class BoardTop(Elaboratable):
             )
             m.d.comb += high.o.eq(1)
         return m
+
+    def _clocks(self, m: Module, source: Signal) -> None:
+        """Make the clock of everything, and that of the card if it stands still at times."""
+        if "gate" not in self.shell.signature.members:
+            m.d.comb += ClockSignal().eq(source)
+            return
+        m.domains.card = ClockDomain()
+        for name, domain, enable in (
+            ("free", "sync", Const(1)),
+            ("gate", "card", self.shell.gate),
+        ):
+            m.submodules[name] = gate = ClockGate()
+            m.d.comb += [
+                gate.source.eq(source),
+                gate.enable.eq(enable),
+                ClockSignal(domain).eq(gate.clock),
+            ]
+        m.d.comb += ResetSignal("card").eq(ResetSignal())

@@ -2,6 +2,7 @@
 
 from amaranth.build import Attrs, Pins, Resource
 
+from ..rtl.memory.sdram_timing import SdramTiming
 from .board import Board
 
 __all__ = ["BOARD"]
@@ -11,8 +12,7 @@ BOARD = Board(
     summary="ULX3S, LFE5U-85F grade 6, USB serial",
     device="LFE5U-85F",
     speed="6",
-    # Place and route made 64.7 MHz where 70 was asked for (seed 1).
-    clock_hz=60_000_000,
+    clock_hz=70_000_000,
     baud=3_000_000,  # the most that its bridge takes
     platform="amaranth_boards.ulx3s:ULX3S_85F_Platform",
     oscillator="clk25",
@@ -29,4 +29,6 @@ BOARD = Board(
         Resource("keep_design", 0, Pins("L2", dir="o"), Attrs(IO_TYPE="LVCMOS33", PULLMODE="UP")),
     ),
     programmer="ulx3s",
+    # 32 MiB, of different makers: IS42S16160G, W9825G6KH, AS4C16M16SA or MT48LC16M16A2.
+    sdram=SdramTiming(),
 )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..boards import BOARDS, board
+from ..boards.board import MEMORIES
 from .cli_options import JsonOption
 from .console import errors, grid, interruptible, progress_display, table
 
@@ -30,6 +31,14 @@ def build_command(
     freq: Annotated[
         float | None,
         typer.Option(help="Clock of the card in MHz [default: the board's].", show_default=False),
+    ] = None,
+    memory: Annotated[
+        str | None,
+        typer.Option(
+            help="What holds the card's memory: block (block RAM) or sdram, if the board has it "
+            "[default: block].",
+            show_default=False,
+        ),
     ] = None,
     output: Annotated[Path, typer.Option(help="Folder for bitstream, manifest and report.")] = Path(
         "build/boards"
@@ -55,6 +64,13 @@ def build_command(
         if name is None:
             raise ValueError("no board given; host build --list names them")
         target = board(name)
+        held_in = target.memories[0] if memory is None else memory
+        target.sdram_of(held_in)
+        if (check or record) and held_in != target.memories[0]:
+            raise ValueError(
+                f"the recorded table is of cards with memory in {MEMORIES[target.memories[0]]}; "
+                "leave --memory out"
+            )
         # Only here: the other commands start without the tools of the hardware.
         from ..boards.check import check_resources, record_resources
         from ..boards.flow.build import build
@@ -71,6 +87,7 @@ def build_command(
                     output,
                     seeds=seeds,
                     freq_mhz=freq,
+                    memory=held_in,
                     netlist=netlist,
                     progress=progress,
                 )
@@ -93,7 +110,8 @@ def _list(as_json: bool) -> None:
     for found in BOARDS.values():
         if as_json:
             fields = {"board": found.name, "summary": found.summary, "device": found.device}
-            typer.echo(json.dumps({**fields, "clock_mhz": found.clock_hz / 1e6}))
+            more = {"clock_mhz": found.clock_hz / 1e6, "memories": found.memories}
+            typer.echo(json.dumps({**fields, **more}))
         else:
             typer.echo(f"{found.name:12}{found.summary}")
 
@@ -104,6 +122,7 @@ def _show(built: "Built") -> None:
         "board": report["board"],
         "device": f"{report['device']} grade {report['speed']}" if report["speed"] else "virtual",
         "build": report["build_hash"],
+        "card memory": report["memory"],
         "clock, MHz": report["clock_mhz"],
     }
     if "seconds" in report:

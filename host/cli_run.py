@@ -235,7 +235,10 @@ def _print(result: WorkloadResult, where: _Where) -> None:
     }
     if where.clock_hz is not None:
         rows["card's clock"] = f"{where.clock_hz / 1e6:,.3f} MHz"
-        rows["seconds at this clock"] = f"{result.cycles / where.clock_hz:.6f}"
+        held_in = where.details["card_memory"]
+        rows["card's memory"] = held_in
+        waits = "" if held_in == "block RAM" else ", its waits for memory not counted"
+        rows[f"seconds at this clock{waits}"] = f"{result.cycles / where.clock_hz:.6f}"
     elif not where.modelled:
         rows["simulated cycles a second"] = f"{result.cycles_per_second:,.0f}"
     if where.statistics is not None:

@@ -16,7 +16,8 @@ import filelock
 from ...rtl.config import CardConfig
 from ...rtl.isa import ABI_VERSION
 from ...rtl.isa.link import LINK_VERSION
-from ..board import Board, BoardError
+from ...rtl.memory.sdram_timing import SdramTiming
+from ..board import BLOCK, MEMORIES, Board, BoardError
 from ..families import ClockSetting
 from ..manifest import Manifest, build_number
 from . import report as reports
@@ -68,7 +69,7 @@ def tools(board: Board) -> dict[str, str]:
     return found
 
 
-def build_hash(board: Board, config: CardConfig, clock_hz: int) -> int:
+def build_hash(board: Board, config: CardConfig, clock_hz: int, memory: str = BLOCK) -> int:
     """Return the build hash of a card on a board: 64 bits of a hash of the sources of RTL and
     boards, of the versions of the tools, and of the settings. The seed is not among them."""
     return build_number(
@@ -76,14 +77,28 @@ def build_hash(board: Board, config: CardConfig, clock_hz: int) -> int:
         board=board.name,
         baud=board.baud,
         clock_hz=clock_hz,
+        memory=MEMORIES[memory],
         config=dataclasses.asdict(config),
     )
 
 
-def _shell(config: CardConfig, *, clock_hz: int, baud: int, build_hash: int) -> Any:
+def _shell(
+    config: CardConfig,
+    *,
+    clock_hz: int,
+    baud: int,
+    build_hash: int,
+    sdram: SdramTiming | None = None,
+) -> Any:
+    from ...rtl.memory.sdram import SdramController
     from ...rtl.shell import Shell
 
-    return Shell(config, clock_hz=clock_hz, baud=baud, build_hash=build_hash)
+    memory = None
+    if sdram is not None:
+        memory = SdramController(
+            sdram, clock_hz=clock_hz, bytes=config.memory_bytes, beat_bytes=config.bus_bytes
+        )
+    return Shell(config, clock_hz=clock_hz, baud=baud, build_hash=build_hash, memory=memory)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,10 +133,12 @@ def prepare(
     setting: ClockSetting,
     *,
     build_hash: int,
+    sdram: SdramTiming | None = None,
     make_shell: Callable[..., Any] = _shell,
     progress: Progress | None = None,
 ) -> Prepared:
-    """Convert and synthesise a board's design, block by block."""
+    """Convert and synthesise a board's design, block by block. ``sdram`` is what holds the card's
+    memory; without it block RAM does."""
     if progress is not None:
         progress("convert", 0.0)
     platform = board.make_platform()
@@ -135,7 +152,10 @@ def prepare(
     else:
         from ..top import BoardTop
 
-        shell = make_shell(config, clock_hz=setting.hz, baud=board.baud, build_hash=build_hash)
+        settings = {"clock_hz": setting.hz, "baud": board.baud, "build_hash": build_hash}
+        if sdram is not None:
+            settings["sdram"] = sdram
+        shell = make_shell(config, **settings)
         found = convert(BoardTop(board, shell, setting), platform, family.constraints)
         if make_shell is _shell:
             text = json.dumps(dataclasses.asdict(found)).encode()
@@ -165,11 +185,11 @@ def _lock(name: str, progress: Progress | None) -> Iterator[None]:
         lock.release()
 
 
-def _check_memories(board: Board, config: CardConfig) -> None:
+def _check_memories(board: Board, config: CardConfig, memory: str) -> None:
     """Refuse at once a card whose memories alone do not fit."""
     ebr_bytes = 2048
     parts = {
-        "card memory": config.memory_bytes // ebr_bytes,
+        "card memory": config.memory_bytes // ebr_bytes if memory == BLOCK else 0,
         "scratchpad": config.scratchpad_bytes // ebr_bytes,
         "operands": config.rows * config.cols * -(-2 * config.operand_depth // ebr_bytes),
     }
@@ -221,6 +241,7 @@ def build(
     *,
     seeds: int = 1,
     freq_mhz: float | None = None,
+    memory: str = BLOCK,
     netlist: bool = False,
     make_shell: Callable[..., Any] = _shell,
     progress: Progress | None = None,
@@ -228,7 +249,7 @@ def build(
     """Build the bitstream of a preset's card for a board.
 
     The bitstream is ``BOARD-PRESET.bit`` in ``output`` (or with the ending that its family has in
-    place of ``.bit``); beside it lie its manifest
+    place of ``.bit``), and ``BOARD-PRESET-sdram.bit`` with that memory; beside it lie its manifest
     (`Manifest.of`), and ``BOARD-PRESET.report.json`` with the report.
 
     Parameters
@@ -238,6 +259,8 @@ def build(
     freq_mhz : float, optional
         The card's clock; the board's default without it. The highest clock is taken that can be
         made and that is not above.
+    memory : str
+        What holds the card's memory: one of the board's (`Board.memories`).
     netlist : bool
         Also write ``BOARD-PRESET.netlist.json.gz``, the netlist after place and route.
     make_shell : callable
@@ -251,11 +274,11 @@ def build(
     """
     if seeds < 1:
         raise BoardError(f"--seeds must be 1 or more, not {seeds}")
-    config = board.config(preset)
+    config, sdram = board.config(preset, memory), board.sdram_of(memory)
     wanted = board.clock_hz if freq_mhz is None else round(freq_mhz * 1e6)
     setting = None if board.is_virtual else board.clock(wanted)
     clock_hz = wanted if setting is None else setting.hz
-    number = build_hash(board, config, clock_hz)
+    number = build_hash(board, config, clock_hz, memory)
     manifest = {
         "board": board.name,
         "device": board.device,
@@ -267,14 +290,15 @@ def build(
         "build_hash": f"{number:016x}",
         "clock_hz": clock_hz,
         "baud": board.baud,
-        "memory": "block RAM",
+        "memory": MEMORIES[memory],
         "tools": tools(board),
         "seed": 0,
         "fmax_mhz": 0.0,
     }
     output.mkdir(parents=True, exist_ok=True)
-    bitstream = output / f"{board.name}-{preset}{board.suffix}"
-    told = ("board", "device", "speed", "preset", "build_hash", "tools")
+    kind = "" if memory == BLOCK else f"-{memory}"
+    bitstream = output / f"{board.name}-{preset}{kind}{board.suffix}"
+    told = ("board", "device", "speed", "preset", "memory", "build_hash", "tools")
     report: dict[str, Any] = {name: manifest[name] for name in told}
     report |= {"clock_mhz": clock_hz / 1e6, "bitstream": str(bitstream)}
     if setting is None:
@@ -282,10 +306,16 @@ def build(
         write_whole(bitstream, f"{content}\n".encode())
     else:
         start = time.monotonic()
-        _check_memories(board, config)
+        _check_memories(board, config, memory)
         with _lock(f"{board.name}-{number:016x}", progress):
             prepared = prepare(
-                board, config, setting, build_hash=number, make_shell=make_shell, progress=progress
+                board,
+                config,
+                setting,
+                build_hash=number,
+                sdram=sdram,
+                make_shell=make_shell,
+                progress=progress,
             )
             path, linked = link(prepared.design, prepared.netlists, progress, family=board.family)
             found = netlist_resources(linked, prepared.design, family=board.family)

@@ -9,7 +9,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from ..families import Family
 from .synthesis import WORKERS
 from .tools import Processes, Progress, ToolFailure, cache_dir, tool_version, write_whole
 
-__all__ = ["Placed", "pack", "place_and_route"]
+__all__ = ["Placed", "pack", "place_and_route", "reached_mhz"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,8 +117,30 @@ def _route(
                     raise
     if progress is not None:
         progress(phase, 1.0)
-    clocks = json.loads((done / "report.json").read_text())["fmax"]
-    return Placed(seed, min((x["achieved"] for x in clocks.values()), default=0.0), done)
+    return Placed(seed, reached_mhz(json.loads((done / "report.json").read_text())), done)
+
+
+def reached_mhz(report: Mapping[str, Any]) -> float:
+    """Return the clock that all paths between registers allow, 0.0 if there are none.
+
+    nextpnr knows each clock's own paths. Those from one clock to another it only lists: here all
+    clocks come of one and have its edges (`deepseek.rtl.tech.clock_gate`), so they have a cycle as
+    well, and half a one to the other edge.
+
+    Parameters
+    ----------
+    report : Mapping
+        nextpnr's.
+    """
+    clocks = [entry["achieved"] for entry in report["fmax"].values()]
+    for path in report["critical_paths"]:
+        ends = [path[end].partition(" ") for end in ("from", "to")]
+        (edge, _, clock), (other_edge, _, other) = ends
+        if not clock or not other or clock == other:
+            continue  # from or to a pin, or counted already
+        ns = sum(step["delay"] for step in path["path"])
+        clocks.append(1e3 / (ns if edge == other_edge else 2 * ns))
+    return min(clocks, default=0.0)
 
 
 def place_and_route(

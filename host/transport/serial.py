@@ -202,6 +202,7 @@ class SerialTransport:
             "board": self._board,
             "port": self._port.device,
             "baud": str(manifest.baud),
+            "card_memory": manifest.memory,
             "tools": ", ".join(f"{name} {what}" for name, what in manifest.tools.items()),
         }
 

@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...boards import board as find_board
+from ...boards.board import MEMORIES, SDRAM
 from ...boards.manifest import Manifest
 from .base import Progress, SetupError
 
 if TYPE_CHECKING:
+    from ...boards.board import SdramTiming
     from ...sim.netlist.board import BoardPins
     from ...sim.verilated.board import VirtualBoard
 
@@ -69,8 +71,14 @@ def _rtl(manifest: Manifest, progress: Progress | None) -> "VirtualBoard":
         build_hash=manifest.build,
         clock_hz=manifest.clock_hz,
         baud=manifest.baud,
+        sdram=_sdram(manifest),
         progress=progress,
     )
+
+
+def _sdram(manifest: Manifest) -> "SdramTiming | None":
+    """Return the chip that holds the card's memory, if one does."""
+    return find_board(manifest.board).sdram if manifest.memory == MEMORIES[SDRAM] else None
 
 
 def _netlist(bitstream: Path, manifest: Manifest, progress: Progress | None) -> "VirtualBoard":
@@ -101,7 +109,13 @@ def _netlist(bitstream: Path, manifest: Manifest, progress: Progress | None) -> 
         clock_hz=manifest.clock_hz,
         baud=manifest.baud,
         progress=progress,
-        design=netlist_design(path, _pins(manifest.board), progress=progress),
+        design=netlist_design(
+            path,
+            _pins(manifest.board),
+            clock_hz=manifest.clock_hz,
+            sdram=_sdram(manifest),
+            progress=progress,
+        ),
     )
 
 
@@ -111,11 +125,13 @@ def _pins(name: str) -> "BoardPins":
 
     board = find_board(name)
     led = board.leds.get("running")
+    chip = ("clk", "clk_en", "cs", "ras", "cas", "we", "ba", "a", "dqm", "dq")
     return BoardPins(
         clock=_port(board.oscillator, 0),
         rx=_port(*board.uart, "rx"),
         tx=_port(*board.uart, "tx"),
         running=_port(*led) if led is not None else None,
+        sdram={pin: _port("sdram", 0, pin) for pin in chip},
     )
 
 

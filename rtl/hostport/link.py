@@ -34,6 +34,8 @@ class Link(wiring.Component):
     tx : ``Out(1)``
     csr : ``Out(RegisterPort)``
         Registers of the card, and of the shell from `SHELL_BASE` on.
+    csr_held : ``In(1)``
+        The registers do not live this cycle: ``csr`` stands still, and the cycle is not counted.
     memory : ``Out(Storage(config))``
         A byte at a time.
     memory_ready : ``In(1)``
@@ -53,6 +55,7 @@ class Link(wiring.Component):
                 "rx": In(1),
                 "tx": Out(1),
                 "csr": Out(RegisterPort()),
+                "csr_held": In(1),
                 "memory": Out(Storage(config)),
                 "memory_ready": In(1),
                 "dropped": Out(32),
@@ -80,6 +83,7 @@ class Link(wiring.Component):
             buffer.good.eq(deframer.good),
             requests.left.eq(buffer.left),
             requests.memory_ready.eq(self.memory_ready),
+            requests.csr_held.eq(self.csr_held),
             self.tx.eq(transmitter.tx),
             self.dropped.eq(buffer.dropped),
         ]

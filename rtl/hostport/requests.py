@@ -86,6 +86,8 @@ class Requests(wiring.Component):
     items : ``Out(stream)``
         Replies, for a `Framer`.
     csr : ``Out(RegisterPort)``
+    csr_held : ``In(1)``
+        The registers do not live this cycle: ``csr`` stands still, and the cycle is not counted.
     memory : ``Out(Storage(config))``
     memory_ready : ``In(1)``
         ``memory`` is served in this cycle. An access waits for it, unchanged, and what it reads is
@@ -100,6 +102,7 @@ class Requests(wiring.Component):
                 "left": In(range(HEADER_BYTES + MAX_DATA + 1)),
                 "items": Out(stream.Signature(item_layout())),
                 "csr": Out(RegisterPort()),
+                "csr_held": In(1),
                 "memory": Out(Storage(config)),
                 "memory_ready": In(1),
             }
@@ -160,11 +163,19 @@ class Requests(wiring.Component):
         word = Signal(32, reset_less=True)  # to be written
         access = Signal()  # of the registers, in the next cycle
         reading = Signal(HOST_READ_LATENCY)  # the first bit with the address, then one a cycle
-        m.d.sync += [
-            reading.eq(Cat(access, reading)),
-            self.csr.address.eq(Mux(access, Cat(Const(0, 2), place[2:_CSR_BITS]), 0)),
-            self.csr.write.eq(0),
-        ]
+        writing = Signal()  # beside access
+        with m.If(access):
+            m.d.sync += [
+                reading.eq(1),
+                self.csr.address.eq(Cat(Const(0, 2), place[2:_CSR_BITS])),
+                self.csr.write.eq(writing),
+            ]
+        with m.Elif(~self.csr_held):
+            m.d.sync += [
+                reading.eq(Cat(Const(0, 1), reading)),
+                self.csr.address.eq(0),
+                self.csr.write.eq(0),
+            ]
         m.d.comb += [
             self.csr.write_data.eq(word),
             self.memory.address.eq(place[lane_bits:memory_bits]),
@@ -255,10 +266,11 @@ class Requests(wiring.Component):
                     self.memory.write.eq(1),
                     frames.ready.eq(csr | self.memory_ready),
                 ]
+                with m.If(frames.valid):  # whether or not the memory is ready
+                    m.d.sync += word.eq(Cat(word[8:], frames.payload.byte))
                 with m.If(frames.valid & frames.ready):
                     m.d.sync += [
                         index.eq(next_index),
-                        word.eq(Cat(word[8:], frames.payload.byte)),
                         ended.eq(frames.payload.last),
                     ]
                     with m.If(csr & index[:2].all()):
@@ -266,11 +278,13 @@ class Requests(wiring.Component):
                     with m.Elif(frames.payload.last):
                         m.next = "LOAD"
             with m.State("WRITE_CSR"):
-                m.d.comb += access.eq(1)
-                m.d.sync += self.csr.write.eq(1)
-                m.next = "WRITE"
-                with m.If(ended):
-                    m.next = "LOAD"
+                m.d.comb += [access.eq(1), writing.eq(1)]
+                m.next = "WRITTEN"
+            with m.State("WRITTEN"):  # the word stands still until its register takes it
+                with m.If(~self.csr_held):
+                    m.next = "WRITE"
+                    with m.If(ended):
+                        m.next = "LOAD"
             with m.State("SKIP"):
                 m.d.comb += frames.ready.eq(~ended)
                 with m.If(frames.valid & frames.ready):
@@ -316,7 +330,7 @@ class Requests(wiring.Component):
                 m.d.comb += access.eq(1)
                 m.next = "WAIT"
             with m.State("WAIT"):
-                with m.If(reading[-1]):
+                with m.If(reading[-1] & ~self.csr_held):
                     m.next = "KEEP"
             with m.State("KEEP"):
                 m.d.sync += [

@@ -46,6 +46,8 @@ class Bench(Line):
     r : numpy.random.Generator
     stall : float
         Probability, in each cycle, of memory not being ready.
+    held : float
+        Probability, in each cycle, of the registers standing still.
 
     Attributes
     ----------
@@ -57,13 +59,15 @@ class Bench(Line):
         Frames that the model does not know, and that must be dropped.
     """
 
-    def __init__(self, dut: Any, r: np.random.Generator, *, stall: float) -> None:
+    def __init__(
+        self, dut: Any, r: np.random.Generator, *, stall: float, held: float = 0.0
+    ) -> None:
         self.dut = dut
         self.config = bench_config()
         bit_ns = CLOCK_NS * float(os.environ["CLOCKS_A_BIT"])
         super().__init__(dut, bit_ns, phase_ns=CLOCK_NS * float(r.uniform(0.1, 0.9)))
         self.rng = r
-        self.stall = stall
+        self.stall, self.held = stall, held
         self.stuck = False
         self.lost = 0
         words = r.integers(0, 1 << 32, size=link.CSR_BYTES // 4)
@@ -82,7 +86,9 @@ class Bench(Line):
         self._unanswered: collections.deque[tuple[int, int]] = collections.deque()
         dut.memory_ready.value = 0
         dut.csr__read_data.value = int(words[0])
-        for task in (self._serve_memory(), self._serve_reads(), self._serve_writes()):
+        dut.csr_held.value = 0
+        serve = (self._serve_memory(), self._serve_reads(), self._serve_writes())
+        for task in (*serve, self._hold()):
             cocotb.start_soon(task)
 
     def send(self, line: bytes, *, lost: int = 0) -> None:
@@ -149,6 +155,19 @@ class Bench(Line):
                 noise = int.from_bytes(self.rng.bytes(width), "little")
                 dut.memory__read_data.value = noise
 
+    async def _hold(self) -> None:
+        while self.held:
+            await tick(self.dut)
+            self.dut.csr_held.value = int(self.rng.random() < self.held)
+
+    async def _live(self, cycles: int) -> None:
+        """Wait for so many cycles of the registers, from a `sample` on; ends at a `tick`."""
+        while cycles:
+            cycles -= not int(self.dut.csr_held.value)
+            await tick(self.dut)
+            if cycles:
+                await sample(self.dut)
+
     async def _serve_reads(self) -> None:
         """Show what the address named, for an address of 0, too."""
         dut = self.dut
@@ -163,7 +182,7 @@ class Bench(Line):
             cocotb.start_soon(self._answer(value))
 
     async def _answer(self, value: int) -> None:
-        await tick(self.dut, HOST_READ_LATENCY)
+        await self._live(HOST_READ_LATENCY)
         self.dut.csr__read_data.value = value
 
     async def _serve_writes(self) -> None:
@@ -174,7 +193,7 @@ class Bench(Line):
             address = int(dut.csr__address.value)
             self.got_csr.write(address, int(dut.csr__write_data.value))
             if not address:
-                await tick(dut, HOST_READ_LATENCY + 1)
+                await self._live(HOST_READ_LATENCY + 1)
                 dut.csr__read_data.value = int(self.got_csr.values[0])
 
     async def progress(self) -> None:
@@ -269,10 +288,11 @@ def damaged(r: np.random.Generator, line: bytes) -> bytes:
 @cocotb.test()
 @cocotb.parametrize(stall=[0.0, 0.7])
 async def random_frames(dut: Any, stall: float) -> None:
-    """Good frames, damaged ones and garbage; sequences that fit, repeat, or leave some out."""
+    """Good frames, damaged ones and garbage; sequences that fit, repeat, or leave some out.
+    Memory and registers make the link wait, or do not."""
     await start(dut)
     r = rng()
-    bench = Bench(dut, r, stall=stall)
+    bench = Bench(dut, r, stall=stall, held=stall)
     recent: list[bytes] = [request(0, link.HELLO)]
     bench.send(r.integers(0, 0x70, size=5, dtype=np.uint8).tobytes())
     for _ in range(200):

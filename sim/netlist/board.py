@@ -4,8 +4,10 @@ import dataclasses
 import gzip
 import hashlib
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
+from ...rtl.memory.sdram_timing import SdramTiming
 from ..verilated.build import Progress
 from ..verilated.design import Design, Port
 from ..verilated.toolchain import cache_dir
@@ -16,15 +18,21 @@ from .writer import NetlistError, plain
 __all__ = ["BoardPins", "models", "netlist_design"]
 
 _MODELS = Path(__file__).parents[1] / "cells" / "ecp5"
-_PORTS = (Port("rx", True, 1, False), Port("tx", False, 1, False), Port("busy", False, 1, False))
+_CHIP_MODEL = _MODELS.parent / "sdram.v"
+_PORTS = (
+    Port("rx", True, 1, False),
+    *(Port(name, False, 1, False) for name in ("tx", "busy")),
+    Port("fault", False, 8, False),
+)
 _SETTLED = 4 * LOCK_CYCLES
 _AGAIN = "next: build it again, with: deepseek-host build --netlist"
 
 # The lamp may be lit by a low level: what it shows at power-up, when no job runs, is dark.
 _TOP = """/* verilator lint_off PINMISSING */
-module board(clk, rx, tx, busy);
+module board(clk, rx, tx, busy, fault);
   input clk, rx;
   output tx, busy;
+  output [7:0] fault;
   reg [7:0] age = 0;
   reg dark = 0;
   {lamp}
@@ -33,9 +41,25 @@ module board(clk, rx, tx, busy);
     dark <= lamp;
   end
   assign busy = age != 8'd{settled} || lamp != dark;
+  {chip}
   netlist netlist ({connections});
 endmodule
 """
+
+_CHIP = """wire chip_clk, cke, cs_n, ras_n, cas_n, we_n;
+  wire [1:0] bank, dqm;
+  wire [12:0] address;
+  wire [15:0] dq_i, dq_o, dq_oe;
+  sdram #({parameters}) chip (
+    .clk(chip_clk), .cke(cke), .cs_n(cs_n), .ras_n(ras_n), .cas_n(cas_n), .we_n(we_n),
+    .bank(bank), .address(address), .dqm(dqm),
+    .dq_i(dq_o), .dq_driven(|dq_oe), .dq_o(dq_i), .dq_oe(), .fault(fault));
+"""
+_CHIP_PINS = {
+    **{"clk": "chip_clk", "clk_en": "cke", "cs": "cs_n", "ras": "ras_n", "cas": "cas_n"},
+    **{"we": "we_n", "ba": "bank", "a": "address", "dqm": "dqm", "dq": "dq_i"},
+}
+"""Wires of the chip by the names that the board's resource has for its pins."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -48,16 +72,27 @@ class BoardPins:
         Oscillator and serial line.
     running : str or None
         The LED of a job that runs; without one the board counts as busy all the time.
+    sdram : mapping
+        Names of the pins of its SDRAM, by what the resource calls them.
     """
 
     clock: str
     rx: str
     tx: str
     running: str | None
+    sdram: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
-def netlist_design(path: Path, pins: BoardPins, *, progress: Progress | None = None) -> Design:
-    """Return a board's netlist as a design with the ports ``rx``, ``tx`` and ``busy``.
+def netlist_design(
+    path: Path,
+    pins: BoardPins,
+    *,
+    clock_hz: int,
+    sdram: SdramTiming | None = None,
+    progress: Progress | None = None,
+) -> Design:
+    """Return a board's netlist as a design with the ports ``rx``, ``tx``, ``busy``, and ``fault``
+    of its SDRAM (`Surroundings`).
 
     A cycle is one of the clock behind the PLL. Kept in the cache by the netlist's content.
 
@@ -65,6 +100,9 @@ def netlist_design(path: Path, pins: BoardPins, *, progress: Progress | None = N
     ----------
     path : Path
         JSON of yosys or nextpnr-ecp5 (`ecp5.to_verilog`); may be compressed (``.gz``).
+    clock_hz : int
+    sdram : SdramTiming, optional
+        The chip at the pins.
 
     Raises
     ------
@@ -89,7 +127,10 @@ def netlist_design(path: Path, pins: BoardPins, *, progress: Progress | None = N
         partial.replace(kept)
         if progress is not None:
             progress("convert", 1.0)
-    return Design("board", _top(path, netlist, pins) + netlist, _PORTS)
+    top, chip = _top(path, netlist, pins, clock_hz, sdram), ""
+    if sdram is not None:
+        chip = _CHIP_MODEL.read_text()
+    return Design("board", f"{top}{netlist}\n{chip}", _PORTS)
 
 
 def _convert(path: Path, content: bytes) -> str:
@@ -111,17 +152,32 @@ def models() -> str:
     return "\n".join(["/* verilator lint_off MULTIDRIVEN */", *texts])
 
 
-def _top(path: Path, netlist: str, pins: BoardPins) -> str:
+def _top(
+    path: Path, netlist: str, pins: BoardPins, clock_hz: int, sdram: SdramTiming | None
+) -> str:
     """Return the module around the netlist."""
     listed = netlist.partition("module netlist(")[2].partition(")")[0].split(", ")
     wires = {pins.clock: "clk", pins.rx: "rx", pins.tx: "tx"}
     if pins.running is not None:
         wires[pins.running] = "lamp"
+    chip = "assign fault = 8'd0;"
+    if sdram is not None:
+        wires |= {pins.sdram[name]: wire for name, wire in _CHIP_PINS.items()}
+        parameters = {
+            "CLOCK_PS": round(1e12 / clock_hz),
+            "ROW_BITS": (sdram.rows - 1).bit_length(),
+            "COLUMN_BITS": (sdram.columns - 1).bit_length(),
+        }
+        given = ", ".join(f".{name}({value})" for name, value in parameters.items())
+        chip = _CHIP.format(parameters=given)
     if missing := [pin for pin in wires if plain(pin) not in listed]:
         raise NetlistError(
             f"{path} has no pin {missing[0]}: it is not of this board's card, or of an older "
             f"description of the board; {_AGAIN}"
         )
     connections = ", ".join(f".{plain(pin)}({wire})" for pin, wire in wires.items())
+    if sdram is not None:
+        data = plain(pins.sdram["dq"])
+        connections += f", .{data}__o(dq_o), .{data}__oe(dq_oe)"
     lamp = "wire lamp;" if pins.running is not None else "wire lamp = ~dark;"
-    return _TOP.format(settled=_SETTLED, connections=connections, lamp=lamp)
+    return _TOP.format(settled=_SETTLED, connections=connections, lamp=lamp, chip=chip)

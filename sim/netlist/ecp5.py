@@ -177,9 +177,26 @@ def _pad(w: Writer, name: str, cell: Cell) -> None:
     if way == "INPUT":
         w.drive(cell, "O", pad)
     elif way == "OUTPUT":
-        w.drive(cell, "B", w.pin(cell, "I"))
+        w.drive(cell, "B", w.pin(cell, "IOLDO" if cell["connections"].get("IOLDO") else "I"))
+    elif way == "BIDIR":
+        w.drive(cell, "O", pad)
+        w.put(cell["connections"]["B"][0], w.pin(cell, "I"), f"~{w.pin(cell, 'T')}")
     else:
         raise NetlistError(f"no model for pad {name} of direction {way}")
+
+
+def _double_rate(w: Writer, name: str, cell: Cell) -> None:
+    """Registers of a pad: one output for each half of the cycle. The pad is always driven."""
+    mode = str(cell["parameters"].get("MODE", "")).strip()
+    if mode != "IDDRX1_ODDRX1" or cell["connections"].get("RXDATA0"):
+        raise NetlistError(f"no model for the registers of pad {name}")
+    clock, halves = w.wired(cell, "CLK"), f"halves{len(w.lines)}"
+    w.lines += [
+        f"  reg [1:0] {halves} = 2'd0;",
+        f"  always @(posedge {clock}) {halves} <= "
+        f"{{{w.pin(cell, 'TXDATA1')}, {w.pin(cell, 'TXDATA0')}}};",
+    ]
+    w.drive(cell, "IOLDO", f"{clock} ? {halves}[0] : {halves}[1]")
 
 
 def _pll(w: Writer, _: str, cell: Cell) -> None:
@@ -195,10 +212,11 @@ def _pll(w: Writer, _: str, cell: Cell) -> None:
     w.drive(cell, "LOCK", f"{count} == 0")
 
 
-def _clock_buffer(w: Writer, name: str, cell: Cell) -> None:
+def _clock_buffer(w: Writer, _: str, cell: Cell) -> None:
     if w.pin(cell, "CE") != "1'b1":
-        raise NetlistError(f"no model for the gate of clock {name}")
-    w.drive(cell, "CLKO", w.wired(cell, "CLKI"))
+        w.instance(cell, "")
+    else:
+        w.drive(cell, "CLKO", w.wired(cell, "CLKI"))
 
 
 _HANDLERS: dict[str, Handler | None] = {
@@ -206,6 +224,7 @@ _HANDLERS: dict[str, Handler | None] = {
     "TRELLIS_RAMW": None,
     "TRELLIS_FF": _flip_flop,
     "TRELLIS_IO": _pad,
+    "IOLOGIC": _double_rate,
     "DP16KD": _block_ram,
     "MULT18X18D": _multiplier,
     "EHXPLLL": _pll,

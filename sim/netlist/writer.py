@@ -77,6 +77,7 @@ class Writer:
         self.handlers = handlers
         self.lines: list[str] = []
         self._nets: set[int] = set()
+        self._pads: dict[int, tuple[str, str]] = {}
         # Registers with the same clock, reset and enable: what happens with and without reset.
         self._registers: dict[tuple[str, str, str], list[tuple[str, str]]] = {}
 
@@ -95,9 +96,12 @@ class Writer:
             handler = self.handlers[cell["type"]]
             if handler is not None:
                 handler(self, cell_name, cell)
-        ports = self.module["ports"]
+        ports = [plain(port) for port in self.module["ports"]]
+        for port, about in self.module["ports"].items():
+            if about["direction"] == "inout":
+                ports += [f"{plain(port)}__o", f"{plain(port)}__oe"]
         header = ["/* verilator lint_off PINMISSING */"]  # outputs without a net are not listed
-        header += [f"module {name}({', '.join(plain(port) for port in ports)});"]
+        header += [f"module {name}({', '.join(ports)});"]
         header += [f"  wire n{net};" for net in sorted(self._nets)]
         return "\n".join([*header, *self.lines, *self._processes(), "endmodule", ""])
 
@@ -105,10 +109,16 @@ class Writer:
         for name, port in self.module["ports"].items():
             own, bits = plain(name), port["bits"]
             span = f"[{len(bits) - 1}:0] " if len(bits) > 1 else ""
-            self.lines.append(f"  {port['direction']} {span}{own};")
+            both = port["direction"] == "inout"
+            self.lines.append(f"  {'input' if both else port['direction']} {span}{own};")
+            if both:
+                self.lines.append(f"  output {span}{own}__o, {own}__oe;")
             for index, bit in enumerate(bits):
-                at = f"{own}[{index}]" if span else own
-                if port["direction"] == "input":
+                place = f"[{index}]" if span else ""
+                at = own + place
+                if both:
+                    self._pads[bit] = (f"{own}__o{place}", f"{own}__oe{place}")
+                if both or port["direction"] == "input":
                     self.assign(bit, at)
                 else:
                     self.lines.append(f"  assign {at} = {self.net(bit)};")
@@ -125,6 +135,14 @@ class Writer:
         if isinstance(bit, int):
             self._nets.add(bit)
             self.lines.append(f"  assign n{bit} = {value};")
+
+    def put(self, bit: int | str, value: str, enable: str) -> None:
+        """Drive a pin that goes both ways: the module has outputs for it of its name with
+        ``__o``, and with ``__oe`` for whether it is driven."""
+        if not isinstance(bit, int) or bit not in self._pads:
+            raise NetlistError("a pad that goes both ways has no pin")
+        for port, what in zip(self._pads[bit], (value, enable), strict=True):
+            self.lines.append(f"  assign {port} = {what};")
 
     def pin(self, cell: Cell, pin: str, mux: str | None = None) -> str:
         """Return what a pin reads, as the parameter ``mux`` has it."""

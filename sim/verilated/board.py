@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Self
 
 from ...rtl.config import CardConfig
+from ...rtl.memory.sdram_timing import SdramTiming
 from .build import Progress
 from .design import Design
 from .library import shell_design
@@ -90,6 +91,8 @@ class VirtualBoard:
         What the card's CSRs say.
     clock_hz, baud : int
         Of `Shell`. A small quotient makes the line quick: it is played bit by bit.
+    sdram : SdramTiming, optional
+        The chip that holds the card's memory; without it block RAM does.
     waves : Path, optional
         VCD file of all signals.
     wave_cycles : int
@@ -112,6 +115,7 @@ class VirtualBoard:
         build_hash: int,
         clock_hz: int,
         baud: int,
+        sdram: SdramTiming | None = None,
         waves: Path | None = None,
         wave_cycles: int = 0,
         progress: Progress | None = None,
@@ -124,6 +128,7 @@ class VirtualBoard:
                 clock_hz=clock_hz,
                 baud=baud,
                 build_hash=build_hash,
+                sdram=sdram,
                 arrays=waves is None,
                 progress=progress,
             )
@@ -149,7 +154,8 @@ class VirtualBoard:
         return self._runner.model.cycles
 
     def output(self, name: str) -> int:
-        """Return what an output of the `Shell` shows, such as ``"error"``."""
+        """Return what an output of the `Shell` shows, such as ``"error"``; with an SDRAM also
+        ``"fault"``: which rule of the chip was broken first (`Surroundings`)."""
         return self._runner.model.get(name)
 
     def cut(self) -> None:

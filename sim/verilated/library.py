@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...rtl.config import CardConfig
+from ...rtl.memory.sdram_timing import SdramTiming
 from .build import Progress
 from .design import Design
 from .model import Model
@@ -29,6 +30,8 @@ def _sources_hash() -> str:
     here = Path(__file__).parent
     names = ("convert.py", "compact.py", "lockstep.py", "element.py", "late_reset.py")
     sources = [*(package / "rtl").rglob("*.py"), *(here / name for name in names)]
+    sources += [here / "surroundings.py", here.parent / "sdram.py"]
+    sources.append(here.parent / "cells" / "sdram.v")
     for path in sorted(sources):
         content = path.read_bytes()
         digest.update(f"{path.relative_to(package)} {len(content)} ".encode())
@@ -99,21 +102,37 @@ def shell_design(
     clock_hz: int,
     baud: int,
     build_hash: int,
+    sdram: SdramTiming | None = None,
     arrays: bool = True,
     progress: Progress | None = None,
 ) -> Design:
-    """Return a `Shell`, from the cache if the RTL is unchanged; for ``arrays`` see `to_design`."""
+    """Return a `Shell`, from the cache if the RTL is unchanged; for ``arrays`` see `to_design`.
+
+    With ``sdram`` its memory is there, and the design holds the chip, too (`Surroundings`)."""
     settings = {"clock_hz": clock_hz, "baud": baud, "build_hash": build_hash}
 
     def make() -> Design:
+        from ...rtl.memory.sdram import SdramController
         from ...rtl.shell import Shell
+        from ..sdram import sdram_verilog
         from .convert import to_design
         from .late_reset import LateReset
+        from .surroundings import Surroundings
 
-        return to_design(LateReset(Shell(config, **settings)), "board", arrays=arrays)
+        if sdram is None:
+            return to_design(LateReset(Shell(config, **settings)), "board", arrays=arrays)
+        sizes = {"bytes": config.memory_bytes, "beat_bytes": config.bus_bytes}
+        memory = SdramController(sdram, clock_hz=clock_hz, **sizes)
+        shell = Shell(config, **settings, memory=memory)
+        top = LateReset(Surroundings(shell, clock_hz=clock_hz, sdram=sdram))
+        design = to_design(top, "board", arrays=arrays)
+        return dataclasses.replace(design, verilog=f"{design.verilog}\n{sdram_verilog()}")
 
     kind = "" if arrays else "-plain"
-    key = _design_key({**dataclasses.asdict(config), **settings})
+    if sdram is not None:
+        kind += "-sdram"
+    chip = None if sdram is None else dataclasses.asdict(sdram)
+    key = _design_key({**dataclasses.asdict(config), **settings, "sdram": chip})
     return _cached_design(f"{config.name}-board-{key:016x}{kind}", progress, make)
 
 

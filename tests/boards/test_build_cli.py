@@ -1,5 +1,6 @@
 """The command line of builds."""
 
+import dataclasses
 import json
 
 import pytest
@@ -7,7 +8,7 @@ from typer.testing import CliRunner
 
 from deepseek.boards import BOARDS
 from deepseek.boards.flow import build as flow
-from deepseek.boards.manifest import Manifest
+from deepseek.boards.manifest import Manifest, ManifestError
 from deepseek.host.cli import app
 
 
@@ -32,6 +33,27 @@ def test_virtual(tmp_path):
     assert report["build_hash"] in found.stdout
 
 
+def test_memory(tmp_path):
+    """The bitstream's name and its manifest say what holds the card's memory."""
+    found = host("--board", "virtual", "--memory", "sdram", "--output", tmp_path, "--json")
+    assert found.exit_code == 0
+    report = json.loads(found.stdout)
+    assert report["memory"] == "SDRAM"
+    manifest = Manifest.of(tmp_path / "virtual-tiny-sdram.bit")
+    assert manifest.memory == "SDRAM" and manifest.card.memory_bytes == 32 << 20
+    found = host("--board", "virtual", "--memory", "block", "--output", tmp_path, "--json")
+    block = Manifest.of(tmp_path / "virtual-tiny.bit")
+    assert block.memory == "block RAM" and block.card.memory_bytes == 256 << 10
+    assert len({manifest.build_hash, block.build_hash, report["build_hash"]}) == 2
+    for each in (manifest, block):
+        each.check_sources("card.bit")
+    with pytest.raises(ManifestError, match="was built of other sources"):
+        dataclasses.replace(block, memory="SDRAM").check_sources("card.bit")
+    listed = [json.loads(line) for line in host("--list", "--json").stdout.splitlines()]
+    memories = {each["board"]: each["memories"] for each in listed}
+    assert memories["ulx3s"] == ["block", "sdram"] and memories["orangecrab"] == ["block"]
+
+
 def test_report(tmp_path, cache, monkeypatch, make_shell):
     monkeypatch.setattr(
         flow.build, "__kwdefaults__", {**flow.build.__kwdefaults__, "make_shell": make_shell}
@@ -52,6 +74,22 @@ def test_report(tmp_path, cache, monkeypatch, make_shell):
         (("--board", "ulx3s", "--freq", "5000"), "choose another --freq"),
         (("--board", "ulx3s", "--seeds", "0"), "--seeds must be 1 or more"),
         (("--board", "virtual", "--check"), "the board virtual has no device"),
+        (
+            ("--board", "orangecrab", "--memory", "sdram"),
+            "the board orangecrab has no memory 'sdram'; choose one of: block",
+        ),
+        (
+            ("--board", "ulx3s", "--memory", "x"),
+            "the board ulx3s has no memory 'x'; choose one of: block, sdram",
+        ),
+        (
+            ("--board", "ulx3s", "--memory", "sdram", "--preset", "sim"),
+            "the card of preset sim has a bus of 64 bytes, and an SDRAM serves one of 8 or 16",
+        ),
+        (
+            ("--board", "ulx3s", "--memory", "sdram", "--check"),
+            "the recorded table is of cards with memory in block RAM; leave --memory out",
+        ),
     ],
 )
 def test_errors(tmp_path, arguments, says):

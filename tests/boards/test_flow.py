@@ -15,6 +15,7 @@ from deepseek.boards.flow import build as building
 from deepseek.boards.flow import place, tools
 from deepseek.boards.flow.build import build, build_hash
 from deepseek.boards.flow.convert import TOP, convert
+from deepseek.boards.flow.place import reached_mhz
 from deepseek.boards.flow.report import peak
 from deepseek.boards.flow.tools import Processes, ToolFailure, prune
 from deepseek.boards.manifest import Manifest
@@ -125,6 +126,43 @@ def test_clock_that_is_not_reached_is_refused(cache, tmp_path, make_shell):
         pytest.approx(float(found[1]), abs=0.1),
     )
     assert not (tmp_path / "ulx3s-tiny.bit").exists()
+
+
+def timing_report(clocks, *paths):
+    """Return a report of nextpnr's with paths between clocks: where from, where to, ns."""
+    return {
+        "fmax": {name: {"achieved": mhz} for name, mhz in clocks.items()},
+        "critical_paths": [
+            {"from": start, "to": end, "path": [{"delay": ns / 2}, {"delay": ns / 2}]}
+            for start, end, ns in paths
+        ],
+    }
+
+
+def test_paths_between_clocks_count():
+    """They have a cycle like others; half of one between unlike edges. Those of pins do not."""
+    clocks = {"a": 100.0, "b": 90.0}
+    own = ("posedge a", "posedge a", 10.0)
+    pin = ("<async>", "posedge a", 50.0)
+    assert reached_mhz(timing_report(clocks, own, pin)) == 90.0
+    short, long = ("posedge a", "posedge b", 11.0), ("posedge b", "posedge a", 12.5)
+    assert reached_mhz(timing_report(clocks, own, short)) == 90.0
+    assert reached_mhz(timing_report(clocks, own, long)) == 80.0
+    half = ("negedge b", "posedge a", 10.0)
+    assert reached_mhz(timing_report(clocks, own, half)) == 50.0
+    assert reached_mhz(timing_report({})) == 0.0
+
+
+def test_path_between_clocks_that_is_too_long_is_refused(cache, tmp_path, make_shell, monkeypatch):
+    reached = place.reached_mhz
+
+    def slower(report):
+        path = {"from": "posedge other", "to": "posedge clk", "path": [{"delay": 40.0}]}
+        return reached({**report, "critical_paths": [*report["critical_paths"], path]})
+
+    monkeypatch.setattr(place, "reached_mhz", slower)
+    with pytest.raises(BoardError, match=r"best of 1 seed reaches 25\.0 MHz: no bitstream was w"):
+        build(ULX3S, "tiny", tmp_path, make_shell=make_shell)
 
 
 def test_design_that_does_not_fit_is_refused(cache, tmp_path, make_shell, monkeypatch):

@@ -60,6 +60,7 @@ def test_the_same_figures_as_on_the_simulator(bitstream):
         "card's clock",
         "25.000 MHz",
         "seconds at this clock",
+        "block RAM",
         "bytes over the link",
         "bit-identical with golden model",
     ):

