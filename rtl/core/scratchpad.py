@@ -17,8 +17,6 @@ from .ports import READ_LATENCY, ReadPort, WritePort, lane_banks
 __all__ = ["Scratchpad"]
 
 _WORD = 8 * GRANULE
-_CHOSEN = 32
-"""Bits of a word that one register's number of a bank chooses."""
 
 
 @dataclasses.dataclass
@@ -120,15 +118,10 @@ class Scratchpad(wiring.Component):
             m.d.comb += port.data_valid.eq(valid[-1])
             for lane, mask in enumerate(claim.lanes):
                 bank = _number([mask[b] for b in range(banks)])
-                name = f"read{i}_bank{lane}"
-                for step in range(READ_LATENCY - 1):
-                    bank = self._later(m, bank, f"{name}_{step}")
-                # A register for each part of a word: one for all of it has long wires.
-                for part in range(0, _WORD, _CHOSEN):
-                    which = self._later(m, bank, f"{name}_of{part}", attrs=KEEP)
-                    pieces = [word[part : part + _CHOSEN] for word in words]
-                    piece = select(m, platform, which, pieces, name=f"read{i}_word{lane}_{part}")
-                    m.d.comb += port.data.word_select(lane, _WORD)[part : part + _CHOSEN].eq(piece)
+                for step in range(READ_LATENCY):
+                    bank = self._later(m, bank, f"read{i}_bank{lane}_{step}")
+                word = select(m, platform, bank, words, name=f"read{i}_word{lane}")
+                m.d.comb += port.data.word_select(lane, _WORD).eq(word)
         return m
 
     def _arbitrate(self, m: Module, name: str, ports: list, widths: list[int]) -> list[_Claim]:
@@ -194,10 +187,8 @@ class Scratchpad(wiring.Component):
             for lane in range(self.writers[writer])
         ]
 
-    def _later(
-        self, m: Module, value: Value, name: str, attrs: dict[str, int] | None = None
-    ) -> Signal:
-        result = Signal(len(value), name=name, reset_less=True, attrs=attrs)
+    def _later(self, m: Module, value: Value, name: str) -> Signal:
+        result = Signal(len(value), name=name, reset_less=True)
         m.d.sync += result.eq(value)
         return result
 

@@ -193,11 +193,12 @@ class SemaphoreFile(wiring.Component):
         free, ready = Signal(), Signal(len(Queue))
         m.d.comb += free.eq(~granted & ~left.any() & ~busy)
         m.d.sync += granted.eq(free & ready.any())
+        # Looked at behind a grant, or a question.
+        for n in reversed(range(len(ports))):
+            with m.If(ready[n]):
+                m.d.sync += number.eq(n)
         with m.If(self.ask):
             m.d.sync += number.eq(self.ask_queue)
-        for n in reversed(range(len(ports))):
-            with m.If(free & ready[n]):
-                m.d.sync += number.eq(n)
         for n, port in enumerate(ports):
             m.d.comb += [
                 ready[n].eq(port.request & ~port.short),

@@ -11,9 +11,9 @@ ECP5 = "ecp5"
 GW5A = "gw5a"
 
 KEEP = {"keep": 1}
-"""Attributes of a signal that synthesis keeps as a net, and a register that it does not merge with
-its equals. It may still build what reads the signal from what the signal is made of: where what
-comes late has to stay behind what comes early, that takes a `deepseek.rtl.tech.gate.Gate`.
+"""Attributes of a signal that synthesis keeps as a net, so that what is late mostly stays behind
+what is early. It may still build what reads the signal from what the signal is made of; a
+`deepseek.rtl.tech.gate.Gate` it leaves alone. Registers that are equal become one all the same.
 """
 
 
