@@ -226,6 +226,8 @@ class Family(abc.ABC):
         What these scripts read besides, by name.
     kinds : Mapping[str, str]
         What cells are, for people; flip-flops are "register".
+    placers : tuple[str, ...]
+        nextpnr's: the next one is for designs in which the one before finds no end.
     """
 
     prefix: ClassVar[str]
@@ -239,6 +241,7 @@ class Family(abc.ABC):
     link: ClassVar[str]
     files: ClassVar[Mapping[str, str]] = {}
     kinds: ClassVar[Mapping[str, str]]
+    placers: ClassVar[tuple[str, ...]] = ("heap",)
 
     @abc.abstractmethod
     def capacity(self, device: str) -> Device:
@@ -273,7 +276,7 @@ class Family(abc.ABC):
 
     @abc.abstractmethod
     def route(self, board: "Board", package: str, clock_hz: int, seed: int) -> list[str]:
-        """Return the arguments of place and route. It reads ``in.json`` and the constraints as
+        """Return the arguments of place and route, but for the placer. It reads ``in.json`` and the constraints as
         ``in`` with their ending, and writes ``report.json`` and ``routed.json``."""
 
     @abc.abstractmethod

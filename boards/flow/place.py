@@ -21,6 +21,13 @@ from .tools import Processes, Progress, ToolFailure, cache_dir, tool_version, wr
 
 __all__ = ["Placed", "pack", "place_and_route", "reached_mhz"]
 
+MOST_STEPS = 1000
+"""Steps of the static placer, which knows no limit itself. Whole cards take 570 to 590."""
+
+
+class Unsettled(ToolFailure):
+    """A placer does not come to an end."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Placed:
@@ -47,7 +54,8 @@ class Placed:
 
 
 class _Listener:
-    """Guesses from nextpnr's lines how far it is, with any of its placers and routers."""
+    """Guesses from nextpnr's lines how far it is, with any of its placers and routers; raises
+    `Unsettled` where that is nowhere."""
 
     SPREAD, PLACED = 0.25, 0.5
 
@@ -57,6 +65,8 @@ class _Listener:
 
     def __call__(self, line: str) -> None:
         fraction = self.fraction
+        if (match := re.search(r"iter=(\d+) steplen", line)) and int(match[1]) > MOST_STEPS:
+            raise Unsettled(f"the placer found no end in {MOST_STEPS} steps")
         if match := re.search(r"overlap: COMB=([\d.]+)%", line):
             fraction = max(fraction, self.SPREAD * (1 - float(match[1]) / 100))
         elif re.search(r"at iteration #\d+(, type|: temp)", line):
@@ -84,7 +94,7 @@ def _route(
     progress: Progress | None,
 ) -> Placed:
     version = tool_version(family.route_tool)
-    digest = hashlib.sha256(f"{version} {arguments} {constraints}".encode())
+    digest = hashlib.sha256(f"{version} {family.placers} {arguments} {constraints}".encode())
     digest.update(gzip.decompress(netlist.read_bytes()))
     done = cache_dir() / "routes" / digest.hexdigest()[:24]
     phase = f"place and route, seed {seed}"
@@ -100,10 +110,14 @@ def _route(
             if progress is not None:
                 progress(phase, 0.0)
             heard = _Listener(phase, progress)
-            try:
-                log = processes.run(family.route_tool, arguments, folder, heard=heard)
-            except ToolFailure as error:
-                raise ToolFailure(f"seed {seed}: {error}", error.log) from None
+            for placer in family.placers:
+                options = [*arguments, "--placer", placer]
+                try:
+                    log = processes.run(family.route_tool, options, folder, heard=heard)
+                    break
+                except ToolFailure as error:
+                    if not isinstance(error, Unsettled) or placer == family.placers[-1]:
+                        raise ToolFailure(f"seed {seed}: {error}", error.log) from None
             (folder / "in.json").unlink()
             routed = folder / "routed.json"
             with routed.open("rb") as source, gzip.open(f"{routed}.gz", "wb", 1) as target:

@@ -131,6 +131,11 @@ def tool_version(name: str) -> str:
     return lines[0] if lines else ""
 
 
+def _stop(process: "subprocess.Popen[str]") -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+
+
 class Processes:
     """Context in which tools run; those that still do at its end are stopped."""
 
@@ -146,8 +151,7 @@ class Processes:
         with self._lock:
             self._closed = True
             for process in self._running:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
+                _stop(process)
 
     def run(
         self,
@@ -163,7 +167,7 @@ class Processes:
         Parameters
         ----------
         heard : callable
-            Called with each line that the tool prints.
+            Called with each line that the tool prints. If it raises, the tool is stopped.
         log : str
             File in which the tool says what it does not print.
 
@@ -198,6 +202,10 @@ class Processes:
                 if heard is not None:
                     heard(line)
             code = process.wait()
+        except BaseException:
+            _stop(process)
+            process.wait()
+            raise
         finally:
             with self._lock:
                 self._running.discard(process)

@@ -1,5 +1,6 @@
 """From a board's top to its bitstream, on a small design in the place of the card."""
 
+import gzip
 import json
 import os
 import re
@@ -305,6 +306,68 @@ def test_end_of_the_context_stops_what_runs(tmp_path, monkeypatch):
         os.kill(int((tmp_path / "pid").read_text()), 0)
     with pytest.raises(ToolFailure, match="interrupted"):
         processes.run("yosys", [], tmp_path)
+
+
+def test_what_a_listener_refuses_is_stopped(tmp_path, monkeypatch):
+    script = tmp_path / "yosys"
+    script.write_text(f"#!/bin/sh\necho $$ > {tmp_path}/pid\necho no\nexec sleep 60\n")
+    script.chmod(0o755)
+    monkeypatch.setenv("YOSYS", str(script))
+
+    def heard(line):
+        raise ToolFailure(line)
+
+    start = time.monotonic()
+    with Processes() as processes, pytest.raises(ToolFailure, match="no"):
+        processes.run("yosys", [], tmp_path, heard=heard)
+    assert time.monotonic() - start < 30
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "pid").read_text()), 0)
+
+
+ROUTER = """#!/bin/sh
+case "$*" in *--version*) echo 1; exit;; esac
+echo "$*" >> {calls}
+case "$*" in *{endless}*) i=0
+  while true; do i=$((i+1)); echo "Info: iter=$i steplen=1.0 a=1.0 penalty=[1.0]"; done;;
+esac
+echo '{{"fmax": {{"clk": {{"achieved": 50.0}}}}, "critical_paths": []}}' > report.json
+echo '{{}}' > routed.json
+"""
+
+
+@pytest.fixture
+def place_with(cache, tmp_path, monkeypatch):
+    """Place with a tool that never ends where ``endless`` is among its options; return what was
+    placed, and the placers that were tried."""
+
+    def run(endless):
+        script, calls = tmp_path / "nextpnr", tmp_path / "calls"
+        script.write_text(ROUTER.format(calls=calls, endless=endless))
+        script.chmod(0o755)
+        monkeypatch.setenv("NEXTPNR_ECP5", str(script))
+        netlist = tmp_path / "in.json.gz"
+        netlist.write_bytes(gzip.compress(endless.encode()))
+        placed = place.place_and_route(ULX3S, "CABGA381", netlist, "", 10**7, [1])
+        return placed, [line.rsplit(" ", 1)[1] for line in calls.read_text().splitlines()]
+
+    tools.tool_version.cache_clear()
+    yield run
+    tools.tool_version.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("endless", "placers"), [("static", ["static", "heap"]), ("nothing", ["static"])]
+)
+def test_a_placer_without_an_end_gives_way_to_another(place_with, endless, placers):
+    (placed,), tried = place_with(endless)
+    assert placed.fmax_mhz == 50
+    assert tried == placers
+
+
+def test_no_placer_comes_to_an_end(place_with):
+    with pytest.raises(BoardError, match="seed 1: the placer found no end in 1000 steps; try"):
+        place_with("placer")
 
 
 def _progress(*lines):

@@ -110,9 +110,7 @@ def test_boards_without_one(tmp_path, name):
 
 
 @pytest.fixture(scope="module")
-def bitstream(request, cache_folder, tmp_path_factory):
-    if not request.config.getoption("--nightly", default=False):
-        pytest.skip("place and route may take long: pytest tests/card tests/boards --nightly")
+def bitstream(cache_folder, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DEEPSEEK_CACHE", str(cache_folder))
         built = build(
