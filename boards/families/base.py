@@ -276,8 +276,9 @@ class Family(abc.ABC):
 
     @abc.abstractmethod
     def route(self, board: "Board", package: str, clock_hz: int, seed: int) -> list[str]:
-        """Return the arguments of place and route, but for the placer. It reads ``in.json`` and the constraints as
-        ``in`` with their ending, and writes ``report.json`` and ``routed.json``."""
+        """Return the arguments of place and route, but for the placer. It reads ``in.json`` and
+        the constraints as ``in`` with their ending, and writes ``report.json`` and
+        ``routed.json``."""
 
     @abc.abstractmethod
     def pack(

@@ -116,7 +116,7 @@ class StoreUnit(wiring.Component):
             source.tag.burst_last.eq(last_word),
             issue.eq(ask.source.valid & ask.source.ready),
             self.read.valid.eq(ask.target.valid),
-            *([self.read.needed.eq(~0)] if lanes_of(config) > 1 else []),
+            *([self.read.needed.eq(~0)] if lanes > 1 else []),
             self.read.address.eq(ask.target.payload.address),
             self.read.banks.eq(ask.target.payload.banks),
             ask.target.ready.eq(self.read.ready),

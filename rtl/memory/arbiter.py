@@ -185,9 +185,8 @@ class Arbiter(wiring.Component):
         reads, writes = Signal(init=1), Signal()  # the present direction; without `batch` both
         batch_left = Signal(range(_BATCH + 1))
         along, against = Signal(4), Signal(4)
-        lull = Signal(
-            range(_LULL + 1), reset_less=True
-        )  # cycles in which none waited for the present direction
+        # Cycles in which none waited for the present direction.
+        lull = Signal(range(_LULL + 1), reset_less=True)
         turning, turned_now = Signal(), Signal()
         full, full_with_one = Signal(), Signal()  # the batch, with the burst that is offered
         opposed = Signal()

@@ -8,12 +8,10 @@ import numpy as np
 
 from ...rtl.memory.bus import STORAGE_LATENCY
 from .lib import bench_config, rng, sample, start, tick
+from .storage import Access, drive_storage, number
 
 HOST_READ, HOST_WRITE = STORAGE_LATENCY - 1, 1
 """Cycles for which an access of the host waits."""
-
-Access = tuple[int, np.ndarray | None, np.ndarray]
-"""Address, data to write or None, and the mask."""
 
 
 class Bench:
@@ -44,19 +42,7 @@ class Bench:
         return address, r.integers(256, size=self.width, dtype=np.uint8) if write else None, mask
 
     def drive(self, port: str, access: Access | None) -> None:
-        """Set a port's inputs; where nothing is asked for, to noise."""
-        r, width = self.rng, self.width
-        address, written, mask = access or (int(r.integers(1 << 8)), None, r.random(width) < 0.5)
-        data = r.integers(256, size=width, dtype=np.uint8) if written is None else written
-        values = {
-            "enable": int(access is not None),
-            "write": int(written is not None) if access else int(r.integers(2)),
-            "address": address,
-            "write_data": int.from_bytes(data.tobytes(), "little"),
-            "write_mask": int.from_bytes(np.packbits(mask, bitorder="little").tobytes(), "little"),
-        }
-        for name, value in values.items():
-            getattr(self.dut, f"{port}__{name}").value = value
+        drive_storage(self.dut, port, access, self.rng, self.width)
 
     def defined(self, access: Access | None, first: Access | None) -> Access | None:
         """Return ``access`` without what is void beside ``first`` in the same cycle."""
@@ -74,7 +60,7 @@ class Bench:
     def check(self, port: str, wanted: np.ndarray | None) -> None:
         if wanted is not None:
             value = int(getattr(self.dut, f"{port}__read_data").value)
-            assert value == int.from_bytes(wanted.tobytes(), "little"), port
+            assert value == number(wanted), port
             self.count[f"{port} reads"] += 1
 
     async def step(self) -> None:

@@ -8,13 +8,7 @@ import numpy as np
 
 from ...rtl.memory.bus import STORAGE_LATENCY
 from .lib import bench_config, rng, sample, start, tick
-
-Access = tuple[int, np.ndarray | None, np.ndarray]
-"""Address, data to write or None, and the mask."""
-
-
-def number(beat: np.ndarray | np.uint8) -> int:
-    return int.from_bytes(beat.tobytes(), "little")
+from .storage import Access, drive_storage, number
 
 
 def beat(value: int, width: int) -> np.ndarray:
@@ -97,19 +91,7 @@ class Bench:
         return address, data if r.random() < self.writes else None, mask
 
     def drive(self, port: str, access: Access | None) -> None:
-        """Set a port's inputs; where nothing is asked for, to noise."""
-        r, width = self.rng, self.width
-        address, written, mask = access or (int(r.integers(1 << 8)), None, r.random(width) < 0.5)
-        data = r.integers(256, size=width, dtype=np.uint8) if written is None else written
-        values = {
-            "enable": int(access is not None),
-            "write": int(written is not None) if access else int(r.integers(2)),
-            "address": address,
-            "write_data": number(data),
-            "write_mask": number(np.packbits(mask, bitorder="little")),
-        }
-        for name, value in values.items():
-            getattr(self.dut, f"{port}__{name}").value = value
+        drive_storage(self.dut, port, access, self.rng, self.width)
 
     def serve(self, port: str, access: Access) -> np.ndarray | None:
         """Do an access; return what it reads."""

@@ -2,11 +2,10 @@
 
 from amaranth.hdl import Module, Signal
 from amaranth.lib import wiring
-from amaranth.lib.memory import Memory
-from amaranth.lib.wiring import In, Out
+from amaranth.lib.wiring import In, Out, connect, flipped
+from identity import Identity
 
-from deepseek.rtl.hostport.csr import HOST_READ_LATENCY, HostPort
-from deepseek.rtl.isa import ABI_VERSION, Csr
+from deepseek.rtl.hostport.csr import HostPort
 from deepseek.rtl.isa.probe import Probe
 from deepseek.rtl.memory.bus import STORAGE_LATENCY, Storage
 from deepseek.rtl.memory.sdram import SdramController
@@ -14,7 +13,6 @@ from deepseek.rtl.numerics.delay import delayed
 from deepseek.rtl.shell import Shell
 
 START, CYCLES = 0x80, 0x84
-SCRATCH, SCRATCH_WORDS = 0x40, 16
 
 
 class Mirror(wiring.Component):
@@ -60,28 +58,8 @@ class Mirror(wiring.Component):
         with m.If(~writes):
             m.d.comb += storage.address.eq(at)
 
-        asked = delayed(m, 1, host.address, HOST_READ_LATENCY - 1, "asked")
-        readable = {
-            Csr.ID: 0x4B535044,
-            Csr.ABI: ABI_VERSION,
-            Csr.BUILD_LOW: self._build_hash & 0xFFFFFFFF,
-            Csr.BUILD_HIGH: self._build_hash >> 32,
-            CYCLES: cycles,
-        }
-        m.submodules.memory = memory = Memory(shape=32, depth=SCRATCH_WORDS, init=[])
-        write, read = memory.write_port(), memory.read_port(domain="comb")
-        m.d.comb += [
-            write.addr.eq(host.address[2:]),
-            write.data.eq(host.write_data),
-            write.en.eq(host.write),
-            read.addr.eq(asked[2:]),
-        ]
-        with m.Switch(asked):
-            for address, value in readable.items():
-                with m.Case(address):
-                    m.d.sync += host.read_data.eq(value)
-            with m.Default():
-                m.d.sync += host.read_data.eq(read.data)
+        m.submodules.identity = identity = Identity(self._build_hash, {CYCLES: cycles})
+        connect(m, flipped(host), identity.host)
         return m
 
 

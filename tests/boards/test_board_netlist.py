@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from amaranth.hdl import Module
 from amaranth.lib import wiring
-from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out, connect
+from identity import SCRATCH_WORDS, Identity, check_memory, check_registers
 from typer.testing import CliRunner
 
 from deepseek.boards import board
@@ -20,13 +20,11 @@ from deepseek.host.cli import app
 from deepseek.host.transport.base import SetupError
 from deepseek.host.transport.serial import open_board
 from deepseek.host.transport.virtual import netlist_path
-from deepseek.rtl.hostport.csr import HOST_READ_LATENCY, HostPort
 from deepseek.rtl.hostport.link import Link
 from deepseek.rtl.hostport.shell import Lasting, ShellRegisters
-from deepseek.rtl.isa import ABI_VERSION, Csr
+from deepseek.rtl.isa import Csr
 from deepseek.rtl.isa.link import ShellCsr
 from deepseek.rtl.memory.block import BlockStorage
-from deepseek.rtl.numerics.delay import delayed
 from deepseek.sim.verilated import board as virtual_board
 
 ULX3S = board("ulx3s")
@@ -34,41 +32,7 @@ MEGAHERTZ = 12.0
 """Few cycles a bit: the line is played bit by bit."""
 
 MEMORY_BYTES = 64 << 10
-REGISTERS = 16
-
-
-class Identity(wiring.Component):
-    """What a card says of itself, and registers to write, in distributed memory."""
-
-    def __init__(self, build_hash: int) -> None:
-        self._build_hash = build_hash
-        super().__init__({"host": In(HostPort())})
-
-    def elaborate(self, platform: object) -> Module:
-        m = Module()
-        host = self.host
-        asked = delayed(m, 1, host.address, HOST_READ_LATENCY - 1, "asked")
-        fixed = {
-            Csr.ID: 0x4B535044,
-            Csr.ABI: ABI_VERSION,
-            Csr.BUILD_LOW: self._build_hash & 0xFFFFFFFF,
-            Csr.BUILD_HIGH: self._build_hash >> 32,
-        }
-        m.submodules.memory = memory = Memory(shape=32, depth=REGISTERS, init=[])
-        write, read = memory.write_port(), memory.read_port(domain="comb")
-        m.d.comb += [
-            write.addr.eq(host.address[2:]),
-            write.data.eq(host.write_data),
-            write.en.eq(host.write),
-            read.addr.eq(asked[2:]),
-        ]
-        with m.Switch(asked):
-            for address, value in fixed.items():
-                with m.Case(address):
-                    m.d.sync += host.read_data.eq(value)
-            with m.Default():
-                m.d.sync += host.read_data.eq(read.data)
-        return m
+SPAN = 1000
 
 
 class LinkShell(wiring.Component):
@@ -128,27 +92,11 @@ def test_link_and_memory(bitstream, cache):
     assert {("TRELLIS_COMB", "DPRAM"), ("DP16KD", ""), ("EHXPLLL", "")} <= kinds
     link = open_board(bitstream, board="virtual", netlist=True)
     try:
-        values = {}
-        for _ in range(3 * REGISTERS):
-            # The first ones are those of the card that never change.
-            address = int(0x40 + 4 * rng.integers(REGISTERS))
-            values[address] = int(rng.integers(1 << 32))
-            link.csr_write(address, values[address])
-        assert link.csr_read_many(list(values)) == list(values.values())
+        check_registers(link, rng, 3 * SCRATCH_WORDS)
         assert link.csr_read(Csr.BUILD_LOW) == manifest.build & 0xFFFFFFFF
         assert link.csr_read(ShellCsr.CLOCK_HZ) == manifest.clock_hz
         assert "netlist of ulx3s" in link.details()["board"]
-        span = 1000
-        image = rng.integers(0, 256, span, dtype=np.uint8)
-        for base in (0, MEMORY_BYTES - span):
-            link.write_memory(base, image)
-            for _ in range(5):
-                first = int(rng.integers(span))
-                piece = rng.integers(0, 256, int(rng.integers(1, 40)), dtype=np.uint8)
-                piece = piece[: span - first]
-                image[first : first + piece.size] = piece
-                link.write_memory(base + first, piece)
-            assert np.array_equal(link.read_memory(base, span), image)
+        check_memory(link, rng, (0, MEMORY_BYTES - SPAN), SPAN)
         assert link.csr_read(ShellCsr.FRAMES_DROPPED) == 0
     finally:
         link.close()

@@ -7,7 +7,8 @@ import json
 
 import numpy as np
 import pytest
-from mirror import CYCLES, SCRATCH, SCRATCH_WORDS, START, Mirror, mirror_shell
+from identity import SCRATCH_WORDS, check_memory, check_registers
+from mirror import CYCLES, START, Mirror, mirror_shell
 
 from deepseek.boards import board
 from deepseek.boards.flow.build import build
@@ -81,24 +82,10 @@ def test_memory_and_registers(tmp_path):
     """The host reads what it writes, at both ends of 32 MiB and in all banks."""
     rng = np.random.default_rng(2)
     with powered("sdram", tmp_path) as (virtual, link):
-        values = {}
-        for _ in range(2 * SCRATCH_WORDS):
-            address = SCRATCH + 4 * int(rng.integers(SCRATCH_WORDS))
-            values[address] = int(rng.integers(1 << 32))
-            link.csr_write(address, values[address])
-        assert link.csr_read_many(list(values)) == list(values.values())
+        check_registers(link, rng, 2 * SCRATCH_WORDS)
         span = 500
-        image = rng.integers(0, 256, span, dtype=np.uint8)
-        places = [0, (32 << 20) - span, *(int(x) for x in rng.integers(1 << 20, 31 << 20, 3))]
-        for base in places:
-            link.write_memory(base, image)
-            for _ in range(5):
-                first = int(rng.integers(span))
-                piece = rng.integers(0, 256, int(rng.integers(1, 40)), dtype=np.uint8)
-                piece = piece[: span - first]
-                image[first : first + piece.size] = piece
-                link.write_memory(base + first, piece)
-            assert np.array_equal(link.read_memory(base, span), image)
+        others = (int(x) for x in rng.integers(1 << 20, 31 << 20, 3))
+        check_memory(link, rng, [0, (32 << 20) - span, *others], span)
         assert link.csr_read(ShellCsr.FRAMES_DROPPED) == 0
         assert virtual.output("fault") == 0
 

@@ -82,3 +82,18 @@ def check_job(card, rng):
         start_job(each, writes, commands)
         each.run(2_000_000)
     assert outcome(card) == outcome(functional)
+
+
+def check_memory_beside_a_job(card, rng):
+    """The host and the card use memory at the same time."""
+    writes, commands = small_job(rng)
+    other = rng.integers(0, 256, 4096, dtype=np.uint8)
+    functional = FunctionalCard(CONFIG)
+    for each in (card, functional):
+        each.write_memory(DATA, np.zeros(SHOWN_BYTES, np.uint8))
+        start_job(each, writes, commands)
+    card.write_memory(0x10000, other)
+    assert np.array_equal(card.read_memory(0x10000, other.size), other)
+    for each in (card, functional):
+        each.run(2_000_000)
+    assert outcome(card) == outcome(functional)

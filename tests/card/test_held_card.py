@@ -1,17 +1,12 @@
 """A card whose memory makes it wait lives the same cycles as one whose memory is block RAM."""
 
-import numpy as np
 import pytest
 from board_jobs import (
     CONFIG,
-    DATA,
-    SHOWN_BYTES,
     VIRTUAL,
     check_job,
+    check_memory_beside_a_job,
     connected,
-    outcome,
-    small_job,
-    start_job,
 )
 from slow_memory import SlowMemory
 
@@ -22,7 +17,6 @@ from deepseek.host.workloads import digits
 from deepseek.rtl.isa import Csr
 from deepseek.rtl.isa.link import ShellCsr
 from deepseek.rtl.shell import Shell
-from deepseek.sim.functional.card import FunctionalCard
 from deepseek.sim.verilated.board import VirtualBoard
 from deepseek.sim.verilated.convert import to_design
 from deepseek.sim.verilated.late_reset import LateReset
@@ -109,17 +103,7 @@ def test_jobs(held, manifest, rng, times):
     with connected(held, manifest) as link:
         for _ in range(2 * times):
             check_job(link, rng)
-        writes, commands = small_job(rng)
-        other = rng.integers(0, 256, 3000, dtype=np.uint8)
-        functional = FunctionalCard(CONFIG)
-        for each in (link, functional):
-            each.write_memory(DATA, np.zeros(SHOWN_BYTES, np.uint8))
-            start_job(each, writes, commands)
-        link.write_memory(0x10000, other)
-        assert np.array_equal(link.read_memory(0x10000, other.size), other)
-        for each in (link, functional):
-            each.run(2_000_000)
-        assert outcome(link) == outcome(functional)
+        check_memory_beside_a_job(link, rng)
 
 
 def test_registers(held, manifest, rng):

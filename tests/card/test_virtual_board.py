@@ -16,6 +16,7 @@ from board_jobs import (
     VIRTUAL,
     begin,
     check_job,
+    check_memory_beside_a_job,
     connected,
     outcome,
     ring_doorbell,
@@ -101,18 +102,7 @@ def test_lights(link, virtual, rng):
 
 
 def test_memory_while_a_job_runs(link, rng):
-    """The host and the card use memory at the same time."""
-    writes, commands = small_job(rng)
-    other = rng.integers(0, 256, 4096, dtype=np.uint8)
-    functional = FunctionalCard(CONFIG)
-    for each in (link, functional):
-        each.write_memory(DATA, np.zeros(SHOWN_BYTES, np.uint8))
-        start_job(each, writes, commands)
-    link.write_memory(0x10000, other)
-    assert np.array_equal(link.read_memory(0x10000, other.size), other)
-    for each in (link, functional):
-        each.run(2_000_000)
-    assert outcome(link) == outcome(functional)
+    check_memory_beside_a_job(link, rng)
 
 
 def test_cable_pulled_in_a_transfer(virtual, manifest, rng):
