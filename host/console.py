@@ -1,6 +1,8 @@
 """What the commands share: errors in one line, progress on stderr, tables."""
 
+import signal
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -31,16 +33,35 @@ FAILURE = 1
 def errors() -> Iterator[None]:
     """Turn the errors that a command can meet into one line on stderr and an exit code.
 
-    Warnings are one line, too.
+    Warnings are one line, too. SIGTERM and SIGHUP end the command as Ctrl-C does: what it has
+    started is stopped before.
     """
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _ended_by_signals():
             warnings.showwarning = _warn
             yield
     except (MismatchError, CardError) as error:
         _fail(error, FAILURE)
     except (ValueError, MemoryError, OSError, SetupError) as error:
         _fail(error, USER_ERROR)
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    def end(number: int, frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    before = {}
+    if threading.current_thread() is threading.main_thread():  # no other one has signals
+        for name in ("SIGTERM", "SIGHUP"):
+            number = getattr(signal, name, None)
+            if number is not None and signal.getsignal(number) is signal.SIG_DFL:  # nohup ignores
+                before[number] = signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _warn(

@@ -2,6 +2,11 @@
 
 import dataclasses
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
 from typer.testing import CliRunner
@@ -108,3 +113,35 @@ def test_interrupted(tmp_path, cache, monkeypatch):
     found = host("--board", "ulx3s", "--output", tmp_path / "out")
     assert found.exit_code == 130
     assert "the same command goes on from there" in found.stderr
+
+
+WAITING = """
+from pathlib import Path
+from deepseek.boards.flow.tools import Processes
+from deepseek.host.console import errors
+
+with errors(), Processes() as processes:
+    processes.run("yosys", [], Path("."))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_command_that_is_ended_leaves_no_tool_running(number, tmp_path):
+    tool, pid = tmp_path / "yosys", tmp_path / "pid"
+    tool.write_text("#!/bin/sh\necho $$ > new\nmv new pid\nexec sleep 60\n")
+    tool.chmod(0o755)
+    with subprocess.Popen(
+        [sys.executable, "-c", WAITING],
+        cwd=tmp_path,
+        env={**os.environ, "YOSYS": str(tool)},
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        deadline = time.monotonic() + 30
+        while not pid.exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.send_signal(number)
+        said = process.communicate(timeout=30)[1]
+    assert process.returncode == 128 + number and said == ""
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(pid.read_text()), 0)
