@@ -261,6 +261,11 @@ class Family(abc.ABC):
         known."""
         return Arcs()
 
+    def places(self, device: str, cells: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+        """Return the places of those cells of a linked netlist that place and route is not to
+        choose: what it calls them, by the cells' names."""
+        return {}
+
     def package(self, platform: Any) -> str:
         """Return what place and route calls the device's package, where it wants that."""
         return ""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..flow.timing import Arcs
 from ..pll import Pll, PllSetting, pll_setting
-from . import ecp5_delays
+from . import ecp5_delays, ecp5_places
 from .base import Device, Family, Resources, link_script, synthesis_script
 
 if TYPE_CHECKING:
@@ -80,6 +80,9 @@ class Ecp5(Family):
 
     def arcs(self, cell: Mapping[str, Any]) -> Arcs:
         return ecp5_delays.arcs(cell)
+
+    def places(self, device: str, cells: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+        return ecp5_places.places(cells) if device[-3:] == "85F" else {}
 
     def platform(self, base: Any) -> dict[str, Any]:
         wanted = ("{{name}}.il", "{{name}}.lpf")

@@ -84,9 +84,18 @@ class _Listener:
         self.fraction = fraction
 
 
+def _anchored(board: Board, netlist: Path) -> bytes:
+    """Return the text of a netlist with the places that cells of it are given."""
+    design = json.loads(gzip.decompress(netlist.read_bytes()))
+    for module in design["modules"].values():
+        for name, place in board.family.places(board.device, module["cells"]).items():
+            module["cells"][name]["attributes"]["BEL"] = place
+    return json.dumps(design).encode()
+
+
 def _route(
     family: Family,
-    netlist: Path,
+    netlist: bytes,
     constraints: str,
     arguments: list[str],
     seed: int,
@@ -95,7 +104,7 @@ def _route(
 ) -> Placed:
     version = tool_version(family.route_tool)
     digest = hashlib.sha256(f"{version} {family.placers} {arguments} {constraints}".encode())
-    digest.update(gzip.decompress(netlist.read_bytes()))
+    digest.update(netlist)
     done = cache_dir() / "routes" / digest.hexdigest()[:24]
     phase = f"place and route, seed {seed}"
     if done.exists():
@@ -104,8 +113,7 @@ def _route(
         done.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=done.parent, prefix="partial-") as name:
             folder = Path(name)
-            with gzip.open(netlist) as source, (folder / "in.json").open("wb") as target:
-                shutil.copyfileobj(source, target)
+            (folder / "in.json").write_bytes(netlist)
             (folder / f"in.{family.constraints}").write_text(constraints)
             if progress is not None:
                 progress(phase, 0.0)
@@ -183,12 +191,13 @@ def place_and_route(
         If it fails for all of the seeds; the message has nextpnr's reason.
     """
     found, failures = [], []
+    anchored = _anchored(board, netlist)
     with ThreadPoolExecutor(WORKERS) as pool, Processes() as processes:
         waiting = [
             pool.submit(
                 _route,
                 board.family,
-                netlist,
+                anchored,
                 constraints,
                 board.family.route(board, package, clock_hz, seed),
                 seed,
