@@ -40,22 +40,27 @@ class Elastic(wiring.Component):
         source, target = self.source, self.target
         item, held = Value.cast(source.payload), Value.cast(target.payload)
         spare = Signal(len(item), reset_less=True)  # what came when the target did not take
-        full, move = Signal(), Signal()
-        # ``ready`` is late.
+        full, move, some = Signal(), Signal(), Signal()
+        # ``ready`` is late: each register is a gate away from it.
         m.submodules.moves = moves = Gate(
             lambda valid, hold, ready, _: not valid or (ready and not hold)
         )
+        m.submodules.stays = stays = Gate(
+            lambda valid, hold, ready, some: some or (valid and (hold or not ready))
+        )
+        m.submodules.fills = fills = Gate(
+            lambda valid, hold, ready, some: some and valid and (hold or not ready)
+        )
+        for gate in (moves, stays, fills):
+            m.d.comb += gate.bits.eq(Cat(target.valid, self.hold, target.ready, some))
         m.d.comb += [
             source.ready.eq(~full),
-            moves.bits.eq(Cat(target.valid, self.hold, target.ready)),
+            some.eq(full | source.valid),
             move.eq(moves.out),
         ]
         with m.If(move):
-            m.d.sync += [
-                held.eq(Mux(full, spare, item)),
-                target.valid.eq(full | source.valid),
-            ]
+            m.d.sync += held.eq(Mux(full, spare, item))
         with m.If(~full):
             m.d.sync += spare.eq(item)
-        m.d.sync += full.eq(~move & (full | source.valid))
+        m.d.sync += [target.valid.eq(stays.out), full.eq(fills.out)]
         return m

@@ -134,7 +134,8 @@ class LoadUnit(wiring.Component):
         # and time until the other comes: then whether there is a place for it does not come from
         # the scratchpad, which would be late.
         comes_low, comes_high = Signal(init=1), Signal()
-        free = ~self.write.valid | (~comes_high if halves else self.write.ready)
+        vacant = ~self.write.valid if halves else ~self.write.valid | self.write.ready
+        free = vacant | ~comes_high if halves else vacant
         m.d.comb += [
             take.eq(here & named & free),
             whole.eq(take & comes_high if halves else take),
@@ -176,8 +177,6 @@ class LoadUnit(wiring.Component):
 
         last = Signal()
         m.d.sync += self.unit.done.eq(self.write.valid & self.write.ready & last)
-        with m.If(self.write.ready):
-            m.d.sync += self.write.valid.eq(0)
         data_now: Value = word
         if halves:
             low = Signal(8 * config.bus_bytes, reset_less=True)
@@ -185,9 +184,13 @@ class LoadUnit(wiring.Component):
             with m.If(comes_low):
                 m.d.sync += low.eq(word)
         banks = banks_of(m, config, target.address, lanes)
+        with m.If(self.write.ready):
+            m.d.sync += self.write.valid.eq(0)
         with m.If(whole):
+            m.d.sync += self.write.valid.eq(1)
+        # Whether there is a beat is not asked where it goes: that would be late.
+        with m.If(vacant):
             m.d.sync += [
-                self.write.valid.eq(1),
                 last.eq(target.last & final),
                 self.write.address.eq(target.address),
                 self.write.banks.eq(banks),

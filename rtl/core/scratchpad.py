@@ -9,14 +9,19 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In
 
 from ..config import GRANULE, CardConfig
-from ..tech import KEEP
+from ..tech import GENERIC, KEEP, technology
 from ..tech.bank import Bank
+from ..tech.copy import copies
 from ..tech.select import select
 from .ports import READ_LATENCY, ReadPort, WritePort, lane_banks
 
 __all__ = ["Scratchpad"]
 
 _WORD = 8 * GRANULE
+
+_READ_TOGETHER, _WRITTEN_TOGETHER = 16, 52
+"""Bits that share a register of what chooses them, as a bank's block RAMs (of 16 bits) lie apart.
+What is written is chosen late, so that few registers can wait for it."""
 
 
 @dataclasses.dataclass
@@ -93,7 +98,9 @@ class Scratchpad(wiring.Component):
             words.append(bank.read_data)
             name = f"bank{b}_read"
             wanted, port = self._choose(m, reads, b, name)
-            row = select(m, platform, port, [claim.rows[b] for claim in reads], name=name)
+            row = self._pick(
+                m, platform, port, [claim.rows[b] for claim in reads], name, _READ_TOGETHER
+            )
             m.d.comb += [bank.read_enable.eq(wanted), bank.read_address.eq(row)]
 
         beats = [self._beats(m, i) for i in range(len(self.writers))]
@@ -106,7 +113,7 @@ class Scratchpad(wiring.Component):
                 lane = self._later(m, _number([mask[b] for mask in claim.lanes]), f"{name}_lane{i}")
                 part = select(m, platform, lane, parts, name=f"{name}_part{i}")
                 requests.append(Cat(part, claim.rows[b]))
-            chosen = select(m, platform, port, requests, name=name)
+            chosen = self._pick(m, platform, port, requests, name, _WRITTEN_TOGETHER)
             m.d.comb += [
                 bank.write_enable.eq(wanted),
                 Cat(bank.write_data, bank.write_mask, bank.write_address).eq(chosen),
@@ -118,9 +125,9 @@ class Scratchpad(wiring.Component):
             m.d.comb += port.data_valid.eq(valid[-1])
             for lane, mask in enumerate(claim.lanes):
                 bank = _number([mask[b] for b in range(banks)])
-                for step in range(READ_LATENCY):
+                for step in range(READ_LATENCY - 1):
                     bank = self._later(m, bank, f"read{i}_bank{lane}_{step}")
-                word = select(m, platform, bank, words, name=f"read{i}_word{lane}")
+                word = self._pick(m, platform, bank, words, f"read{i}_word{lane}", _READ_TOGETHER)
                 m.d.comb += port.data.word_select(lane, _WORD).eq(word)
         return m
 
@@ -165,8 +172,8 @@ class Scratchpad(wiring.Component):
 
     def _choose(
         self, m: Module, claims: list[_Claim], bank: int, name: str
-    ) -> tuple[Signal, Signal]:
-        """Return, a cycle later, whether a port has the bank, and its number."""
+    ) -> tuple[Signal, Value]:
+        """Return whether a port has the bank, a cycle later, and its number."""
         wanted = Signal(name=f"{name}_wanted")
         wants = Signal(len(claims), name=f"{name}_wants")
         m.d.comb += wants.eq(Cat(claim.want[bank] & claim.granted for claim in claims))
@@ -175,7 +182,7 @@ class Scratchpad(wiring.Component):
         # The last port has the bank if no other has: whether it wants it is in ``wanted``.
         *others, last = (~wants[:i].any() for i in range(len(claims)))
         owns = [*(want & free for want, free in zip(wants, others, strict=False)), last]
-        return wanted, self._later(m, _number(owns), f"{name}_port")
+        return wanted, _number(owns)
 
     def _beats(self, m: Module, writer: int) -> list[Value]:
         """Return data and mask of a write port's granules, a cycle later."""
@@ -186,6 +193,27 @@ class Scratchpad(wiring.Component):
             Cat(data.word_select(lane, _WORD), mask.word_select(lane, GRANULE))
             for lane in range(self.writers[writer])
         ]
+
+    def _pick(
+        self,
+        m: Module,
+        platform: object,
+        index: Value,
+        values: list[Value],
+        name: str,
+        together: int,
+    ) -> Value:
+        """Return the one of ``values`` that ``index`` named a cycle before; so many bits
+        ``together`` are chosen by a register of their own."""
+        if technology(platform) == GENERIC:
+            together = len(values[0])
+        places = range(0, len(values[0]), together)
+        indices = copies(m, platform, index, len(places), name=f"{name}_index")
+        parts = []
+        for place, own in zip(places, indices, strict=True):
+            part = [value[place : place + together] for value in values]
+            parts.append(select(m, platform, own, part, name=f"{name}_{place}"))
+        return Cat(parts)
 
     def _later(self, m: Module, value: Value, name: str) -> Signal:
         result = Signal(len(value), name=name, reset_less=True)

@@ -35,9 +35,10 @@ class FrameBuffer(wiring.Component):
     end, good : ``In(1)``
         As of `Deframer`, and at least two cycles before the next byte.
     bytes : ``Out(stream)``
-        Bytes of the frames, one in three cycles.
+        Bytes of the frames, one in five cycles.
     left : ``Out``
-        Bytes of the frame that are not taken yet. Zero for at least a cycle behind each frame.
+        Bytes of the frame that are not taken yet, a cycle late. Zero for at least three cycles
+        behind each frame.
     dropped : ``Out(32)``
         Frames dropped so far, modulo 2^32.
     """
@@ -101,10 +102,13 @@ class FrameBuffer(wiring.Component):
         m.d.comb += [lengths.read.eq(1), lengths.read_address.eq(first)]
         for bank in banks:
             m.d.comb += [bank.read.eq(1), bank.read_address.eq(read)]
-        m.d.comb += [
-            self.bytes.payload.byte.eq(Array(bank.data for bank in banks)[read[_BANK_BITS:]]),
-            self.bytes.payload.last.eq(self.left == 1),
+        last = Signal()
+        byte = Signal(8, reset_less=True)
+        m.d.sync += [
+            last.eq(self.left == 1),
+            byte.eq(Array(bank.data for bank in banks)[read[_BANK_BITS:]]),
         ]
+        m.d.comb += [self.bytes.payload.byte.eq(byte), self.bytes.payload.last.eq(last)]
         with m.FSM():
             with m.State("EMPTY"), m.If(first != next_first):
                 m.next = "READ_LENGTH"
@@ -113,15 +117,19 @@ class FrameBuffer(wiring.Component):
             with m.State("KEEP_LENGTH"):
                 m.d.sync += [self.left.eq(lengths.data), first.eq(first + 1)]
                 m.next = "OFFER"
-            with m.State("READ"):
-                m.next = "KEEP"
-            with m.State("KEEP"):
-                m.next = "OFFER"
             with m.State("OFFER"):
                 m.d.comb += self.bytes.valid.eq(1)
                 with m.If(self.bytes.ready):
-                    m.d.sync += [read.eq(read + 1), self.left.eq(self.left - 1)]
-                    m.next = "READ"
-                    with m.If(self.bytes.payload.last):
-                        m.next = "EMPTY"
+                    m.next = "TAKEN"
+            with m.State("TAKEN"):
+                m.d.sync += [read.eq(read + 1), self.left.eq(self.left - 1)]
+                m.next = "READ"
+                with m.If(last):
+                    m.next = "EMPTY"
+            with m.State("READ"):
+                m.next = "FOUND"
+            with m.State("FOUND"):
+                m.next = "KEEP"
+            with m.State("KEEP"):
+                m.next = "OFFER"
         return m

@@ -1,6 +1,9 @@
 """Waveform capture on the chip: a logic analyser for `Probe`."""
 
-from amaranth.hdl import Cat, Const, Module, Signal, unsigned
+from functools import reduce
+from operator import or_
+
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, unsigned
 from amaranth.lib import data, enum, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
@@ -96,11 +99,13 @@ class Capture(wiring.Component):
         fire = Signal()
         store = Signal()
         running = Signal()
+        # Found a cycle ahead: that nothing was stored for long, and that one sample is left.
+        long, final = Signal(), Signal()
         m.d.sync += armed.eq(arm)
         m.d.comb += [
             running.eq(state != _State.IDLE),
             fire.eq((state == _State.BEFORE) & (hit | force)),
-            store.eq(running & (armed | changed | fire | age.all())),
+            store.eq(running & (armed | changed | fire | long)),
         ]
         m.submodules.samples = samples = Memory(
             shape=data.StructLayout({"value": unsigned(width), "age": unsigned(AGE_BITS)}),
@@ -114,18 +119,19 @@ class Capture(wiring.Component):
             writer.data.value.eq(then),
             writer.data.age.eq(age),
         ]
-        m.d.sync += age.eq(age + 1)
+        m.d.sync += [age.eq(age + 1), long.eq((age == (1 << AGE_BITS) - 2) & ~store & ~arm)]
         with m.If(store):
             m.d.sync += [age.eq(1), put.eq(put + 1)]
             with m.If(held != depth):
                 m.d.sync += held.eq(held + 1)
             with m.If(state == _State.AFTER):
-                m.d.sync += left.eq(left - 1)
+                m.d.sync += [left.eq(left - 1), final.eq(left == 2)]
         with m.If(fire):
-            m.d.sync += [trigger.eq(put), triggered.eq(1), left.eq(after), state.eq(_State.AFTER)]
+            m.d.sync += [trigger.eq(put), triggered.eq(1), state.eq(_State.AFTER)]
+            m.d.sync += [left.eq(after), final.eq(after == 1)]
             with m.If(after == 0):
                 m.d.sync += state.eq(_State.IDLE)
-        with m.Elif(store & (state == _State.AFTER) & (left == 1)):
+        with m.Elif(store & (state == _State.AFTER) & final):
             m.d.sync += state.eq(_State.IDLE)
         with m.If(stop):
             m.d.sync += state.eq(_State.IDLE)
@@ -160,14 +166,19 @@ class Capture(wiring.Component):
             ShellCsr.CAPTURE_AGE: sample.age,
             **writable,
         }
-        with m.Switch(delayed(m, 1, self.address[2:], HOST_READ_LATENCY - 1, "asked")):
-            for address, signal in readable.items():
-                with m.Case(address // 4):
-                    m.d.sync += self.read_data.eq(signal)
-            with m.Default():
-                m.d.sync += self.read_data.eq(0)
-        with m.If(self.write), m.Switch(self.address[2:]):
-            for address, signal in writable.items():
-                with m.Case(address // 4):
-                    m.d.sync += signal.eq(self.write_data)
+        # Which register it is is found a cycle before it is read, or written.
+        asked = delayed(m, 1, self.address[2:], HOST_READ_LATENCY - 2, "asked")
+        values = []
+        for csr, signal in readable.items():
+            named = Signal(name=f"{csr.name.lower()}_named", reset_less=True)
+            m.d.sync += named.eq(asked == csr // 4)
+            values.append(Mux(named, signal, 0))
+        m.d.sync += self.read_data.eq(reduce(or_, values))
+        written = Signal(32, reset_less=True)
+        m.d.sync += written.eq(self.write_data)
+        for csr, signal in writable.items():
+            writes = Signal(name=f"{csr.name.lower()}_writes")
+            m.d.sync += writes.eq(self.write & (self.address == csr))
+            with m.If(writes):
+                m.d.sync += signal.eq(written)
         return m

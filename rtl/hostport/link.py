@@ -5,9 +5,10 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from ..config import CardConfig
+from ..elastic import Elastic
 from ..memory.bus import Storage
 from .buffer import FrameBuffer
-from .framing import Deframer, Framer
+from .framing import Deframer, Framer, item_layout
 from .requests import RegisterPort, Requests
 from .uart import UartReceiver, UartTransmitter
 
@@ -68,12 +69,15 @@ class Link(wiring.Component):
         m.submodules.deframer = deframer = Deframer()
         m.submodules.buffer = buffer = FrameBuffer()
         m.submodules.requests = requests = Requests(self.config)
+        # Between the two machines' states is a register.
+        m.submodules.replies = replies = Elastic(item_layout())
         m.submodules.framer = framer = Framer()
         m.submodules.transmitter = transmitter = self._transmitter
         connect(m, receiver.bytes, deframer.bytes)
         connect(m, deframer.content, buffer.content)
         connect(m, buffer.bytes, requests.frames)
-        connect(m, requests.items, framer.items)
+        connect(m, requests.items, replies.source)
+        connect(m, replies.target, framer.items)
         connect(m, framer.bytes, transmitter.bytes)
         connect(m, flipped(self.csr), requests.csr)
         connect(m, flipped(self.memory), requests.memory)

@@ -82,7 +82,8 @@ class Requests(wiring.Component):
     frames : ``In(stream)``
         Contents of frames, each at least as long as a request's header.
     left : ``In``
-        Bytes of the frame that are not taken yet; holds for a cycle behind the frame.
+        Bytes of the frame that are not taken yet, a cycle late; holds for two cycles behind the
+        frame.
     items : ``Out(stream)``
         Replies, for a `Framer`.
     csr : ``Out(RegisterPort)``
@@ -90,8 +91,8 @@ class Requests(wiring.Component):
         The registers do not live this cycle: ``csr`` stands still, and the cycle is not counted.
     memory : ``Out(Storage(config))``
     memory_ready : ``In(1)``
-        ``memory`` is served in this cycle. An access waits for it, unchanged, and what it reads is
-        there in the cycle after.
+        ``memory`` is served in this cycle. An access, which comes from registers, waits for it,
+        unchanged, and what it reads is there in the cycle after. Between two is a cycle at least.
     """
 
     def __init__(self, config: CardConfig) -> None:
@@ -141,12 +142,15 @@ class Requests(wiring.Component):
         code = Signal(Reply, reset_less=True)
         silent, reads, resend = (Signal(reset_less=True) for _ in range(3))
         in_data, finished = Signal(reset_less=True), Signal(reset_less=True)
+        # What is read comes from far away: it is in a register first, and then its byte is chosen.
         beat = Signal(max(8 * config.bus_bytes, 32), reset_less=True)
-        lanes = Array(beat.word_select(n, 8) for n in range(len(beat) // 8))
+        lanes = Array(beat.word_select(n, 8) for n in range(config.bus_bytes))
         lane = Signal(range(len(lanes)), reset_less=True)
         head, byte = Signal(8, reset_less=True), Signal(8, reset_less=True)
         m.d.sync += [
-            lane.eq(Mux(csr, index[:2], place[:lane_bits])),
+            beat.eq(self.memory.read_data),
+            beat[:32].eq(Mux(csr, self.csr.read_data, self.memory.read_data[:32])),
+            lane.eq(place[:lane_bits]),
             finished.eq(~reads | Mux(hello, index[_HELLO_BITS], index == length)),
             head.eq(Mux(resend, expected, header.sequence)),
         ]
@@ -160,7 +164,7 @@ class Requests(wiring.Component):
                     m.d.sync += head.eq(0)
         m.d.comb += items.payload.byte.eq(byte)
 
-        word = Signal(32, reset_less=True)  # to be written
+        word = Signal(32, reset_less=True)  # to be written, or what was read, the next byte lowest
         access = Signal()  # of the registers, in the next cycle
         reading = Signal(HOST_READ_LATENCY)  # the first bit with the address, then one a cycle
         writing = Signal()  # beside access
@@ -176,11 +180,28 @@ class Requests(wiring.Component):
                 self.csr.address.eq(0),
                 self.csr.write.eq(0),
             ]
-        m.d.comb += [
-            self.csr.write_data.eq(word),
-            self.memory.address.eq(place[lane_bits:memory_bits]),
+        # A cycle after the state that says so: of many states it would be late.
+        put, kept, drop = Signal(), Signal(), Signal()
+        m.d.sync += [put.eq(0), kept.eq(0), drop.eq(0)]
+        with m.If(put):
+            m.d.sync += word.eq(Cat(word[8:], frames.payload.byte))
+        with m.Elif(kept):
+            m.d.sync += word.eq(Mux(hello, LINK_VERSION, Mux(csr, beat[:32], lanes[lane])))
+        with m.Elif(drop):
+            m.d.sync += word.eq(word[8:])
+
+        # The memory is far away, too.
+        ask, served = Signal(), Signal()
+        m.d.sync += [
+            self.memory.enable.eq(ask & ~served),
+            self.memory.write.eq(write),
             self.memory.write_data.eq(frames.payload.byte.replicate(config.bus_bytes)),
             self.memory.write_mask.eq(1 << place[:lane_bits]),
+        ]
+        m.d.comb += [
+            served.eq(self.memory.enable & self.memory_ready),
+            self.csr.write_data.eq(word),
+            self.memory.address.eq(place[lane_bits:memory_bits]),
         ]
 
         # The request's header is taken in at its high end, and a reply begins with the same
@@ -201,8 +222,10 @@ class Requests(wiring.Component):
                     m.d.comb += shift.eq(1)
                     m.d.sync += ended.eq(frames.payload.last)
                     with m.If(count == HEADER_BYTES - 1):
-                        m.d.sync += adding_length.eq(1)
-                        m.next = "LOOK"
+                        m.next = "TAKEN"
+            with m.State("TAKEN"):
+                m.d.sync += adding_length.eq(1)
+                m.next = "LOOK"
             with m.State("LOOK"):
                 m.d.sync += [
                     hello.eq(header.op == LinkOp.HELLO),
@@ -261,13 +284,8 @@ class Requests(wiring.Component):
                     with m.Elif(fits):
                         m.next = "WRITE"
             with m.State("WRITE"):
-                m.d.comb += [
-                    self.memory.enable.eq(frames.valid & ~csr),
-                    self.memory.write.eq(1),
-                    frames.ready.eq(csr | self.memory_ready),
-                ]
-                with m.If(frames.valid):  # whether or not the memory is ready
-                    m.d.sync += word.eq(Cat(word[8:], frames.payload.byte))
+                m.d.comb += [ask.eq(frames.valid & ~csr), frames.ready.eq(csr | served)]
+                m.d.sync += put.eq(frames.valid)  # whether or not the memory is ready
                 with m.If(frames.valid & frames.ready):
                     m.d.sync += [
                         index.eq(next_index),
@@ -296,7 +314,7 @@ class Requests(wiring.Component):
 
             with m.State("LOAD"):
                 m.d.comb += [shift.eq(~in_data), around.eq(1)]
-                m.d.sync += byte.eq(Mux(in_data, lanes[lane], head))
+                m.d.sync += byte.eq(Mux(in_data, word[:8], head))
                 m.next = "SEND"
             with m.State("SEND"):
                 m.d.comb += items.valid.eq(1)
@@ -313,9 +331,10 @@ class Requests(wiring.Component):
                     m.d.sync += in_data.eq(1)
                     m.next = "NEXT"
             with m.State("NEXT"):
+                m.d.sync += drop.eq(1)
                 m.next = "FETCH"
             with m.State("FETCH"):
-                m.d.comb += self.memory.enable.eq(~csr & ~finished)
+                m.d.comb += ask.eq(~csr & ~finished)
                 with m.If(finished):
                     m.next = "END"
                 with m.Elif(csr):
@@ -324,7 +343,7 @@ class Requests(wiring.Component):
                         m.next = "READ_CSR"
                         with m.If(hello):
                             m.next = "KEEP"
-                with m.Elif(self.memory_ready):
+                with m.Elif(served):
                     m.next = "KEEP"
             with m.State("READ_CSR"):
                 m.d.comb += access.eq(1)
@@ -333,12 +352,9 @@ class Requests(wiring.Component):
                 with m.If(reading[-1] & ~self.csr_held):
                     m.next = "KEEP"
             with m.State("KEEP"):
-                m.d.sync += [
-                    beat.eq(self.memory.read_data),
-                    beat[:32].eq(Mux(csr, self.csr.read_data, self.memory.read_data[:32])),
-                ]
-                with m.If(hello):
-                    m.d.sync += beat[:32].eq(LINK_VERSION)
+                m.d.sync += kept.eq(1)
+                m.next = "KEPT"
+            with m.State("KEPT"):
                 m.next = "LOAD"
             with m.State("END"):
                 m.d.comb += [items.valid.eq(1), items.payload.end.eq(1)]

