@@ -7,7 +7,8 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 from ..config import CardConfig
 from ..isa import SEMAPHORES, Queue, TransferBody
 from .ports import UnitPort
-from .queue import SERIALS, CommandQueue, QueueState, QueueWrite
+from .queue import SERIALS, CommandQueue, QueueState
+from .queue_write import QueueWrite, connect_queue
 from .select import select
 from .semaphore import SemaphoreFile
 
@@ -42,7 +43,8 @@ class QueueBank(wiring.Component):
     state : ``Out(ArrayLayout(QueueState))``
         By `Queue`.
     named : ``In``, command : ``Out(32)``
-        A queue, and the index within the job of the command that its ``serial`` tells of.
+        A queue, and the index within the job of the command that its ``serial`` told of in the
+        cycle before.
     ask, lacks, lacks_index : ``In(1)``, ``Out(1)``, ``Out``
         As in `SemaphoreFile`, of the queue that is ``named``.
     moved : ``Out(1)``
@@ -95,14 +97,9 @@ class QueueBank(wiring.Component):
             connect(m, queue.unit, flipped(unit))
             connect(m, queue.semaphore, port)
             m.d.comb += [
-                queue.write.valid.eq(self.write.valid[index]),
-                queue.write.beat.eq(self.write.beat),
-                queue.write.data.eq(self.write.data),
-                queue.write.commit.eq(self.write.commit[index]),
-                queue.write.index.eq(self.write.index),
-                self.write.room[index].eq(queue.write.room),
                 self.state[index].eq(queue.state),
             ]
+            connect_queue(m, self.write, index, queue.write, name=name)
             moved += [unit.done, unit.start.valid & unit.start.ready, port.grant]
         recent = Signal(len(moved))
         m.d.sync += recent.eq(Cat(moved))
@@ -120,7 +117,8 @@ class QueueBank(wiring.Component):
         )
         write, read = indices.write_port(), indices.read_port(domain="comb")
         serials = [Signal(range(SERIALS), name=f"{name}_serial") for name in UNITS]
-        oldest = [self.state[n].serial for n in range(len(UNITS))]
+        oldest = [Signal(range(SERIALS), name=f"{name}_oldest") for name in UNITS]
+        m.d.sync += [serial.eq(self.state[n].serial) for n, serial in enumerate(oldest)]
         written, wrote = Signal.like(self.named), Signal()  # the queue that got a beat, if so
         m.d.sync += wrote.eq(self.write.valid.any())
         m.d.comb += [

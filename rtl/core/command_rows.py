@@ -20,8 +20,7 @@ class CommandRows:
     bits, depth : int
         Width of a row, a multiple of the beat's; rows.
     late : bool
-        ``there`` comes from a register, a cycle after the row is whole. ``out`` then only changes
-        by `take`.
+        ``there`` comes from a register. ``out`` then only changes by `take`.
 
     Members
     -------
@@ -54,7 +53,11 @@ class CommandRows:
             read.addr.eq(self.out),
         ]
         self._late = late
-        m.d["sync" if late else "comb"] += self.there.eq(self.out != self._into)
+        self._ends = Signal(name=f"{name}_ends")  # a row is whole in the next cycle
+        if late:
+            m.d.sync += self.there.eq((self.out != self._into) | self._ends)
+        else:
+            m.d.comb += self.there.eq(self.out != self._into)
 
     def _behind(self, row: Signal) -> Value:
         return Mux(row == self._depth - 1, 0, row + 1)
@@ -63,10 +66,11 @@ class CommandRows:
         """Write the beat to a lane of the row; with ``end`` the row is whole."""
         m.d.comb += self._write.en.eq(1 << lane)
         if end:
+            m.d.comb += self._ends.eq(1)
             m.d.sync += self._into.eq(self._behind(self._into))
 
     def take(self, m: Module) -> None:
         """Go on to the next row."""
         m.d.sync += self.out.eq(self.following)
         if self._late:
-            m.d.sync += self.there.eq(self.following != self._into)
+            m.d.sync += self.there.eq((self.following != self._into) | self._ends)

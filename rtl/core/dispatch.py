@@ -24,7 +24,7 @@ from ..isa import (
 )
 from ..memory.bus import request_layout, write_layout
 from .closer import Closer
-from .queue import QueueWrite, command_beats
+from .queue_write import QueueWrite, command_beats
 from .select import select
 
 __all__ = ["BODIES", "QUEUES", "Dispatcher", "reserved_mask"]
@@ -195,7 +195,7 @@ class Dispatcher(wiring.Component):
         def in_beat(bit: int) -> Value:
             return beat == bit // beat_bits
 
-        beat = Signal(range(beats))
+        beat, last = Signal(range(beats)), Signal()  # the latter: it is the last one
         opcode, number = field("opcode"), field("queue")
         control = (Opcode.SEMAPHORE, Opcode.BARRIER, Opcode.END)
         codes = {code: Signal(name=f"is_{code.name.lower()}") for code in BODIES}
@@ -260,6 +260,7 @@ class Dispatcher(wiring.Component):
         commit = Signal()
         m.d.comb += [
             self.beats.ready.eq(flow),
+            self.write.chosen.eq(put),
             self.write.valid.eq(put & (flow & self.beats.valid).replicate(len(put))),
             self.write.commit.eq(put & commit.replicate(len(put))),
             self.write.beat.eq(beat),
@@ -289,7 +290,8 @@ class Dispatcher(wiring.Component):
                     m.d.sync += flow.eq(~(put & ~self.write.room).any())
                 with m.Elif(self.beats.valid):
                     m.d.sync += [
-                        beat.eq(Mux(beat == beats - 1, 0, beat + 1)),
+                        beat.eq(Mux(last, 0, beat + 1)),
+                        last.eq(beat == beats - 2),
                         reserved.eq(reserved | forbidden),
                     ]
                     with m.If(in_beat(header["inner"].offset)):
@@ -304,7 +306,7 @@ class Dispatcher(wiring.Component):
                             outside.eq(is_end & high.any()),
                             misplaced.eq(is_end & (low.any() | high.any())),
                         ]
-                    with m.If(beat == beats - 1):
+                    with m.If(last):
                         m.d.sync += flow.eq(0)
                         m.next = "EXECUTE"
             with m.State("EXECUTE"):

@@ -7,7 +7,7 @@ from amaranth.lib.wiring import In, Out
 from ..config import CardConfig
 from ..isa import COMMAND_BYTES
 from ..memory.bus import request_layout
-from .queue import command_beats
+from .queue_write import command_beats
 
 __all__ = ["RingFetch"]
 

@@ -1,6 +1,6 @@
 """A command's two loops: the addresses of its iterations."""
 
-from amaranth.hdl import Cat, Module, Mux, Signal, unsigned
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, unsigned
 from amaranth.lib import data, memory, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -15,7 +15,7 @@ class LoopWalk(wiring.Component):
     """Makes the addresses of one iteration after the other, one operand at a time.
 
     It takes a cycle for an operand, and one more for the second half of its ping-pong. The first
-    address of the iteration behind is on its way while ``hold`` is high.
+    address of the iteration behind is on its way while it may give none.
 
     Parameters
     ----------
@@ -36,9 +36,9 @@ class LoopWalk(wiring.Component):
     made, over : ``Out(1)``
         All addresses of an iteration are on their way; it is the command's last one.
     hold : ``In(1)``
-        Give nothing.
-    give : ``Out(1)``, ``number``, ``address`` : ``Out``
-        Address ``number`` of an iteration.
+        Give nothing in the next cycle.
+    give : ``Out(1)``, ``gives``, ``address`` : ``Out``
+        An address of an iteration; ``gives`` has a bit for each operand.
     begin, whole : ``Out(1)``
         With ``give``: it is the iteration's first, its last address. ``whole`` comes in the cycle
         after ``made``.
@@ -66,7 +66,7 @@ class LoopWalk(wiring.Component):
                 "over": Out(1),
                 "hold": In(1),
                 "give": Out(1),
-                "number": Out(range(operands)),
+                "gives": Out(operands),
                 "address": Out(32),
                 "begin": Out(1),
                 "whole": Out(1),
@@ -88,12 +88,11 @@ class LoopWalk(wiring.Component):
         compared = Signal()  # ``last`` tells of this command
         step, last = Signal(), Signal()
         given = Signal()  # something has been chosen
-        full = Signal()  # but is not added yet
+        full = Signal()  # but cannot be given yet: a register, as it holds many
         # Much hangs on ``made``: that an iteration's last step is due is found a cycle ahead.
         due, due_next, takes = Signal(), Signal(), Signal()
         pings = [Mux(pong, outer_parity, parity) for pong in self.pong_outer]
         m.d.comb += [
-            full.eq(given & self.hold),
             last.eq(self.turn == self._operands - 1),
             step.eq(self.run & ~full & (~last | compared)),
             takes.eq(step & ~last & (second | ~select(self.turn, pings))),
@@ -108,41 +107,49 @@ class LoopWalk(wiring.Component):
                 )
             ),
         ]
-        m.d.sync += [compared.eq(self.known & ~self.over), due.eq(self.known & due_next)]
+        m.d.sync += [
+            compared.eq(self.known & ~self.over),
+            due.eq(self.known & due_next),
+            full.eq((full | step) & self.hold),
+        ]
         with m.If(step):
             m.d.sync += second.eq(~self.take)
         with m.If(self.take):
             m.d.sync += self.turn.eq(Mux(last, 0, self.turn + 1))
 
-        offset = Signal(32, reset_less=True)
+        number, of = Signal.like(self.turn), Signal(self._operands)  # the operand, and a bit for it
+        start, offset = Signal(32, reset_less=True), Signal(32, reset_less=True)
         pong = Signal()  # it is what ``second`` tells of
         ends = Signal()  # it is the iteration's last one
-        old = Signal()  # it is added to the address of the outer iteration before
         operand = self.operand
         offsets = [operand.inner.as_unsigned(), operand.outer.as_unsigned()]
         offsets += [operand.base, operand.pong]
+        # What they are added to: the operand's address of the iteration before, or of the outer
+        # iteration before; nothing; and the one that is given in this cycle.
+        row, row_write = self._addresses(m, number, "row_addresses")
+        column, column_write = self._addresses(m, number, "column_addresses")
+        starts = [column, row, Const(0, 32), self.address]
         kind = Cat(move | second, fresh | second)
         chosen = tech_select(m, platform, kind, offsets, name="offset_choice")
+        behind = tech_select(m, platform, kind, starts, name="start_choice")
         with m.If(~full):
             m.d.sync += [
                 given.eq(step),
                 offset.eq(chosen),
-                self.number.eq(self.turn),
+                start.eq(behind),
+                number.eq(self.turn),
+                of.eq(Cat(step & (self.turn == n) for n in range(self._operands))),
                 pong.eq(second),
                 ends.eq(self.made),
-                old.eq(move & ~second),
                 self.begin.eq((self.turn == 0) & ~second),
                 self.first.eq(fresh),
                 self.turns.eq(fresh | move),
             ]
-        row, row_write = self._addresses(m, "row_addresses")
-        column, column_write = self._addresses(m, "column_addresses")
-        address = Signal(32)
         m.d.comb += [
-            self.give.eq(given & ~self.hold),
+            self.give.eq(given & ~full),
+            self.gives.eq(of & (~full).replicate(len(of))),
             self.whole.eq(self.give & ends),
-            address.eq(Mux(self.first, 0, Mux(old, row, column))),
-            self.address.eq(address + offset),
+            self.address.eq(start + offset),
             row_write.eq(self.give & ~pong & self.turns),
             column_write.eq(self.give & ~pong),
         ]
@@ -172,15 +179,15 @@ class LoopWalk(wiring.Component):
             m.d.sync += [outer.eq(1), parity.eq(0), move.eq(0), fresh.eq(1)]
         return parity, outer_parity
 
-    def _addresses(self, m: Module, name: str) -> tuple[data.View, Signal]:
-        """Keep ``address`` for each operand; return the one before, and what has it written."""
+    def _addresses(self, m: Module, number: Signal, name: str) -> tuple[data.View, Signal]:
+        """Keep ``address`` of operand ``number``; return that of ``turn``, and what writes it."""
         m.submodules[name] = addresses = memory.Memory(
             shape=unsigned(32), depth=4, init=[], attrs={"ram_style": "distributed"}
         )
         write, read = addresses.write_port(), addresses.read_port(domain="comb")
         m.d.comb += [
-            write.addr.eq(self.number),
+            write.addr.eq(number),
             write.data.eq(self.address),
-            read.addr.eq(self.number),
+            read.addr.eq(self.turn),
         ]
         return read.data, write.en

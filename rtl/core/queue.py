@@ -9,6 +9,7 @@ from ..isa import COMMAND_BYTES, SEMAPHORES, Command, Operand
 from .command_rows import CommandRows
 from .loops import LoopWalk
 from .ports import UnitPort
+from .queue_write import CommandWrite, wide_bus
 from .select import select
 from .semaphore import WAITS, SemaphorePort
 from .signals import SIGNALS, SignalQueue, signals_layout
@@ -20,8 +21,6 @@ __all__ = [
     "STALL_UNIT",
     "CommandQueue",
     "QueueState",
-    "QueueWrite",
-    "command_beats",
 ]
 
 STALL_NONE, STALL_SEMAPHORE, STALL_UNIT = range(3)
@@ -36,59 +35,11 @@ _BODY_BIT = 4 * COMMAND_BYTES
 _INDEX_BITS = (SEMAPHORES - 1).bit_length()
 
 
-def command_beats(config: CardConfig) -> int:
-    """Return the bus beats of a command."""
-    return COMMAND_BYTES // config.bus_bytes
-
-
-class QueueWrite(wiring.Signature):
-    """How the dispatcher fills queues, seen from the dispatcher.
-
-    Parameters
-    ----------
-    config : CardConfig
-    queues : int
-        Each has a bit of ``valid``, ``commit`` and ``room``.
-
-    Members
-    -------
-    valid, beat, data : ``Out``
-        Writes bus beat ``beat`` of the command that is being dispatched, in order, to one queue.
-        Only while that has room.
-    commit : ``Out``
-        The command is whole, and may run. Without it nothing more is written until a reset.
-    index : ``Out(32)``
-        From the last ``valid`` to ``commit``: the command's index within its job.
-    room : ``In``
-        There is room for a command. Once high it stays high until ``commit``.
-    """
-
-    def __init__(self, config: CardConfig, queues: int = 1) -> None:
-        self.config = config
-        self.queues = queues
-        super().__init__(
-            {
-                "valid": Out(queues),
-                "beat": Out(range(command_beats(config))),
-                "data": Out(8 * config.bus_bytes),
-                "commit": Out(queues),
-                "index": Out(32),
-                "room": In(queues),
-            }
-        )
-
-    def __eq__(self, other: object) -> bool:
-        return (
-            isinstance(other, QueueWrite)
-            and self.config == other.config
-            and self.queues == other.queues
-        )
-
-
 class QueueState(data.Struct):
     """What a queue is doing.
 
-    ``busy``: it holds a command, or has a signal to give. ``stall``: `STALL_UNIT` while the unit
+    ``busy``: it holds a command, from the cycle after its commit on, or has a signal to give. From
+    a register. ``stall``: `STALL_UNIT` while the unit
     has an iteration or does not take one; else `STALL_SEMAPHORE` while an iteration lacks credits
     and no signal is to be given; else `STALL_NONE`. ``serial``: number, modulo `SERIALS`, of the
     command whose iteration is the oldest one outstanding, or of the one whose iterations are next.
@@ -126,7 +77,7 @@ class CommandQueue(wiring.Component):
 
     Members
     -------
-    write : ``In(QueueWrite)``
+    write : ``In(CommandWrite)``
     unit : ``Out(UnitPort)``
     semaphore : ``Out(SemaphorePort)``
     state : ``Out(QueueState)``
@@ -150,7 +101,7 @@ class CommandQueue(wiring.Component):
         self._body_bits = body_bits
         super().__init__(
             {
-                "write": In(QueueWrite(config)),
+                "write": In(CommandWrite(config)),
                 "unit": Out(UnitPort()),
                 "semaphore": Out(SemaphorePort()),
                 "state": Out(QueueState),
@@ -166,7 +117,8 @@ class CommandQueue(wiring.Component):
         self._staging = Signal()  # it is complete from the next cycle on
         self._last = Signal()  # it is the last one of its command
         self._may_load = Signal()  # a body may take the place of the last one
-        self._activated = Signal()  # the last part of a body is being taken
+        self._arrived = Signal()  # the last part of a body is there
+        self._activated = Signal()  # it is being taken
         self._readable = Signal()  # the next command's walk may begin
         m.submodules.walk = self._walk = LoopWalk(self._operands)
         self._elaborate_store(m)
@@ -184,7 +136,7 @@ class CommandQueue(wiring.Component):
         more than may wait. With a bus of a row and more the header comes with the operands.
         """
         beat_bits = 8 * self.config.bus_bytes
-        self._wide = wide = beat_bits > _HEADER_BITS
+        self._wide = wide = wide_bus(self.config)
         commands = self.config.queue_depth + 1
         row_bits = 2 * _HEADER_BITS if self._body_bits > 2 * _HEADER_BITS else _HEADER_BITS
         operand_bits = beat_bits if wide else _HEADER_BITS
@@ -203,9 +155,11 @@ class CommandQueue(wiring.Component):
         )
 
         level = Signal(range(commands))  # commands that wait for their body to be taken
-        self._waiting = level != 0
-        m.d.comb += self.write.room.eq(level != self.config.queue_depth)
-        m.d.sync += level.eq(level + self.write.commit - self._activated)
+        self._waiting = (level != 0) | self.write.commit
+        m.d.sync += [
+            level.eq(level + self.write.commit - self._activated),
+            self.write.taken.eq(self._activated),
+        ]
 
         def place(first: int, bits: int, rows: CommandRows) -> None:
             """Write the ``bits`` from bit ``first`` of a command on into rows of their own."""
@@ -242,13 +196,16 @@ class CommandQueue(wiring.Component):
             walk.known.eq(armed),
         ]
         last = part == self._rows - 1
-        whole, goes = Signal(), Signal()
+        goes = Signal()
         m.d.comb += [
-            whole.eq((self._staged | self._staging) & self._waiting),
-            goes.eq(take_row & (~last | whole)),
-            self._activated.eq(take_row & last & whole),
+            self._arrived.eq(take_row & last & self._waiting),
+            self._activated.eq(self._arrived & (self._staged | self._staging)),
+            goes.eq((take_row & ~last) | self._activated),
         ]
         self._elaborate_readable(m, take_header)
+        following, active = Signal.like(part), Signal()  # what they are in the next cycle
+        m.d.comb += [following.eq(part), active.eq(self._active & ~(self._accept & self._last))]
+        m.d.sync += [part.eq(following), self._active.eq(active)]
         with m.If(take_header):
             m.d.sync += armed.eq(1)
         with m.If(~armed):
@@ -258,20 +215,21 @@ class CommandQueue(wiring.Component):
         if not wide:
             with m.If(take_header):
                 rows.take(m)
-                m.d.sync += part.eq(1)
+                m.d.comb += following.eq(1)
         with m.If(goes):
             rows.take(m)
-            m.d.sync += part.eq(Mux(last, 0, part + 1))
-            m.d.sync += self._active.eq(last)
+            m.d.comb += [following.eq(Mux(last, 0, part + 1)), active.eq(last)]
         # A part comes again and again until it is taken: its many bits do not wait for that, but
-        # only for the units that still work with the last body.
-        with m.If(~self._active & (self._overlap | (self._outstanding == 0))):
-            for n in range(self._rows - (not wide)):
-                with m.If(part == n + (not wide)):
-                    piece = body[n * rows.bits : (n + 1) * rows.bits]
-                    m.d.sync += piece.eq(rows.data)
-        with m.If(self._accept & self._last):
-            m.d.sync += self._active.eq(0)
+        # only for the units that still work with the last body. So many are enabled by a register.
+        free: Value = Const(1)
+        if not self._overlap:
+            free = (self._outstanding == self.unit.done) & ~self._accept
+        for n in range(self._rows - (not wide)):
+            enabled = Signal(name=f"part{n}_enabled")
+            m.d.sync += enabled.eq(~active & free & (following == n + (not wide)))
+            with m.If(enabled):
+                piece = body[n * rows.bits : (n + 1) * rows.bits]
+                m.d.sync += piece.eq(rows.data)
 
     def _elaborate_readable(self, m: Module, take_header: Signal) -> None:
         """Know whether the next command's header and operands are whole.
@@ -313,13 +271,13 @@ class CommandQueue(wiring.Component):
             walk.outer.eq(command.outer),
             walk.pong_outer.eq(command.pong_outer),
             walk.operand.eq(word),
-            walk.hold.eq(self._staged),
+            walk.hold.eq(self._staging | (self._staged & ~self._accept)),
             self._staging.eq(walk.whole),
         ]
-        with m.If(walk.give), m.Switch(walk.number):
-            for n in range(self._operands):
-                with m.Case(n):
-                    m.d.sync += payload.operand[n].eq(walk.address)
+        m.d.sync += self._staged.eq(walk.hold)
+        for n in range(self._operands):
+            with m.If(walk.gives[n]):
+                m.d.sync += payload.operand[n].eq(walk.address)
         # The header may be another command's from now on. The semaphores are told first.
         wait, signals = Signal(WAITS), Signal(signals_layout())
         self._wait, self._signals = wait, signals
@@ -343,10 +301,6 @@ class CommandQueue(wiring.Component):
                     signals.index[n].eq(ref.index),
                     signals.pending[n].eq(ref.enable & (~ref.outer | walk.last_inner)),
                 ]
-        with m.If(self._staging):
-            m.d.sync += self._staged.eq(1)
-        with m.Elif(self._accept):
-            m.d.sync += self._staged.eq(0)
 
     def _elaborate_issue(self, m: Module) -> None:
         """Waits, starts and signals."""
@@ -359,8 +313,8 @@ class CommandQueue(wiring.Component):
             semaphore.want.eq(self._wait),
             waits.eq(self._wait.any()),
             room.eq(((outstanding != _OUTSTANDING) | unit.done) & signals.room),
-            loaded.eq(self._active | self._activated),
-            eligible.eq((self._staged | self._staging) & loaded & room),  # in the next cycle
+            loaded.eq(self._active | self._arrived),  # if staged, as is asked for in the next line
+            eligible.eq((self._staged | self._staging) & loaded & room),
             self._accept.eq(valid & unit.start.ready),
             signals.accept.eq(self._accept),
             signals.signals.eq(self._signals),
@@ -368,9 +322,11 @@ class CommandQueue(wiring.Component):
             signals.added.eq(semaphore.added),
             semaphore.add.eq(signals.add),
             semaphore.add_index.eq(signals.add_index),
-            self.state.busy.eq(self._waiting | self._active | (outstanding != 0) | signals.busy),
         ]
         m.d.sync += [
+            self.state.busy.eq(
+                self._waiting | self._active | (outstanding != unit.done) | signals.stays
+            ),
             outstanding.eq(outstanding + self._accept - unit.done),
             semaphore.request.eq(eligible & self._seen & waits & ~semaphore.grant & ~valid),
             valid.eq(Mux(valid, ~unit.start.ready, semaphore.grant | (eligible & ~waits))),

@@ -2,10 +2,11 @@
 
 from itertools import pairwise
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, unsigned
+from amaranth.hdl import Cat, Const, Module, Mux, ResetInserter, Signal, Value, unsigned
 from amaranth.lib import data, memory, wiring
 from amaranth.lib.wiring import In, Out
 
+from ..elastic import Elastic
 from ..isa import SEMAPHORES, Queue
 from .select import select
 
@@ -52,11 +53,15 @@ class SemaphorePort(wiring.Signature):
 
 
 class _Count(data.Struct):
-    """A semaphore. Bit n of ``least`` says that ``credits`` is above n, ``eight`` above 7."""
+    """A semaphore.
+
+    Bit n of ``least`` says that ``credits`` is above n, ``eight`` above 7, ``full`` above 254.
+    """
 
     credits: unsigned(8)
     least: unsigned(WAITS)
     eight: unsigned(1)
+    full: unsigned(1)
 
 
 class SemaphoreFile(wiring.Component):
@@ -65,15 +70,16 @@ class SemaphoreFile(wiring.Component):
     The waits of all queues are looked at in every cycle, and one queue (the first one in the order
     of `Queue`) is granted all of its credits at once. They are then taken, one wait a cycle, which
     shows 5 to 8 cycles after the grant; until then nothing else is granted. Additions give way to
-    that, those of the queues come first; one shows 3 cycles after it was ``added``.
+    that, those of the queues come first; one shows 3 cycles after it was ``added``. What a queue
+    adds comes by a register of its own, since queues lie far away.
 
     Members
     -------
     queue_0 ... queue_4 : ``In(SemaphorePort)``
         By `Queue`.
     add, add_index, add_value : ``In``
-        Adds 0 to 255 to a semaphore, one a cycle while nothing else is under way. Only while
-        ``adding`` is low.
+        Adds 0 to 255 to a semaphore, one a cycle while nothing else is under way; the first one
+        shows 3 cycles later. Only while ``adding`` is low.
     adding : ``Out(1)``
         Some of it has not been added yet.
     moving : ``Out(1)``
@@ -118,20 +124,20 @@ class SemaphoreFile(wiring.Component):
         with m.If(self.clear):
             m.d.sync += [clearing.eq(1), sweep.eq(0)]
 
-        missing = [
-            self._elaborate_waits(m, port, counts, name=f"queue_{n}")
-            for n, port in enumerate(ports)
-        ]
         # The change that is made in this cycle was chosen in the one before.
         changing, taking, index = Signal(), Signal(), Signal(range(SEMAPHORES))
+        raised = Signal()  # it is an addition, which waits see at once
+        missing = [
+            self._elaborate_waits(m, port, counts, raised, index, name=f"queue_{n}")
+            for n, port in enumerate(ports)
+        ]
         taken = Signal()  # and what is missing after it is known in the next cycle
         take = self._elaborate_grants(m, ports, missing, taking | taken | clearing)
-        add, add_index = self._elaborate_adds(m, ports, take | clearing)
-        changed = Signal()
-        m.d.comb += self.moving.eq(self.adding | changing | changed)
+        adds, add, add_index = self._elaborate_adds(m, ports, take | clearing)
+        m.d.comb += self.moving.eq(adds | self.adding | changing)
         m.d.sync += [
             changing.eq(take | add),
-            changed.eq(changing),
+            raised.eq(add),
             taking.eq(take),
             taken.eq(taking),
             index.eq(Mux(take, self.lacks_index, add_index)),
@@ -146,7 +152,7 @@ class SemaphoreFile(wiring.Component):
             write.addr.eq(Mux(clearing, sweep, index)),
             many.eq(old.data.eight | (credits[2] & credits[:2].any())),
             result.eq(credits + Cat(Const(1, 1), taking.replicate(7))),
-            write.en.eq(clearing | (changing & (taking | ~credits.all()))),
+            write.en.eq(clearing | (changing & (taking | ~old.data.full))),
         ]
         with m.If(~clearing):
             nine = credits[4:].any() | (credits[3] & credits[:3].any())
@@ -157,13 +163,24 @@ class SemaphoreFile(wiring.Component):
                     Mux(taking, Cat(least[1:], many), Cat(Const(1, 1), least[:-1]))
                 ),
                 write.data.eight.eq(Mux(taking, nine, seven)),
+                write.data.full.eq(credits[1:].all() & ~taking),
             ]
         return m
 
     def _elaborate_waits(
-        self, m: Module, port: data.View, counts: memory.Memory, *, name: str
+        self,
+        m: Module,
+        port: data.View,
+        counts: memory.Memory,
+        raised: Signal,
+        raised_index: Signal,
+        *,
+        name: str,
     ) -> Signal:
-        """Return which waits found no credit. A semaphore that is named twice must hold two."""
+        """Return which waits found no credit. A semaphore that is named twice must hold two.
+
+        ``raised``: ``raised_index`` gets a credit in this cycle.
+        """
         missing = Signal(WAITS, name=f"{name}_missing")
         index = [port.index[n * _INDEX_BITS : (n + 1) * _INDEX_BITS] for n in range(WAITS)]
         for n in range(WAITS):
@@ -172,7 +189,12 @@ class SemaphoreFile(wiring.Component):
             m.d.comb += read.addr.eq(index[n])
             m.d.sync += same.eq(Cat(index[other] == index[n] for other in range(n)))
             twice = same & port.want[:n]
-            least = [read.data.least[k] for k in range(n + 1)]
+            gets = Signal(name=f"{name}_gets_{n}")
+            m.d.comb += gets.eq(raised & (raised_index == index[n]))
+            least = [
+                Mux(gets, read.data.least[k - 1] if k else 1, read.data.least[k])
+                for k in range(n + 1)
+            ]
             for k in range(n):
                 least = [Mux(twice[k], more, less) for less, more in pairwise(least)]
             m.d.sync += missing[n].eq(port.want[n] & ~least[0])
@@ -229,26 +251,36 @@ class SemaphoreFile(wiring.Component):
 
     def _elaborate_adds(
         self, m: Module, ports: list[data.View], busy: Value
-    ) -> tuple[Value, Value]:
-        """Choose what is added; return whether there is something, and its semaphore."""
-        index, left = Signal(range(SEMAPHORES)), Signal(8)  # of the host's addition
+    ) -> tuple[Value, Value, Value]:
+        """Choose what is added.
+
+        Returns whether queues add, whether something is added in this cycle, and its semaphore.
+        """
+        # Of the host's addition; the latter is void if there is none.
+        index, left = Signal(range(SEMAPHORES)), Signal(8, reset_less=True)
         adds, chosen = Signal(len(Queue)), Signal(range(SEMAPHORES))
-        begins, goes = Signal(), Signal()  # the host's addition begins; one of it is made
-        m.d.comb += [
-            self.adding.eq(left.any()),
-            adds.eq(Cat(port.add for port in ports)),
-            begins.eq(self.add & self.add_value.any()),
-            goes.eq(~adds.any() & ~busy),
-            chosen.eq(Mux(self.adding, index, self.add_index)),
-        ]
+        m.d.comb += chosen.eq(index)
         for n, port in reversed(list(enumerate(ports))):
-            m.d.comb += port.added.eq(~busy & ~adds[:n].any())
-            with m.If(port.add):
-                m.d.comb += chosen.eq(port.add_index)
-        with m.If(begins):
-            m.d.sync += [index.eq(self.add_index), left.eq(self.add_value - goes)]
-        with m.Elif(self.adding & goes):
-            m.d.sync += left.eq(left - 1)
+            hop = ResetInserter(self.clear)(Elastic(unsigned(_INDEX_BITS)))
+            m.submodules[f"add_{n}"] = hop
+            m.d.comb += [
+                hop.source.valid.eq(port.add),
+                hop.source.payload.eq(port.add_index),
+                port.added.eq(hop.source.ready),
+                adds[n].eq(hop.target.valid),
+                hop.target.ready.eq(~busy & ~adds[:n].any()),
+            ]
+            with m.If(adds[n]):
+                m.d.comb += chosen.eq(hop.target.payload)
+        # Until there is one, whatever may be asked for: that it is comes late.
+        with m.If(~self.adding):
+            m.d.sync += [
+                index.eq(self.add_index),
+                left.eq(self.add_value),
+                self.adding.eq(self.add & self.add_value.any()),
+            ]
+        with m.Elif(~adds.any() & ~busy):
+            m.d.sync += [left.eq(left - 1), self.adding.eq(left != 1)]
         with m.If(self.clear):
-            m.d.sync += left.eq(0)
-        return ~busy & (adds.any() | self.adding | begins), chosen
+            m.d.sync += self.adding.eq(0)
+        return adds.any(), ~busy & (adds.any() | self.adding), chosen

@@ -110,15 +110,25 @@ class Sequencer(wiring.Component):
         connect(m, dispatcher.record, flipped(self.bus.write))
         self._share_request(m, fetch, dispatcher, supervisor.hold)
 
-        busy = Cat(queue.busy for queue in bank.state)
-        can_move = Cat(queue.busy & (queue.stall != STALL_SEMAPHORE) for queue in bank.state)
-        transfers = (Queue.LOAD0, Queue.LOAD1, Queue.STORE)
+        # What comes from the queues and units, which lie far away, a cycle later; but that all are
+        # at rest, which END waits for.
+        state, moving = Signal.like(bank.state), Signal()
         units = [getattr(self, name) for name in UNITS]
+        m.d.sync += [
+            state.eq(bank.state),
+            moving.eq(bank.moving),
+            supervisor.unit_error.eq(Cat(unit.error for unit in units)),
+            supervisor.result_flags.eq(self.flags),
+            *(supervisor.unit_status[n].eq(unit.status) for n, unit in enumerate(units)),
+        ]
+        busy = Cat(queue.busy for queue in state)
+        can_move = Cat(queue.busy & (queue.stall != STALL_SEMAPHORE) for queue in state)
+        transfers = (Queue.LOAD0, Queue.LOAD1, Queue.STORE)
         took = Signal()
         # No command is dispatched for some cycles before it is asked for.
         m.d.sync += [
-            dispatcher.stuck.eq(~can_move.any() & ~bank.moving),
-            dispatcher.idle.eq(~busy.any()),
+            dispatcher.stuck.eq(~can_move.any() & ~moving),
+            dispatcher.idle.eq(~Cat(queue.busy for queue in bank.state).any()),
         ]
         m.d.comb += [
             took.eq(dispatcher.took & ~supervisor.hold),
@@ -130,7 +140,7 @@ class Sequencer(wiring.Component):
             self.failed.eq(supervisor.error.status.as_value().any()),
             csr.start.eq(supervisor.start),
             csr.took.eq(supervisor.advanced),
-            csr.transferring.eq(Cat(bank.state[q].stall == STALL_UNIT for q in transfers).any()),
+            csr.transferring.eq(Cat(state[q].stall == STALL_UNIT for q in transfers).any()),
             self.count_engine.eq(csr.count_engine),
             csr.busy.eq(Cat(busy, supervisor.running, ~self.memory_idle)),
             csr.ring_head.eq(supervisor.taken),
@@ -177,14 +187,12 @@ class Sequencer(wiring.Component):
             supervisor.fault.eq(dispatcher.fault),
             supervisor.fault_ring.eq(dispatcher.fault_ring),
             supervisor.fault_status.eq(dispatcher.fault_status),
-            supervisor.queue.eq(bank.state),
+            supervisor.queue.eq(state),
             bank.named.eq(supervisor.named),
             supervisor.command.eq(bank.command),
             bank.ask.eq(supervisor.ask),
             supervisor.lacks.eq(bank.lacks),
             supervisor.lacks_index.eq(bank.lacks_index),
-            supervisor.unit_error.eq(Cat(unit.error for unit in units)),
-            supervisor.result_flags.eq(self.flags),
             supervisor.memory_idle.eq(self.memory_idle),
             supervisor.memory_illegal.eq(self.memory_illegal),
             supervisor.fetch_quiet.eq(fetch.quiet),
@@ -195,7 +203,6 @@ class Sequencer(wiring.Component):
             ),
             self.halt.eq(supervisor.halt),
             self.core_reset.eq(supervisor.core_reset),
-            *(supervisor.unit_status[n].eq(unit.status) for n, unit in enumerate(units)),
         ]
         with m.If(supervisor.failed):
             m.d.comb += [

@@ -37,8 +37,9 @@ class SignalQueue(wiring.Component):
     room : ``Out(1)``
     done : ``In(1)``
         The oldest iteration that has not ended ends; not in the cycle of its ``accept``.
-    busy : ``Out(1)``
-        Iterations that had ended before this cycle have signals to give.
+    busy, stays : ``Out(1)``
+        Iterations that had ended before this cycle have signals to give; what it is in the next
+        cycle.
     add, add_index, added : ``Out``, ``Out``, ``In(1)``
         As in `SemaphorePort`.
     """
@@ -51,6 +52,7 @@ class SignalQueue(wiring.Component):
                 "room": Out(1),
                 "done": In(1),
                 "busy": Out(1),
+                "stays": Out(1),
                 "add": Out(1),
                 "add_index": Out(range(SEMAPHORES)),
                 "added": In(1),
@@ -86,6 +88,7 @@ class SignalQueue(wiring.Component):
             load.eq((stored != 0) & ~here),
             self.room.eq(level != _DEPTH),
             self.busy.eq(owing),
+            self.stays.eq((owed > 1) | Mux(owing, self.done | ~end, self.done & ~end)),
             self.add.eq(due & some),
             self.add_index.eq(select(turn, [index[n] for n in range(SIGNALS)])),
         ]
@@ -98,7 +101,7 @@ class SignalQueue(wiring.Component):
             stored.eq(stored + self.accept - load),
             level.eq(level + self.accept - end),
             owed.eq(owed + self.done - end),
-            owing.eq((owed > 1) | Mux(owing, self.done | ~end, self.done & ~end)),
+            owing.eq(self.stays),
             here.eq((here & ~end) | load),
         ]
         with m.If(~here):

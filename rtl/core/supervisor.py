@@ -53,14 +53,15 @@ class Supervisor(wiring.Component):
     took, closing, ended, fault, fault_ring, fault_status : ``In``
         From the dispatcher.
     queue : ``In(ArrayLayout(QueueState))``
+        What the queues did in the cycle before.
     named, command : ``Out``, ``In(32)``
         A unit, and the index of the command that its queue's state tells of.
     ask, lacks, lacks_index : ``Out(1)``, ``In(1)``, ``In``
         As in `SemaphoreFile`, of the unit that is ``named``.
     unit_error, unit_status : ``In``
-        Each unit's ``error`` and ``status``.
+        Each unit's ``error`` and ``status`` of the cycle before.
     result_flags : ``In(4)``
-        `Flag` bits that results of the command of the compute queue raise in this cycle.
+        `Flag` bits that results of the command of the compute queue raised in the cycle before.
     memory_idle, memory_illegal : ``In(1)``
         The memory system has nothing to do; it was given an illegal command sequence.
     fetch_quiet : ``In(1)``
@@ -150,8 +151,12 @@ class Supervisor(wiring.Component):
         m.d.sync += [wait.eq(wait + 1), self.advanced.eq(advance)]
         with m.If((state == _State.RUN) | entered):
             m.d.sync += wait.eq(0)
+        following = Signal(32)  # of what was taken; commands are some cycles apart
+        m.d.sync += following.eq(self.taken + 1)
         with m.If(advance):
-            m.d.sync += [self.taken.eq(self.taken + 1), self.index.eq(self.index + 1)]
+            m.d.sync += self.taken.eq(following)
+        with m.If(self.advanced):
+            m.d.sync += self.index.eq(self.index + 1)
         with m.If(self.start):
             m.d.sync += self.index.eq(0)
 

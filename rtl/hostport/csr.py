@@ -316,42 +316,57 @@ class CsrBank(wiring.Component):
         return (found & holds.replicate(32)) | (WATCHDOG_RESET & at_reset.replicate(32))
 
     def _elaborate_counters(self, m: Module) -> CounterBank:
-        events = self.events
+        """Count events: two cycles later, as they come from all over the device."""
         rows = self.config.rows
         bus_shift = (self.config.bus_bytes - 1).bit_length()
+
+        def later(value: ValueLike, name: str) -> Signal:
+            result = Signal(len(Value.cast(value)), name=f"{name}_later", reset_less=True)
+            m.d.sync += result.eq(value)
+            return result
+
+        events = {
+            name: later(getattr(self.events, name), name) for name in self.events.signature.members
+        }
+        working, transferring = events["working"], later(self.transferring, "transferring")
         # All but those that worked were idle, at one cause a cycle: nothing is counted twice.
-        engines = Signal(range(rows + 1))  # as many are counted
-        engines_next = Signal(range(rows + 1))
+        engines = Signal(range(rows + 1))  # as many are counted, three cycles later
         idle = Signal(range(rows + 1))
         with m.If(self.count_engine == ALL_ENGINES):
-            m.d.sync += engines_next.eq(rows)
+            m.d.sync += engines.eq(rows)
         with m.Else():
-            m.d.sync += engines_next.eq(self.count_engine < rows)
-        m.d.sync += engines.eq(engines_next)
-        stalled = events.stall_stream + events.stall_fill + events.stall_drain
-        m.d.comb += idle.eq(engines - events.mac_active - stalled)
+            m.d.sync += engines.eq(self.count_engine < rows)
+        engines = later(later(engines, "engines"), "engines_again")
+        stalled = events["stall_stream"] + events["stall_fill"] + events["stall_drain"]
+        m.d.comb += idle.eq(engines - events["mac_active"] - stalled)
         amounts: dict[Csr, tuple[ValueLike, int, int]] = {  # amount, the largest one, zeros behind
             Csr.CYCLES: (1, 1, 0),
-            Csr.MAC_ACTIVE: (events.mac_active, rows, 0),
-            Csr.STALL_STREAM: (events.stall_stream, rows, 0),
-            Csr.STALL_FILL: (events.stall_fill, rows, 0),
-            Csr.STALL_DRAIN: (events.stall_drain, rows, 0),
-            Csr.IDLE_IMBALANCE: (Mux(events.working, idle, 0), rows, 0),
-            Csr.IDLE_MEMORY: (Mux(~events.working & self.transferring, idle, 0), rows, 0),
-            Csr.IDLE_OTHER: (Mux(~events.working & ~self.transferring, idle, 0), rows, 0),
-            Csr.BYTES_READ: (events.read_beat, 1, bus_shift),
-            Csr.BYTES_WRITTEN: (events.write_beat, 1, bus_shift),
-            Csr.HBM_ROW_HITS: (events.row_hit, 3, 0),
-            Csr.HBM_ACTIVATES: (events.activate, 3, 0),
-            Csr.HBM_REFRESHES: (events.refresh, 3, 0),
+            Csr.MAC_ACTIVE: (events["mac_active"], rows, 0),
+            Csr.STALL_STREAM: (events["stall_stream"], rows, 0),
+            Csr.STALL_FILL: (events["stall_fill"], rows, 0),
+            Csr.STALL_DRAIN: (events["stall_drain"], rows, 0),
+            Csr.IDLE_IMBALANCE: (Mux(working, idle, 0), rows, 0),
+            Csr.IDLE_MEMORY: (Mux(~working & transferring, idle, 0), rows, 0),
+            Csr.IDLE_OTHER: (Mux(~working & ~transferring, idle, 0), rows, 0),
+            Csr.BYTES_READ: (events["read_beat"], 1, bus_shift),
+            Csr.BYTES_WRITTEN: (events["write_beat"], 1, bus_shift),
+            Csr.HBM_ROW_HITS: (events["row_hit"], 3, 0),
+            Csr.HBM_ACTIVATES: (events["activate"], 3, 0),
+            Csr.HBM_REFRESHES: (events["refresh"], 3, 0),
         }
         order = sorted(amounts)
         counters = CounterBank(tuple(amounts[csr][1:] for csr in order))
-        m.d.comb += [counters.clear.eq(self.start), counters.count.eq(self.running)]
+        begun, count = Signal(), Signal()  # what clears and counts, later by a cycle
+        m.d.sync += [
+            begun.eq(self.start),
+            counters.clear.eq(begun),
+            count.eq(self.running),
+            counters.count.eq(count),
+        ]
         for n, csr in enumerate(order):
             if csr != Csr.CYCLES + 8 * n:
                 raise ValueError(f"counters must follow each other, not skip to {csr!r}")
-            m.d.comb += getattr(counters, f"amount_{n}").eq(amounts[csr][0])
+            m.d.sync += getattr(counters, f"amount_{n}").eq(amounts[csr][0])
         # The completion record takes its cycles while they are counted.
         with m.If(self.start):
             m.d.sync += self.cycles.eq(0)
