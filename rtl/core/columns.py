@@ -7,6 +7,7 @@ from amaranth.lib.wiring import In, Out
 
 from ..config import CardConfig
 from ..isa import LANES
+from ..tech.gate import Gate
 from .running import columns_layout
 
 __all__ = ["ColumnWalk"]
@@ -37,6 +38,8 @@ class ColumnWalk(wiring.Component):
     starts, follows : ``In(1)``
         A visit is open that is the first of its block, and this the first of its iteration, or a
         later one.
+    next_new : ``In(1)``
+        In the next cycle ``starts`` or ``follows`` is high.
     ready : ``Out(1)``
         The place of its next column is there; it stays until the visit ends.
     result : ``In(1)``
@@ -58,6 +61,7 @@ class ColumnWalk(wiring.Component):
                 "block_columns": In(8),
                 "starts": In(1),
                 "follows": In(1),
+                "next_new": In(1),
                 "ready": Out(1),
                 "result": In(1),
                 "leave": In(1),
@@ -96,10 +100,11 @@ class ColumnWalk(wiring.Component):
         ]
         with m.If(behind):
             m.d.sync += skipped.eq(Mux(skip_last, 0, skipped + 1))
-        with m.If((self.result & self.leave) | (behind & skip_last)):
-            m.d.sync += walked.eq(1)
-        with m.Elif(self.leave & block_new):
-            m.d.sync += walked.eq(0)
+        next_walked, walking = Signal(), Signal(init=1)
+        m.d.comb += next_walked.eq(
+            (self.result & self.leave) | (behind & skip_last) | (walked & ~(self.leave & block_new))
+        )
+        m.d.sync += [walked.eq(next_walked), walking.eq(self.next_new | ~next_walked)]
 
         # The next column, that of the first column of its inner row, and how many columns of this
         # row and in all are left with it.
@@ -108,39 +113,30 @@ class ColumnWalk(wiring.Component):
         inner_last, present = (
             Signal(name=name, reset_less=True) for name in ("inner_last", "walk_present")
         )
-        walking = Signal()
         step, next_offset = Signal(), Signal(32)
         m.d.comb += [
-            walking.eq(block_new | ~walked),
-            step.eq((self.result & walking) | behind),
             next_offset.eq(
                 Mux(inner_last, row, offset)
                 + Mux(inner_last, layout.outer_stride, layout.inner_stride)
             ),
         ]
-        with m.If(begins):
+        # All at once, also for the first column: what decides comes late.
+        m.submodules.steps = steps = Gate(
+            lambda result, walking, behind, begins: (result and walking) or behind or begins
+        )
+        m.d.comb += [steps.bits.eq(Cat(self.result, walking, behind, begins)), step.eq(steps.out)]
+        anew = Signal()
+        m.d.comb += anew.eq(begins | inner_last)
+        with m.If(step):
             m.d.sync += [
-                offset.eq(0),
-                row.eq(0),
-                inner.eq(layout.n_inner),
-                inner_last.eq(layout.n_inner == 1),
-                columns.eq(layout.n),
-                present.eq(layout.n.any()),
+                offset.eq(Mux(begins, 0, next_offset)),
+                columns.eq(Mux(begins, layout.n, columns - present)),
+                present.eq(Mux(begins, layout.n.any(), columns[1:].any())),
+                inner.eq(Mux(anew, layout.n_inner, inner - 1)),
+                inner_last.eq(Mux(anew, layout.n_inner == 1, inner == 2)),
             ]
-        with m.Elif(step):
-            m.d.sync += [
-                offset.eq(next_offset),
-                columns.eq(columns - present),
-                present.eq(columns[1:].any()),
-            ]
-            with m.If(inner_last):
-                m.d.sync += [
-                    row.eq(next_offset),
-                    inner.eq(layout.n_inner),
-                    inner_last.eq(layout.n_inner == 1),
-                ]
-            with m.Else():
-                m.d.sync += [inner.eq(inner - 1), inner_last.eq(inner == 2)]
+            with m.If(anew):
+                m.d.sync += row.eq(Mux(begins, 0, next_offset))
 
         m.submodules.table = table = Memory(
             shape=unsigned(33), depth=max(LANES.values()) * self._config.cols, init=[]

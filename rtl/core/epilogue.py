@@ -2,8 +2,7 @@
 
 from amaranth.hdl import Cat, Module, Mux, Signal, signed, unsigned
 from amaranth.lib import data, stream, wiring
-from amaranth.lib.fifo import SyncFIFO, SyncFIFOBuffered
-from amaranth.lib.memory import Memory
+from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import In, Out
 
 from ..array.ports import drain_layout, visit_layout
@@ -13,10 +12,13 @@ from ..numerics.convert import NarrowFp32
 from ..numerics.fp32 import Fp32Add, Fp32Multiply
 from ..numerics.rounding import SumToFp32
 from ..plu.slot import PluSlot
+from ..tech.gate import Gate
+from .operands import OperandQueue
 from .output import lane_write_layout
 from .partials import PartialMemory
 from .path import PathSwitch
 from .resolve import SumResolver, partial_layout
+from .results import ResultQueue, tag_layout
 from .running import columns_layout, path_layout
 from .writer import ResultWriter, place_layout
 
@@ -34,11 +36,6 @@ _AHEAD = 1 + PartialMemory.LATENCY
 _ADD_DISTANCE = _AHEAD + Fp32Add.LATENCY
 
 
-def _tag_layout() -> data.StructLayout:
-    """What moves beside a number: whether it is the last one of its visit, and its flags so far."""
-    return data.StructLayout({"end": 1, "below": 1, "above": 1, "overflow": 1})
-
-
 def _running_layout() -> data.StructLayout:
     """Layout of a running sum of scaled slices, with its flags."""
     return data.StructLayout({"value": unsigned(32), "below": 1, "above": 1, "overflow": 1})
@@ -54,9 +51,9 @@ class EpilogueLane(wiring.Component):
     to those before, the first to the bias. Results of one granule that come one after the other in
     a visit are written together.
 
-    A visit's last write is offered 12 cycles after its last beat came where nothing waits and
-    results are INT32; 30 or 37 cycles after it for integer sums and FP32 or narrower results; 39
-    or 46 cycles for fixed-point sums. The lane takes a beat a cycle, of INT4 every second cycle:
+    A visit's last write is offered 13 cycles after its last beat came where nothing waits and
+    results are INT32; 31 or 38 cycles after it for integer sums and FP32 or narrower results; 40
+    or 47 cycles for fixed-point sums. The lane takes a beat a cycle, of INT4 every second cycle:
     it finishes a result a cycle.
 
     A drain beat waits in a buffer that holds two visits; what comes behind it stands still
@@ -154,7 +151,7 @@ class EpilogueLane(wiring.Component):
         switch = PathSwitch(depth=depth, visits=_VISITS)
         m.submodules.switch = switch
         path, visit = switch.path, self.visit.payload
-        room = Signal()
+        m.submodules.results = results = ResultQueue(depth=depth)
         m.d.comb += [
             *(port.eq(path) for port, path in zip(switch.paths, self.paths, strict=True)),
             switch.same.eq(self.same),
@@ -163,16 +160,19 @@ class EpilogueLane(wiring.Component):
             switch.iteration_last.eq(visit.iteration_last),
             switch.take.eq(resolver.take),
             switch.end.eq(resolver.take_end),
-            resolver.go.eq(switch.go & room),
+            resolver.go.eq(switch.go),
+            resolver.room.eq(results.room),
         ]
         blocks, is_fixed = path.blocks, (self.mode == Mode.FP16) | (self.mode == Mode.BF16)
         fixed, int4, adds = (Signal(name=name) for name in ("fixed", "int4", "adds"))
         to_int32, to_fp32 = Signal(), Signal()
-        # The same for what is valid alone, as the others have many loads.
-        no_add, every_sum = Signal(init=1), Signal()
+        # The same for what is valid alone, and for what is kept of slices, as the others have many
+        # loads.
+        no_add, every_sum, keeps_blocks = Signal(init=1), Signal(), Signal()
         m.d.sync += [
             no_add.eq(~(is_fixed | blocks)),
             every_sum.eq(~blocks),
+            keeps_blocks.eq(blocks),
             fixed.eq(is_fixed),
             int4.eq(self.mode == Mode.INT4),
             adds.eq(is_fixed | blocks),
@@ -191,7 +191,7 @@ class EpilogueLane(wiring.Component):
             return steps
 
         # Exact sums, rounded and scaled.
-        tag = Signal(_tag_layout())
+        tag = Signal(tag_layout())
         m.d.comb += [
             tag.end.eq(resolver.end),
             tag.below.eq(resolver.flags.below),
@@ -200,9 +200,16 @@ class EpilogueLane(wiring.Component):
         tags = delay(tag, rounding.LATENCY + multiply.LATENCY, "tag")
         rounded_tag, scaled_tag = tags[rounding.LATENCY - 1], tags[-1]
         soon = delay(rounding.valid_o, multiply.LATENCY - 1, "soon")
-        look, look_tag = soon[-_AHEAD], tags[-1 - _AHEAD]
-        near, near_tag = soon[-1], tags[-2]
-        product_tag = Signal(_tag_layout())
+        looks, looks_end, nears_end = Signal(), Signal(), Signal()
+        m.submodules.ends = ends = Gate(
+            lambda take, end, blocks, looks_end: (take and end and not blocks) or looks_end
+        )
+        m.d.sync += [
+            nears_end.eq(soon[-2] & tags[-3].end & adds),
+            looks.eq(soon[-1 - _AHEAD] & blocks),
+            looks_end.eq(soon[-1 - _AHEAD] & tags[-2 - _AHEAD].end & blocks),
+        ]
+        product_tag = Signal(tag_layout())
         m.d.comb += [
             product_tag.eq(scaled_tag),
             product_tag.overflow.eq(multiply.overflow),
@@ -223,18 +230,19 @@ class EpilogueLane(wiring.Component):
 
         # Exact partial sums are looked up as beats leave the buffer, running sums in time for the
         # product. What is added to that is in registers as it comes.
-        added_tag, into_add = Signal(_tag_layout()), Signal(_tag_layout())
+        added_tag, into_add = Signal(tag_layout()), Signal(tag_layout())
         added_last = delay(partials.last, 1 + add.LATENCY, "added_last")[-1]
         m.d.comb += [
-            partials.is_far.eq(blocks),
+            partials.is_far.eq(keeps_blocks),
             partials.long_rows.eq(int4 & switch.blocks),
-            partials.look_up.eq(Mux(blocks, look, resolver.take)),
-            partials.end.eq(Mux(blocks, look_tag.end, resolver.take_end)),
-            resolver.last.eq(blocks | partials.last),
-            resolver.kept.eq(Mux(blocks | partials.first, 0, partials.word)),
+            partials.look_up.eq(looks | (resolver.take & ~blocks)),
+            ends.bits.eq(Cat(resolver.take, resolver.take_end, blocks, looks_end)),
+            partials.end.eq(ends.out),
+            resolver.last.eq(~every_sum | partials.last),
+            resolver.kept.eq(Mux(keeps_blocks | partials.first, 0, partials.word)),
             partials.replace.eq(
                 Mux(
-                    blocks,
+                    keeps_blocks,
                     Cat(add.result, added_tag.below, added_tag.above, added_tag.overflow),
                     resolver.keep,
                 )
@@ -242,11 +250,11 @@ class EpilogueLane(wiring.Component):
         ]
 
         # Where an operand is needed a counter says whose: visits pass in order. Exact integers take
-        # their bias as they are resolved, all others after the multiplication.
+        # their bias as they are resolved, from a register, all others after the multiplication.
         accepted = self.visit.valid & self.visit.ready & ~visit.empty
         used = accepted & (visit.slice_last | switch.blocks)
         scale_step = Signal()
-        bias_step = Signal()
+        bias_step, release = Signal(), Signal()
         m.d.comb += [
             scale_step.eq(
                 Mux(
@@ -255,20 +263,31 @@ class EpilogueLane(wiring.Component):
                     rounding.valid_o & rounded_tag.end,
                 )
             ),
-            bias_step.eq(Mux(adds, near & near_tag.end, resolver.bias_end)),
+            bias_step.eq(nears_end | (resolver.bias_end & ~adds)),
+            release.eq(Mux(blocks, nears_end, partials.end)),
         ]
-        scale = self._operand(m, "scale", used, visit.scale, scale_step)
-        bias = self._operand(m, "bias", used, visit.bias, bias_step)
-        is_running = blocks & ~partials.first
+        m.submodules.scales = scales = OperandQueue(visits=_VISITS)
+        m.submodules.biases = biases = OperandQueue(visits=_VISITS)
+        m.d.comb += [
+            scales.store.eq(used),
+            scales.word.eq(visit.scale),
+            scales.step.eq(scale_step),
+            biases.store.eq(used),
+            biases.word.eq(visit.bias),
+            biases.step.eq(bias_step),
+        ]
+        is_running = keeps_blocks & ~partials.first
         running = Signal(_running_layout(), reset_less=True)
+        exact_bias = Signal(32, reset_less=True)
         word = data.View(_running_layout(), partials.word[: running.shape().size])
         m.d.sync += [
+            exact_bias.eq(biases.used & ~adds.replicate(32)),
             running.eq(Mux(is_running, word.as_value(), 0)),
-            running.value.eq(Mux(is_running, word.value, bias)),
+            running.value.eq(Mux(is_running, word.value, biases.used)),
         ]
         m.d.comb += [
-            multiply.b.eq(scale),
-            resolver.bias.eq(Mux(adds, 0, bias)),
+            multiply.b.eq(scales.used),
+            resolver.bias.eq(exact_bias),
             add.valid_i.eq(multiply.valid_o & adds),
             add.a.eq(multiply.result),
             add.b.eq(running.value),
@@ -284,7 +303,7 @@ class EpilogueLane(wiring.Component):
         ]
 
         # The function, and the output format.
-        value_tag = Signal(_tag_layout())
+        value_tag = Signal(tag_layout())
         m.d.comb += [
             value_tag.eq(Mux(adds, added_tag, product_tag)),
             plu.function.eq(path.function),
@@ -303,15 +322,27 @@ class EpilogueLane(wiring.Component):
         plu_tag = delay(value_tag, plu.latency, "plu_tag")[-1]
         narrow_tag = delay(plu_tag, narrow.LATENCY, "narrow_tag")[-1]
 
-        self._end(
-            m,
-            (to_int32, resolver, tag),
-            (to_fp32, plu, plu_tag),
-            (narrow, narrow_tag),
-            writer,
-            room,
-            depth,
-        )
+        # What the command makes goes to the writer.
+        m.d.comb += [
+            results.to_int32.eq(to_int32),
+            results.sum_valid.eq(resolver.valid),
+            results.sum_tag.eq(tag),
+            results.sum.eq(resolver.whole),
+            results.to_fp32.eq(to_fp32),
+            results.value_valid.eq(plu.slot.valid_o),
+            results.value_tag.eq(plu_tag),
+            results.value.eq(plu.slot.value_o),
+            results.narrow_valid.eq(narrow.valid_o),
+            results.narrow_tag.eq(narrow_tag),
+            results.narrow_tag.overflow.eq(narrow_tag.overflow | narrow.overflow),
+            results.narrow.eq(narrow.result),
+            results.narrow_nan.eq(narrow.nan),
+            results.ready.eq(writer.ready),
+            writer.valid.eq(results.valid),
+            writer.last.eq(results.last),
+            writer.result.eq(results.result),
+            writer.result_flags.eq(results.flags),
+        ]
         m.d.comb += [
             *(port.eq(flags) for port, flags in zip(self.flags, writer.flags, strict=True)),
             *(w.eq(c) for w, c in zip(writer.layouts, self.columns, strict=True)),
@@ -322,71 +353,9 @@ class EpilogueLane(wiring.Component):
             for known, lanes in LANES.items():
                 with m.Case(known):
                     m.d.sync += writer.block_columns.eq(lanes * config.cols)
-        self._accept(
-            m,
-            writer,
-            partials,
-            switch,
-            accepted,
-            Mux(blocks, bias_step, partials.look_up & partials.end),
-        )
+        self._accept(m, writer, partials, switch, accepted, release)
         wiring.connect(m, writer.write, wiring.flipped(self.write))
         return m
-
-    def _end(self, m: Module, integers, floats, narrows, writer, room, depth) -> None:
-        """Send the results of the path that the command takes to the writer.
-
-        They wait in a queue; there is ``room`` while it can hold all that is on its way.
-        """
-        (to_int32, resolver, tag), (to_fp32, plu, plu_tag) = integers, floats
-        narrow, narrow_tag = narrows
-        valid, nan = Signal(), Signal()
-        tag_out = Signal(_tag_layout())
-        result = Signal(32)
-        with m.If(to_int32):
-            total = resolver.whole
-            fits = total[31:].all() | ~total[31:].any()
-            saturated = Cat((~total[-1]).replicate(31), total[-1])
-            m.d.comb += [
-                valid.eq(resolver.valid),
-                tag_out.eq(tag),
-                tag_out.overflow.eq(~fits),
-                result.eq(Mux(fits, total[:32], saturated)),
-            ]
-        with m.Elif(to_fp32):
-            value = plu.slot.value_o
-            m.d.comb += [
-                valid.eq(plu.slot.valid_o),
-                tag_out.eq(plu_tag),
-                nan.eq(value[23:31].all() & value[:23].any()),
-                result.eq(value),
-            ]
-        with m.Else():
-            m.d.comb += [
-                valid.eq(narrow.valid_o),
-                tag_out.eq(narrow_tag),
-                tag_out.overflow.eq(narrow_tag.overflow | narrow.overflow),
-                nan.eq(narrow.nan),
-                result.eq(narrow.result),
-            ]
-        flags = Cat(tag_out.below, tag_out.above, tag_out.overflow, nan)
-        entry = Cat(result, tag_out.end, flags)
-        came = Signal()
-        word = Signal(len(entry), reset_less=True)
-        size = 1 << (depth + 8).bit_length()
-        m.submodules.results = results = SyncFIFOBuffered(width=len(entry), depth=size)
-        m.d.sync += [
-            came.eq(valid),
-            word.eq(entry),
-            room.eq(results.level < size - depth - 4),
-        ]
-        m.d.comb += [
-            results.w_en.eq(came),
-            results.w_data.eq(word),
-            results.r_en.eq(writer.ready),
-            writer.valid.eq(results.r_rdy),
-            Cat(writer.result, writer.last, writer.result_flags).eq(results.r_data),
-        ]
 
     def _accept(self, m: Module, writer, partials, switch, accepted, release) -> None:
         """Take descriptors: places wait for the writer, operands until ``release``."""
@@ -399,7 +368,9 @@ class EpilogueLane(wiring.Component):
         # Where rows are so short that also the second next visit would come too early, all count
         # as visits of the same row.
         short = 4 * self._config.cols <= _ADD_DISTANCE
-        m.d.sync += unfinished.eq(unfinished + accepted - release)
+        # What leaves, which is known late, makes room a cycle later.
+        left = Signal()
+        m.d.sync += [left.eq(release), unfinished.eq(unfinished + accepted - left)]
         # Room for one more than what may come in this cycle. One place is in the writer: operands
         # are kept until it leaves.
         taken, ready = Signal(), Signal()
@@ -423,19 +394,3 @@ class EpilogueLane(wiring.Component):
             partials.slice_first.eq(visit.slice_first),
             partials.slice_last.eq(visit.slice_last),
         ]
-
-    def _operand(self, m: Module, name: str, store, word, step):
-        """Store words; return the one that is used next."""
-        memory = Memory(shape=unsigned(32), depth=_VISITS, init=[])
-        m.submodules[name] = memory
-        write, read = memory.write_port(), memory.read_port(domain="comb")
-        written = Signal(range(_VISITS), name=f"{name}_written")
-        used = Signal(range(_VISITS), name=f"{name}_used")
-        m.d.comb += [
-            write.en.eq(store),
-            write.addr.eq(written),
-            write.data.eq(word),
-            read.addr.eq(used),
-        ]
-        m.d.sync += [written.eq(written + write.en), used.eq(used + step)]
-        return read.data

@@ -1,7 +1,7 @@
 """What an epilogue lane keeps of each row while K is worked through in slices."""
 
-from amaranth.hdl import Cat, Module, Mux, Signal, unsigned
-from amaranth.lib import wiring
+from amaranth.hdl import Cat, Module, Mux, Signal
+from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
@@ -41,7 +41,7 @@ class PartialMemory(wiring.Component):
     long_rows : ``In(1)``
         With ``announce``: the row has ``4 * cols`` words, not ``2 * cols``.
     look_up, end : ``In(1)``
-        A word is looked up; it is the last of its visit.
+        A word is looked up. Also ``end``: the last one of its visit.
     first, last : ``Out(1)``
         Of the word looked up ``LATENCY`` cycles ago: it is of the first, the last slice.
     word : ``Out(width)``
@@ -56,6 +56,8 @@ class PartialMemory(wiring.Component):
             raise ValueError(
                 f"near and far must be at least {self.LATENCY} and ascend, not {near!r}, {far!r}"
             )
+        if visits < 2 or visits & (visits - 1):
+            raise ValueError(f"visits must be a power of two from 2 on, not {visits!r}")
         self._config = config
         self._visits = visits
         self._near, self._far = near, far
@@ -82,32 +84,44 @@ class PartialMemory(wiring.Component):
         depth = config.partial_beats * config.engines_per_lane
         bits = (depth - 1).bit_length()
 
-        # Where each announced visit's words begin.
-        m.submodules.visits = visits = Memory(shape=unsigned(bits + 2), depth=self._visits, init=[])
+        # Where the words of announced visits begin. The oldest one is in registers: it passes by
+        # the queue when there is none before it.
+        entry = data.StructLayout({"base": bits, "first": 1, "last": 1})
+        m.submodules.visits = visits = Memory(shape=entry, depth=self._visits, init=[])
         write, read = visits.write_port(), visits.read_port(domain="comb")
-        announced, used = Signal(range(self._visits)), Signal(range(self._visits))
-        last_visit = self._visits - 1
-        base = Signal(bits)
+        # Counted on beyond the places that there are: so empty is not full.
+        to, of = (Signal(range(2 * self._visits), name=name) for name in ("to", "of"))
+        announced, oldest = Signal(entry), Signal(entry)
+        present, some, load = Signal(), Signal(), Signal()
+        address = Signal(bits, reset_less=True)  # of the next word
+        head = Signal(2, reset_less=True)  # the marks of its visit
         row = 2 * config.cols * self.slot
         step = self.look_up
         m.d.comb += [
-            base.eq(Mux(self.long_rows, row << 1, row)),
+            announced.base.eq(Mux(self.long_rows, row << 1, row)),
+            announced.first.eq(self.slice_first),
+            announced.last.eq(self.slice_last),
+            some.eq(to != of),
+            load.eq(~present | self.end),
+            oldest.eq(Mux(some, read.data.as_value(), announced.as_value())),
+            # Always, as `load` is late: the queue steps over what passes by.
             write.en.eq(self.announce),
-            write.addr.eq(announced),
-            write.data.eq(Cat(base, self.slice_first, self.slice_last)),
-            read.addr.eq(used),
+            write.addr.eq(to[:-1]),
+            write.data.eq(announced),
+            read.addr.eq(of[:-1]),
         ]
-        with m.If(self.announce):
-            m.d.sync += announced.eq(Mux(announced == last_visit, 0, announced + 1))
-        with m.If(step & self.end):
-            m.d.sync += used.eq(Mux(used == last_visit, 0, used + 1))
-        index = Signal(range(4 * config.cols))
-        with m.If(step):
-            m.d.sync += index.eq(Mux(self.end, 0, index + 1))
-        address = Signal(bits)
-        m.d.comb += address.eq(read.data[:bits] + index)
+        m.d.sync += to.eq(to + self.announce)
+        with m.If(load & (some | self.announce)):
+            m.d.sync += of.eq(of + 1)
+        with m.If(load):
+            m.d.sync += [
+                present.eq(some | self.announce),
+                head.eq(Cat(oldest.first, oldest.last)),
+            ]
+        with m.If(step | ~present):  # `end` only chooses
+            m.d.sync += address.eq(Mux(load, oldest.base, address + 1))
 
-        marks = read.data[bits:]
+        marks = head
         for cycle in range(self.LATENCY):
             later = Signal(2, name=f"marks{cycle + 1}", reset_less=True)
             m.d.sync += later.eq(marks)
@@ -115,7 +129,7 @@ class PartialMemory(wiring.Component):
         m.d.comb += Cat(self.first, self.last).eq(marks)
 
         # The places that are to be written follow their words through the lane.
-        places = [(address, self.look_up & ~read.data[-1])]
+        places = [(address, step & ~head[1])]
         for cycle in range(1, self._far + 1):
             place = Signal(bits, name=f"place{cycle}", reset_less=True)
             kept = Signal(name=f"kept{cycle}")

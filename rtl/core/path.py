@@ -1,10 +1,11 @@
 """How an epilogue lane goes from one iteration's way of making results to the next one's."""
 
-from amaranth.hdl import Module, Mux, Signal
+from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
+from ..tech.gate import Gate
 from .running import path_layout
 
 __all__ = ["PathSwitch"]
@@ -42,7 +43,8 @@ class PathSwitch(wiring.Component):
     go : ``Out(1)``
         The next beat may be taken.
     pauses : ``Out(1)``
-        Its visit is ``again``, and of a path with ``blocks``.
+        The visit of the beat that is next in the next cycle is ``again``, and of a path with
+        ``blocks``.
     path : ``Out(path_layout)``
         Of the beats that have been taken.
     """
@@ -86,7 +88,10 @@ class PathSwitch(wiring.Component):
         add = Signal()
         head, pushed = Signal(entry, reset_less=True), Signal(entry)
         present, brings = Signal(), Signal()  # there is one, and it has beats
-        push, leave, load_head = Signal(), Signal(), Signal()
+        push, load_head = Signal(), Signal()
+        m.submodules.loads = loads = Gate(
+            lambda take, end, present, empty: (take and end) or not present or empty
+        )
         next_described = described ^ (self.describe & self.iteration_last)
         m.d.comb += [
             self.ready.eq(
@@ -97,7 +102,8 @@ class PathSwitch(wiring.Component):
             pushed.empty.eq(self.empty),
             pushed.last.eq(self.iteration_last),
             pushed.again.eq(self.again),
-            load_head.eq(~present | leave),
+            loads.bits.eq(Cat(self.take, self.end, present, head.empty)),
+            load_head.eq(loads.out),
             some.eq(to != of),
             add.eq(push & (present | some)),
             write.en.eq(add),
@@ -107,10 +113,11 @@ class PathSwitch(wiring.Component):
         ]
         m.d.sync += [
             to.eq(to + add),
-            of.eq(of + (load_head & some)),
             left.eq(load_head & some),
             level.eq(level + add - left),
         ]
+        with m.If(load_head & some):
+            m.d.sync += of.eq(of + 1)
         oldest, comes = Signal(entry), Signal()
         m.d.comb += [
             oldest.eq(Mux(some, read.data.as_value(), pushed.as_value())),
@@ -128,30 +135,27 @@ class PathSwitch(wiring.Component):
         # `path` is that of an older iteration, and another one: as far as was known before a visit
         # left, and now.
         stale, stale_now = Signal(init=1), Signal(init=1)
-        changes = Signal(init=1)  # what `same` says of this turn, a cycle ago
-        next_stale, next_fresh, next_changes = Signal(), Signal(), Signal()
+        next_stale = Signal()
+        changes, next_changes = Signal(), Signal()  # what `same` says of this turn and the next
         load, last = Signal(), Signal()
         quiet = Signal(range(self._depth + 1), init=self._depth)  # cycles since a beat was taken
         m.d.comb += [
             next_stale.eq(Mux(present, stale_now & ~load, stale)),
-            next_fresh.eq(Mux(present, last, fresh)),
-            next_changes.eq(~Mux(turn ^ last, self.same[1], self.same[0])),
+            changes.eq(~Mux(turn, self.same[1], self.same[0])),
+            next_changes.eq(~Mux(turn, self.same[0], self.same[1])),
             load.eq(brings & stale_now & (quiet == self._depth)),
-            leave.eq((present & head.empty) | (self.take & self.end)),
-            last.eq(leave & head.last),
+            last.eq(load_head & present & head.last),
             self.go.eq(brings & ~stale_now),
             self.path.eq(path),
         ]
-        # A register of its own: that of ``path`` has many loads.
         newest = Mux(turn, self.paths[1].blocks, self.paths[0].blocks)
         again = Mux(load_head, oldest.again, head.again)
+        m.d.comb += self.pauses.eq(again & Mux(load, newest, path.blocks))
         m.d.sync += [
-            self.pauses.eq(again & Mux(load, newest, path.blocks)),
             quiet.eq(Mux(self.take, 0, quiet + (quiet != self._depth))),
-            changes.eq(next_changes),
             stale.eq(next_stale),
-            stale_now.eq(next_stale | (next_fresh & next_changes)),
-            fresh.eq(next_fresh),
+            stale_now.eq(next_stale | Mux(present, last & next_changes, fresh & changes)),
+            fresh.eq(Mux(present, last, fresh)),
         ]
         with m.If(load):
             m.d.sync += path.eq(Mux(turn, self.paths[1].as_value(), self.paths[0].as_value()))

@@ -45,8 +45,8 @@ class SumResolver(wiring.Component):
     -------
     go : ``In(1)``
         The beat that comes next may be taken.
-    pauses : ``In(1)``
-        With ``go``: of the visit that comes next.
+    room, pauses : ``In(1)``
+        A beat may be taken in the next cycle, and of the visit that comes next then.
     fixed, int4 : ``In(1)``
         The sums are fixed-point, INT4, or else INT8. These stand still while sums are inside.
     drain : ``In(drain_layout())``
@@ -67,7 +67,8 @@ class SumResolver(wiring.Component):
     bias : ``In(signed(32))``
         Added to integers; 0 where sums are fixed-point.
     bias_end : ``Out(1)``
-        ``bias`` is used for the last sum of a visit.
+        In the next cycle ``bias`` is used for the last sum of a visit. Void where sums are
+        fixed-point.
     valid, end : ``Out(1)``
         A sum; it is the last of its visit.
     whole : ``Out(signed(48))``
@@ -88,6 +89,7 @@ class SumResolver(wiring.Component):
                 "go": In(1),
                 "fixed": In(1),
                 "int4": In(1),
+                "room": In(1),
                 "pauses": In(1),
                 "drain": In(drain_layout()),
                 "credit": Out(1),
@@ -172,16 +174,19 @@ class SumResolver(wiring.Component):
         number, total4 = Signal(signed(2 * SEGMENT)), Signal(signed(2 * SEGMENT), reset_less=True)
         part4 = Signal(2 * SEGMENT, reset_less=True)
         end4, flags4 = Signal(reset_less=True), Signal(sum_flags_layout(), reset_less=True)
-        with m.If(self.int4):
-            half = Mux(second, word3[SEGMENT:], word3[:SEGMENT])
-            m.d.comb += number.eq(half.as_signed())
-        with m.Else():
-            m.d.comb += number.eq(word3)
+        halves = Signal()  # as `int4`, which has many loads
+        fill = Signal(reset_less=True)  # the sign of the half
+        m.d.sync += [
+            halves.eq(self.int4),
+            fill.eq(Mux(valid3 & self.int4, word3[-1], total[SEGMENT])),
+        ]
+        half = Mux(second, word3[SEGMENT:], word3[:SEGMENT])  # `second` is only high with INT4
+        m.d.comb += number.eq(Cat(half, Mux(halves, fill.replicate(SEGMENT), word3[SEGMENT:])))
         present = Signal()
         last_sum = marks3.end & (second | ~self.int4)
         m.d.comb += [
             present.eq(valid3 | second),
-            self.bias_end.eq(present & last_sum & ~self.fixed),
+            self.bias_end.eq(Mux(self.int4, valid3 & marks3.end, valid2 & self.last & marks2.end)),
             self.valid.eq(valid4),
             self.end.eq(end4),
             self.whole.eq(total4),
@@ -212,15 +217,20 @@ class SumResolver(wiring.Component):
         kept = beat.as_value()[:-1]  # but `valid`
         count = Signal(range(beats))
         end = Signal()  # `count` is at the last: a register, as much depends on it
-        wait = Signal()  # INT4: every second cycle
+        blocked = Signal()  # all that speaks against it but `go`, found out a cycle ahead
         rest = Signal(range(max(self._pause, 1) + 1))
-        rests = Signal()  # it is not 0
+        rests, next_rests = Signal(), Signal()  # it is not 0
         comes, waits = self.drain.as_value()[:-1], Signal()
         m.d.comb += [
-            self.take.eq(waits & ~wait & self.go & ~(self.pauses & rests)),
+            self.take.eq(waits & self.go & ~blocked),
             self.take_end.eq(end),
+            next_rests.eq(Mux(self.take & end, self._pause > 0, rests & (rest != 1))),
         ]
-        m.d.sync += wait.eq(self.take & self.int4)
+        # INT4: every second cycle.
+        m.d.sync += [
+            rests.eq(next_rests),
+            blocked.eq((self.take & self.int4) | ~self.room | (self.pauses & next_rests)),
+        ]
         if self._config.engines_per_lane > 1:
             m.d.comb += [kept.eq(comes), waits.eq(self.drain.valid), self.credit.eq(self.take)]
         else:
@@ -237,7 +247,7 @@ class SumResolver(wiring.Component):
         with m.If(self.take):
             m.d.sync += [count.eq(Mux(end, 0, count + 1)), end.eq(count == beats - 2)]
         with m.If(self.take & end):
-            m.d.sync += [rest.eq(self._pause), rests.eq(self._pause > 0)]
+            m.d.sync += rest.eq(self._pause)
         with m.Elif(rests):
-            m.d.sync += [rest.eq(rest - 1), rests.eq(rest != 1)]
+            m.d.sync += rest.eq(rest - 1)
         return beat, count[0], end, self.take

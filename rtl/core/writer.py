@@ -7,6 +7,7 @@ from amaranth.lib.wiring import In, Out
 
 from ..config import GRANULE, CardConfig
 from ..isa import Flag
+from ..tech.gate import Gate
 from .columns import ColumnWalk
 from .output import lane_write_layout
 from .running import columns_layout
@@ -40,6 +41,7 @@ _TAKEN = data.StructLayout(
     _MARKS | {"result": 1, "empty": 1, "present": 1, "nibbles": 1, "flags": len(Flag)}
 )
 _PLACED = data.StructLayout(_MARKS | {"valid": 1, "write": 1})
+_SENT = data.StructLayout({"close": 1, "done": 1, "valid": 1, "good": 1})
 
 
 class ResultWriter(wiring.Component):
@@ -106,6 +108,10 @@ class ResultWriter(wiring.Component):
         # Whether it takes a result, or leaves without, or there is none: all made a cycle ahead.
         takes, passes = Signal(), Signal(init=1)
         come = self.visit.payload
+        # The next visit comes: late, and with much behind it.
+        m.submodules.moves = moves = Gate(
+            lambda valid, takes, last, passes: (valid and takes and last) or passes
+        )
         m.submodules.walk = walk = ColumnWalk(self._config)
         room = Signal()
         empty, result, leave = Signal(), Signal(), Signal()
@@ -121,7 +127,8 @@ class ResultWriter(wiring.Component):
             self.ready.eq(takes),
             result.eq(self.valid & takes),
             leave.eq((result & self.last) | empty),
-            self.visit.ready.eq((result & self.last) | passes),
+            moves.bits.eq(Cat(self.valid, takes, self.last, passes)),
+            self.visit.ready.eq(moves.out),
         ]
         comes_known = Signal()  # the place of the next visit's first column is
         next_present, next_brings, next_known = (
@@ -140,6 +147,12 @@ class ResultWriter(wiring.Component):
             takes.eq(room & next_brings & next_known),
             passes.eq(~next_present | (room & ~next_brings & next_known)),
         ]
+        # Made a cycle ahead: whether a visit with a new block is open.
+        next_new = Signal()
+        m.d.comb += next_new.eq(
+            Mux(self.visit.ready, self.visit.valid & come.block_new, starts | follows)
+        )
+        m.d.comb += walk.next_new.eq(next_new)
         with m.If(self.visit.ready):
             m.d.sync += [
                 visit.eq(come),
@@ -174,9 +187,6 @@ class ResultWriter(wiring.Component):
         # The lower bits of its place, and of groups of the others whether any is set.
         spad_bits = (self._config.scratchpad_bytes - 1).bit_length()
         total, place = Signal(32), Signal(spad_bits, reset_less=True)
-        address = Signal(self._config.granule_addr_width, reset_less=True)  # of what is packed
-        # Whether the place is in another granule: found out before, as much depends on it.
-        next_address, differs = Signal.like(address), Signal(reset_less=True)
         beyond = Signal(-(-(32 - spad_bits) // _GROUP), reset_less=True)
         m.d.comb += total.eq(base + offset)
         value = Signal(32, reset_less=True)
@@ -194,66 +204,88 @@ class ResultWriter(wiring.Component):
             with m.Else():
                 m.d.sync += [
                     place.eq(total),
-                    differs.eq(next_address != total[_GRANULE_BITS:spad_bits]),
                     beyond.eq(
                         Cat(total[low : low + _GROUP].any() for low in range(spad_bits, 32, _GROUP))
                     ),
                     value.eq(Mux(nibbles, number[:4], number)),
                     byte_present.eq(column_present),
                 ]
-        good = Signal()
-        m.d.comb += [
-            good.eq(placed.write & ~beyond.any()),
-            next_address.eq(Mux(good, place[_GRANULE_BITS:], address)),
-        ]
-        m.d.sync += address.eq(next_address)
-        self._pack(m, placed, place, good, differs, address, value, room)
+        m.d.sync += self.error.eq(Mux(placed.write & beyond.any(), Mux(placed.turn, 2, 1), 0))
+        self._pack(m, placed, place, beyond, value, room)
         return m
 
-    def _pack(self, m: Module, placed, place, good, differs, address, value, room):
+    def _pack(self, m: Module, placed, place, beyond, value, room):
         """Collect placed results while they stay in one granule and one visit.
 
         There is ``room`` while all that is on its way, and what is taken in the next cycle, fits
         into the queue of granules.
         """
-        m.d.sync += self.error.eq(Mux(placed.write & ~good, Mux(placed.turn, 2, 1), 0))
+        # Their bytes go to where they belong in a granule. Bytes that a result does not cover may
+        # have any value in their place of the word.
+        sent, good = Signal(_SENT), Signal()
+        granule = Signal(self._config.granule_addr_width, reset_less=True)
+        moved, hits = Signal(32, reset_less=True), Signal(GRANULE)
+        one, four = placed.size == 1, placed.size == 4
+        low, *high = (value.word_select(i, 8) for i in range(4))
+        covered = Signal(4)
+        m.d.comb += [
+            covered.eq(Cat(1, ~one, four, four) << place[:2]),
+            good.eq(placed.write & ~beyond.any()),
+        ]
+        m.d.sync += [
+            *(sent[name].eq(placed[name]) for name in ("close", "done", "valid")),
+            sent.good.eq(good),
+            granule.eq(place[_GRANULE_BITS:]),
+            moved.eq(
+                Cat(
+                    low,
+                    Mux(one, low, high[0]),
+                    Mux(four, high[1], low),
+                    Mux(four, high[2], Mux(one, low, high[0])),
+                )
+            ),
+            hits.eq(
+                Cat(
+                    good & (place[2:_GRANULE_BITS] == i // 4) & covered[i % 4]
+                    for i in range(GRANULE)
+                )
+            ),
+        ]
 
-        held, closed = Signal(), Signal(reset_less=True)
+        # Whether one is in another granule is found out before, as much depends on it.
+        address, next_address = (  # of what is packed
+            Signal.like(granule, name=name, reset_less=True) for name in ("address", "next_address")
+        )
+        differs = Signal(reset_less=True)
+        m.d.comb += next_address.eq(Mux(sent.good, granule, address))
+        m.d.sync += [
+            address.eq(next_address),
+            differs.eq(next_address != place[_GRANULE_BITS:]),
+        ]
+        held, closed, open_ = Signal(), Signal(reset_less=True), Signal()  # held and not closed
         some, done = Signal(reset_less=True), Signal(reset_less=True)
         flush, fresh, anew = Signal(), Signal(), Signal()
         m.d.comb += [
-            flush.eq(held & (closed | (good & differs))),
-            fresh.eq(~held | closed | (good & differs)),
-            anew.eq(placed.valid & fresh),
+            flush.eq(held & (closed | (sent.good & differs))),
+            fresh.eq(~open_ | (sent.good & differs)),
+            anew.eq(sent.valid & fresh),
         ]
-        with m.If(placed.valid):
+        with m.If(sent.valid):
             m.d.sync += [
-                held.eq(good | placed.done | ~fresh),
-                closed.eq(placed.close),
-                done.eq(placed.done),
-                some.eq(good | (some & ~fresh)),
+                held.eq(sent.good | sent.done | ~fresh),
+                closed.eq(sent.close),
+                open_.eq((sent.good | sent.done | ~fresh) & ~sent.close),
+                done.eq(sent.done),
+                some.eq(sent.good | (some & ~fresh)),
             ]
         with m.Elif(flush):
             m.d.sync += held.eq(0)
-
-        # Bytes that a result does not cover may have any value in their place of the word.
-        one, four = placed.size == 1, placed.size == 4
-        low, *high = (value.word_select(i, 8) for i in range(4))
-        moved = [
-            low,
-            Mux(one, low, high[0]),
-            Mux(four, high[1], low),
-            Mux(four, high[2], Mux(one, low, high[0])),
-        ]
-        covered = Signal(4)
-        m.d.comb += covered.eq(Cat(1, ~one, four, four) << place[:2])
         data_bytes, mask = [], []
         for i in range(GRANULE):
             byte = Signal(8, name=f"byte{i}", reset_less=True)
             here = Signal(name=f"here{i}", reset_less=True)
-            hit = placed.valid & good & (place[2:_GRANULE_BITS] == i // 4) & covered[i % 4]
-            with m.If(hit):
-                m.d.sync += [byte.eq(moved[i % 4]), here.eq(1)]
+            with m.If(hits[i]):
+                m.d.sync += [byte.eq(moved.word_select(i % 4, 8)), here.eq(1)]
             with m.Elif(anew):
                 m.d.sync += [byte.eq(0), here.eq(0)]
             data_bytes.append(byte)
@@ -263,6 +295,7 @@ class ResultWriter(wiring.Component):
         m.submodules.granules = granules = Memory(shape=layout, depth=_WAITING, init=[])
         write, read = granules.write_port(), granules.read_port(domain="comb")
         level, leaves = Signal(range(_WAITING + 1)), Signal()
+        waits = Signal()  # there is one
         packed = {
             "address": address,
             "data": Cat(data_bytes),
@@ -273,11 +306,15 @@ class ResultWriter(wiring.Component):
         m.d.comb += [
             write.en.eq(flush),
             *(write.data[name].eq(value) for name, value in packed.items()),
-            self.write.valid.eq(level.any()),
+            self.write.valid.eq(waits),
             self.write.payload.eq(read.data),
             leaves.eq(self.write.valid & self.write.ready),
         ]
-        m.d.sync += [write.addr.eq(write.addr + flush), read.addr.eq(read.addr + leaves)]
+        m.d.sync += [
+            write.addr.eq(write.addr + flush),
+            read.addr.eq(read.addr + leaves),
+            waits.eq(flush | level[1:].any() | (level[0] & ~leaves)),
+        ]
         with m.If(flush & ~leaves):
             m.d.sync += level.eq(level + 1)
         with m.Elif(leaves & ~flush):

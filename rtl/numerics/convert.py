@@ -22,6 +22,14 @@ _FLOATS = {
 }
 
 
+def _of(chosen, values, otherwise=0):
+    """Return the value of the one format of `_FLOATS` that is ``chosen``, or else of none."""
+    found = Mux(chosen.any(), 0, otherwise)
+    for format_chosen, form in zip(chosen, _FLOATS, strict=True):
+        found = found | Mux(format_chosen, values.get(form, 0), 0)
+    return found
+
+
 class NarrowFp32(wiring.Component):
     """Converts FP32 to a format of at most 16 bits, to nearest even.
 
@@ -38,7 +46,7 @@ class NarrowFp32(wiring.Component):
         Low: the whole unit stands still.
     format : ``In(Format)``
         A float format, or else the result is an integer. This and the three below stand still from
-        the cycle before the first number until the last result.
+        two cycles before the first number until the last result.
     zero_point, clamp_low, clamp_high : ``In(signed(16))``
     valid_i : ``In(1)``
     number : ``In(32)``
@@ -76,29 +84,23 @@ class NarrowFp32(wiring.Component):
         smallest, normal_shift = Signal(8), Signal(range(_LOST + 1))
         reach, huge_from, top, canonical = Signal(8), Signal(8), Signal(15), Signal(15)
         integer, byte, e4m3 = Signal(), Signal(), Signal()
-        with m.Switch(kind_bits):
-            for form, (fraction, bias, infinity, nan) in _FLOATS.items():
-                lowest = 127 - bias + 1
-                beyond = {Format.BF16: 255, Format.E4M3: 136}.get(form, lowest + 30)
-                with m.Case(form.value):
-                    m.d.sync += [
-                        smallest.eq(lowest),
-                        normal_shift.eq(23 - fraction),
-                        reach.eq(23 - fraction + lowest),
-                        huge_from.eq(beyond),
-                        top.eq(infinity),
-                        canonical.eq(nan),
-                        integer.eq(0),
-                        byte.eq(form in (Format.E4M3, Format.E5M2)),
-                        e4m3.eq(form == Format.E4M3),
-                    ]
-            with m.Default():
-                m.d.sync += [
-                    smallest.eq(255),
-                    reach.eq(127 + 23),
-                    huge_from.eq(127 + _HUGE_BITS),
-                    integer.eq(1),
-                ]
+        lowest = {form: 127 - bias + 1 for form, (_, bias, *_) in _FLOATS.items()}
+        moves = {form: 23 - fraction for form, (fraction, *_) in _FLOATS.items()}
+        beyond = {form: exponent + 30 for form, exponent in lowest.items()}
+        beyond |= {Format.BF16: 255, Format.E4M3: 136}
+        chosen = Signal(len(_FLOATS), reset_less=True)
+        m.d.sync += [
+            chosen.eq(Cat(kind_bits == form.value for form in _FLOATS)),
+            integer.eq(~chosen.any()),
+            smallest.eq(_of(chosen, lowest, 255)),
+            normal_shift.eq(_of(chosen, moves)),
+            reach.eq(_of(chosen, {form: moves[form] + lowest[form] for form in moves}, 127 + 23)),
+            huge_from.eq(_of(chosen, beyond, 127 + _HUGE_BITS)),
+            top.eq(_of(chosen, {form: infinity for form, (*_, infinity, _) in _FLOATS.items()})),
+            canonical.eq(_of(chosen, {form: nan for form, (*_, nan) in _FLOATS.items()})),
+            byte.eq(_of(chosen, {Format.E4M3: 1, Format.E5M2: 1})),
+            e4m3.eq(_of(chosen, {Format.E4M3: 1})),
+        ]
 
         # How far to the right the significand must move.
         fields = data.View(FP32, self.number)
@@ -128,7 +130,7 @@ class NarrowFp32(wiring.Component):
         aligned3 = carry(m, enable[2:3], aligned, "aligned3")
         below3 = carry(m, enable[2:3], below, "below3")
         shift3 = carry(m, enable[2:3], shift2[:3], "shift3")
-        raised4 = carry(m, enable[2:4], raised2, "raised")
+        raised3 = carry(m, enable[2:3], raised2, "raised3")
         aligned, below = shift_sticky(m, aligned3, below3, shift3, (4, 2, 1), "near")
         _, huge3, _, nan3 = kinds[3]
         kept4 = Signal(_HUGE_BITS + 1, reset_less=True)
@@ -141,19 +143,16 @@ class NarrowFp32(wiring.Component):
         # One addition: exponent and rounded significand, or the rounded integer and the zero
         # point. The negative of a magnitude is its complement plus 1, so rounding up takes 1 away.
         rounded5 = Signal(signed(_HUGE_BITS + 3), reset_less=True)
-        base = Signal(signed(17))
-        with m.Switch(kind_bits):
-            for form, (fraction, *_) in _FLOATS.items():
-                with m.Case(form.value):
-                    m.d.comb += base.eq(raised4 << fraction)
-            with m.Default():
-                m.d.comb += base.eq(self.zero_point)
+        base = _of(
+            chosen, {form: raised3 << fraction for form, (fraction, *_) in _FLOATS.items()}
+        ) | Mux(integer, Cat(self.zero_point, self.zero_point[-1]), 0)
+        base4 = carry(m, enable[3:4], base[:17], "base4").as_signed()
         sign4, _, _, nan4 = kinds[4]
         negate = integer & sign4 & ~nan4
         magnitude = Cat(kept4, Const(0, 1)) ^ negate.replicate(_HUGE_BITS + 2)
         up = half4 & (below4 | kept4[0])
         with m.If(enable[4]):
-            m.d.sync += rounded5.eq(magnitude.as_signed() + base + (up ^ negate))
+            m.d.sync += rounded5.eq(magnitude.as_signed() + base4 + (up ^ negate))
 
         # What is beyond an edge, and then the result.
         negative, flags = Signal(), Signal(4)

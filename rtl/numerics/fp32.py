@@ -243,14 +243,15 @@ class Fp32Add(wiring.Component):
         m.d.comb += coarse.eq(
             coarse_shift(sum5[-4 - 4 * i :][:4].any() | stop5[i] for i in range(nibbles))
         )
-        stopped = stop5.any() & (coarse == exponent5[2:5])
         coarse6 = carry(m, enable[5:6], coarse, "coarse6")
-        stop6 = carry(m, enable[5:6], Mux(stopped, 8 >> exponent5[:2], 0)[:4], "stop6")
+        stop6 = carry(m, enable[5:6], (8 >> exponent5[:2])[:4] & stop5.any().replicate(4), "stop6")
+        stop_at6 = carry(m, enable[5:6], exponent5[2:5], "stop_at6")
+        stopped = coarse6 == stop_at6
         sum6 = carry(m, enable[5:6], sum5, "sum6")
         exponent6 = carry(m, enable[5:6], (exponent5 + 1)[:8], "exponent6")
 
         sum7 = carry(m, enable[6:7], shift_left(m, sum6, coarse6, (16, 8, 4), "coarse"), "sum7")
-        stop7 = carry(m, enable[6:7], stop6, "stop7")
+        stop7 = carry(m, enable[6:7], stop6 & stopped.replicate(4), "stop7")
         exponent7 = carry(m, enable[6:7], (exponent6 - Cat(Const(0, 2), coarse6))[:8], "exponent7")
         by = fine_shift(sum7[-4:] | stop7)
         sum8 = carry(m, enable[7:8], shift_left(m, sum7, by, (2, 1), "fine"), "sum8")
@@ -265,12 +266,12 @@ class Fp32Add(wiring.Component):
             # rounded up to it.
             up = (exponent8 == 254) & sum8[3:].all()
             m.d.sync += overflow.eq((exponent8.all() | up) & ~(infinite | nan))
-            with m.If(nan):
-                m.d.sync += result.eq(CANONICAL_NAN)
-            with m.Elif(infinite | exponent8.all()):
-                m.d.sync += result.eq(Cat(Const(_INFINITY, 31), sign))
-            with m.Elif(~sum8.any()):
-                m.d.sync += result.eq(Cat(Const(0, 31), sign & ~opposite))
-            with m.Else():
-                m.d.sync += result.eq(Cat(number[:31], sign))
+            # The number of an exact zero is 0. Written as gates, as a reset would come late.
+            void = nan | infinite | exponent8.all()
+            m.d.sync += [
+                result[:22].eq(number & ~void.replicate(22)),
+                result[22].eq(nan | (number[22] & ~void)),
+                result[23:31].eq(number[23:31] | void.replicate(8)),
+                result[31].eq(sign & ~nan & ~(opposite & ~void & ~sum8.any())),
+            ]
         return m

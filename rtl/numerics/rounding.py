@@ -4,19 +4,13 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from .pipeline import (
-    CANONICAL_NAN,
-    carry,
-    coarse_shift,
-    fine_shift,
-    pack_rounded,
-    shift_left,
-    stage_enables,
-)
+from ..tech.choose import Choose4
+from .pipeline import carry, fine_shift, stage_enables
 
 __all__ = ["SumToFp32"]
 
 _SEGMENT = 24
+_LOW = 5  # units of four bits below a window's upper half and the bits that round it
 
 
 class SumToFp32(wiring.Component):
@@ -69,12 +63,12 @@ class SumToFp32(wiring.Component):
                 low1.eq((self.part ^ sign.replicate(48)) + sign),
                 high1.eq(self.whole ^ sign.replicate(48)),
             ]
-        # Sign, NaN and infinity travel beside the number.
-        kind = Signal(3)
-        infinite = self.inf_pos | self.inf_neg
+        # What takes the place of the number: infinity or NaN. Neither that nor zero has a sign but
+        # infinity.
         nan = self.nan | (self.inf_pos & self.inf_neg)
-        m.d.comb += kind.eq(Cat(Mux(infinite, self.inf_neg, sign), infinite, nan))
-        kind = carry(m, enable[:-1], kind, "kind")
+        sign = carry(m, enable[:7], ~self.nan & ~self.inf_pos & (self.inf_neg | sign), "sign")
+        nan3 = carry(m, enable[:3], nan, "nan")
+        special3 = carry(m, enable[:3], self.nan | self.inf_pos | self.inf_neg, "special")
 
         low2, high2 = Signal(48, reset_less=True), Signal(48, reset_less=True)
         with m.If(enable[1]):
@@ -88,74 +82,77 @@ class SumToFp32(wiring.Component):
             carry(m, enable[2:3], half, name) for half, name in ((low2, "low3"), (high2, "high3"))
         )
         segment = [half[i : i + _SEGMENT] for half in (low3, high3) for i in (0, _SEGMENT)]
-        window4 = Signal(2 * _SEGMENT, reset_less=True)
-        below4 = Signal(reset_less=True)
-        exponent4 = Signal(8, reset_less=True)
+        leading, below = Signal(2), Signal()
+        m.submodules.segments = segments = Choose4(2 * _SEGMENT)
         # Bit b of segment s weighs 2^(24 s + b + weight).
-        lowest, leading = Signal(8), Signal(8)
+        lowest = Signal(8)
         m.d.sync += lowest.eq(self.weight + (127 + _SEGMENT - 1))
-        window, below = Signal(2 * _SEGMENT), Signal()
-        with m.If(any3[3]):
-            m.d.comb += [
-                window.eq(Cat(segment[2], segment[3])),
-                below.eq(any3[:2].any()),
-                leading.eq(3 * _SEGMENT),
-            ]
-        with m.Elif(any3[2]):
-            m.d.comb += [
-                window.eq(Cat(segment[1], segment[2])),
-                below.eq(any3[0]),
-                leading.eq(2 * _SEGMENT),
-            ]
-        with m.Elif(any3[1]):
-            m.d.comb += [window.eq(low3), leading.eq(_SEGMENT)]
-        with m.Else():
-            m.d.comb += window.eq(low3.shift_left(_SEGMENT))
-        with m.If(enable[3]):
-            m.d.sync += [window4.eq(window), below4.eq(below), exponent4.eq(lowest + leading)]
+        m.d.comb += [
+            leading.eq(Cat(any3[3] | (~any3[2] & any3[1]), any3[3] | any3[2])),
+            below.eq(Mux(any3[3], any3[:2].any(), any3[2] & any3[0])),
+            segments.index.eq(leading),
+            *(
+                word.eq(Cat(low, high))
+                for word, low, high in zip(
+                    segments.words, (Const(0, _SEGMENT), *segment), segment, strict=False
+                )
+            ),
+        ]
+        window4 = carry(m, enable[3:4], segments.chosen, "window4")
+        below4 = carry(m, enable[3:4], below, "below4")
+        # Of zero, infinity and NaN the exponent is made here, and a significand that no shift
+        # changes two stages on.
+        step = Mux(leading[1], *(Mux(leading[0], 24 * i + 24, 24 * i) for i in (2, 0)))
+        step4 = carry(m, enable[3:4], Mux(special3, 0xFF, step), "step4")
+        forced4 = carry(m, enable[3:4], special3 | ~any3.any(), "forced4")
+        nan5 = carry(m, enable[3:5], nan3, "later_nan")
+        forced5 = carry(m, enable[4:5], forced4, "forced5")
+        exponent5 = carry(m, enable[4:5], (Mux(forced4, 0, lowest) + step4)[:8], "exponent5")
 
-        # Normalise, at first by whole units of four bits.
-        top = range(2 * _SEGMENT - 4, _SEGMENT - 1, -4)
-        coarse5 = carry(
-            m, enable[4:5], coarse_shift(window4[i : i + 4].any() for i in top), "coarse5"
-        )
+        # Normalise, at first by whole units of four bits. The lowest five only matter in that they
+        # are not zero.
         window5 = carry(m, enable[4:5], window4, "window5")
-        below5, exponent5 = (
-            carry(m, enable[4:5], value, name)
-            for value, name in ((below4, "below5"), (exponent4, "exponent5"))
+        unit = [window4[i : i + 4].any() for i in range(0, 2 * _SEGMENT, 4)]
+        first, second, third, fourth, fifth = unit[:-6:-1]
+        first = first | forced4
+        coarse = Cat(
+            ~first & (second | (~third & (fourth | ~fifth))),
+            ~(first | second) & (third | fourth),
+            ~(first | second | third | fourth),
         )
-        window6 = carry(
-            m, enable[5:6], shift_left(m, window5, coarse5, (16, 8, 4), "coarse"), "window6"
+        coarse5 = carry(m, enable[4:5], coarse, "coarse5")
+        low5 = carry(m, enable[4:5], Cat(unit[:_LOW]), "low5")
+        below5 = carry(m, enable[4:5], below4, "below5")
+        far = Signal(2 * _SEGMENT)
+        m.d.comb += far.eq(
+            Mux(coarse5[2], window5.shift_left(16), window5) & ~forced5.replicate(2 * _SEGMENT)
+            | Cat(Const(0, 2 * _SEGMENT - 2), nan5, forced5)
         )
-        below6 = carry(m, enable[5:6], below5, "below6")
+        m.submodules.units = units = Choose4(2 * _SEGMENT - 4 * _LOW)
+        m.d.comb += [
+            units.index.eq(coarse5[:2]),
+            *(word.eq(far.shift_left(4 * i)[4 * _LOW :]) for i, word in enumerate(units.words)),
+        ]
+        window6 = carry(m, enable[5:6], units.chosen, "window6")
+        passed = Cat(some & (coarse5 < _LOW - i) for i, some in enumerate(low5))
+        below6 = carry(m, enable[5:6], below5 | passed.any(), "below6")
         exponent6 = carry(m, enable[5:6], (exponent5 - Cat(Const(0, 2), coarse5))[:8], "exponent6")
-        by = fine_shift(window6[-4:])
-        fine = shift_left(m, window6, by, (2, 1), "fine")
-        significand7 = Signal(_SEGMENT, reset_less=True)
-        half7, below7, zero7 = (
-            Signal(name=name, reset_less=True) for name in ("half7", "below7", "zero7")
-        )
-        exponent7 = Signal(8, reset_less=True)
-        with m.If(enable[6]):
-            m.d.sync += [
-                significand7.eq(fine[_SEGMENT:]),
-                half7.eq(fine[_SEGMENT - 1]),
-                below7.eq(below6 | fine[: _SEGMENT - 1].any()),
-                zero7.eq(~window6[-4:].any()),
-                exponent7.eq(exponent6 - by),
-            ]
 
+        # By single bits. Whether it is rounded up is found out for each shift.
+        by = fine_shift(window6[-4:])
+        m.submodules.fine = fine = Choose4(_SEGMENT)
+        for i, word in enumerate(fine.words):
+            half, *rest = reversed(window6[: 4 - i])
+            up = half & (window6[4 - i] | below6 | Cat(rest).any())
+            m.d.comb += word.eq(Cat(up, window6[4 - i :]))
+        m.d.comb += fine.index.eq(by)
+        up7 = carry(m, enable[6:7], fine.chosen[0], "up7")
+        fraction7 = carry(m, enable[6:7], fine.chosen[1:], "fraction7")
+        exponent7 = carry(m, enable[6:7], (exponent6 - by)[:8], "exponent7")
+
+        # The carry of the rounding adds 1 to the exponent.
         result = Signal(32, reset_less=True)
         m.d.comb += self.result.eq(result)
-        sign, infinite, nan = kind
         with m.If(enable[7]):
-            with m.If(nan):
-                m.d.sync += result.eq(CANONICAL_NAN)
-            with m.Elif(infinite):
-                m.d.sync += result.eq(Cat(Const(0xFF << 23, 31), sign))
-            with m.Elif(zero7):
-                m.d.sync += result.eq(0)
-            with m.Else():
-                number = pack_rounded(exponent7, significand7, half7, below7)
-                m.d.sync += result.eq(Cat(number[:31], sign))
+            m.d.sync += result.eq(Cat((Cat(fraction7, exponent7) + up7)[:31], sign))
         return m

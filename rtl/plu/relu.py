@@ -2,7 +2,7 @@
 
 from typing import ClassVar
 
-from amaranth.hdl import Module, Mux, Signal
+from amaranth.hdl import Module, Signal
 
 from ..isa import Format
 from ..numerics.pipeline import stage_enables
@@ -25,5 +25,5 @@ class Relu(PluFunction):
         m.d.comb += slot.value_o.eq(result)
         with m.If(enable):
             # The canonical NaN is positive.
-            m.d.sync += result.eq(Mux(slot.value_i[31], 0, slot.value_i))
+            m.d.sync += result.eq(slot.value_i & ~slot.value_i[31].replicate(32))
         return m

@@ -299,11 +299,11 @@ async def latency(dut: Any) -> None:
     await start(dut)
     bench = Bench(dut, 0.0)
     expected = {
-        Path(Mode.INT8, Format.INT32): 12,
-        Path(Mode.INT8, Format.FP32): 30,
-        Path(Mode.INT8, Format.INT8): 37,
-        Path(Mode.FP16, Format.FP32): 39,
-        Path(Mode.FP16, Format.E4M3): 46,
+        Path(Mode.INT8, Format.INT32): 13,
+        Path(Mode.INT8, Format.FP32): 31,
+        Path(Mode.INT8, Format.INT8): 38,
+        Path(Mode.FP16, Format.FP32): 40,
+        Path(Mode.FP16, Format.E4M3): 47,
     }
     seen = {"drain": 0, "write": 0}
     valid = pack(drain_layout(), valid=1)

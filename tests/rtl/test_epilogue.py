@@ -50,3 +50,5 @@ def test_refusals():
     for near, far in ((1, 2), (3, 2)):
         with pytest.raises(ValueError, match="near and far must be"):
             PartialMemory(preset("tiny"), visits=16, width=53, near=near, far=far)
+    with pytest.raises(ValueError, match="visits must be a power of two from 2 on, not 12"):
+        PartialMemory(preset("tiny"), visits=12, width=53, near=3, far=12)
