@@ -112,7 +112,7 @@ class Decoder(wiring.Component):
     commands : ``In(stream_command_layout).array(2)``
         Each is still from its iteration's first visit until the last one has begun.
     mode : ``In(Mode)``
-        Still while weights are decoded.
+        Still from a cycle before weights are decoded on.
     step : ``In(stream)``
         The visits (`step_layout`).
     output : ``In(32)``
@@ -160,17 +160,29 @@ class Decoder(wiring.Component):
         picked, picked_valid, room = Signal(), Signal(), Signal(init=1)
         granule, granule_valid = Signal(8 * GRANULE, reset_less=True), Signal()
         begin, granule_last = Signal(), Signal()
+        # There is an entry to be picked: found out in the cycle before, as it decides much.
+        has, next_valid, next_granule, next_empty = Signal(), Signal(), Signal(), Signal()
         m.d.comb += [
-            picked.eq(now_valid & room & (granule_valid | now.empty)),
+            picked.eq(has & room),
             begin.eq(following_valid & (~now_valid | (picked & last))),
             # Where its last entry is picked, in fewer steps.
             self.granule_ready.eq(~granule_valid | (now_valid & room & granule_last & ~now.empty)),
             self.busy.eq(following_valid | now_valid | picked_valid),
         ]
-        m.d.sync += picked_valid.eq(picked)
+        m.d.comb += [
+            next_valid.eq(Mux(begin | picked, begin | ~last, now_valid)),
+            next_granule.eq(Mux(self.granule_ready, self.granule_valid, granule_valid)),
+            next_empty.eq(Mux(begin, following.empty, now.empty)),
+        ]
+        m.d.sync += [
+            picked_valid.eq(picked),
+            now_valid.eq(next_valid),
+            granule_valid.eq(next_granule),
+            has.eq(next_valid & (next_granule | next_empty)),
+        ]
         self._describe(m, following, following_valid, begin)
         with m.If(self.granule_ready):
-            m.d.sync += [granule.eq(self.granule), granule_valid.eq(self.granule_valid)]
+            m.d.sync += granule.eq(self.granule)
 
         form, single = now.form, Signal()
         m.d.comb += single.eq(following.empty | (following.count == 1))
@@ -182,7 +194,6 @@ class Decoder(wiring.Component):
                 now.count.eq(Mux(begin, following.count, now.count - 1)),
                 last.eq(Mux(begin, single, now.count == 2)),
                 first.eq(begin),
-                now_valid.eq(begin | ~last),
             ]
 
         value, low, high, odd = self._pick(
@@ -345,6 +356,8 @@ class Decoder(wiring.Component):
         ]
 
         # The last k of the entry or group before; its next one's low bits are as they are told.
+        mode = Signal(Mode)  # a copy: the mode has many users
+        m.d.sync += mode.eq(self.mode)
         k = Signal(16, init=0xFFFF)
         second = Signal()  # the next entry is the second of its group
         place = Signal(2, reset_less=True)  # of the first
@@ -358,7 +371,7 @@ class Decoder(wiring.Component):
             group.eq((Cat(1, k) + Cat(1, skip | in_group))[1:]),
             here.eq(Cat((in_group & skip[:3]) | (~in_group & group[:3]), group[3:])),
             write.data.eq(head),
-            head.value.eq(begin_widening(m, entry.value, entry.number, self.mode, name="weight")),
+            head.value.eq(begin_widening(m, entry.value, entry.number, mode, name="weight")),
             head.k.eq(here),
             head.length_less.eq(entry.length_less),
             head.valid.eq(~entry.empty),

@@ -34,7 +34,7 @@ class Fill(wiring.Component):
     not released. Iterations follow each other, of one command or of several with the same mode.
 
     A chunk is read of each block column before its words are written: where no read waits, the
-    first word leaves ``min(n, cols * LANES) + 5`` cycles after ``start``. A chunk is asked for in
+    first word leaves ``min(n, cols * LANES) + 13`` cycles after ``start``. A chunk is asked for in
     every cycle, up to `SETS` chunks of each column ahead, with no bubble between chunks, runs,
     blocks or iterations; nor is there one between words whose chunks are here.
 
@@ -228,7 +228,7 @@ class Fill(wiring.Component):
         """Ask for the chunk from ``address`` to ``last`` bytes on, if it is in the scratchpad, as
         all before it were."""
         spad_bits = (self._config.scratchpad_bytes - 1).bit_length()
-        final, outside, stopped = Signal(33), Signal(), Signal()
+        low, outside, stopped = Signal(spad_bits + 1), Signal(), Signal()
         in_granule = Signal(range(2 * self._config.fill_bytes))
         layout = data.StructLayout(
             {
@@ -242,9 +242,9 @@ class Fill(wiring.Component):
         source, request = requests.source, requests.target.payload
         needed = source.payload.needed
         m.d.comb += [
-            final.eq(address + last),
+            low.eq(address[:spad_bits] + last),
             in_granule.eq(address[:4] + last),
-            outside.eq(placed & final[spad_bits:].any()),
+            outside.eq(placed & (address[spad_bits:].any() | low[-1])),
             source.valid.eq(placed & ~outside & ~stopped),
             source.payload.address.eq(address),
             *(part.eq(in_granule[4:] >= i) for i, part in enumerate(needed)),
@@ -285,36 +285,46 @@ class Fill(wiring.Component):
         with m.If(self.read.data_valid):
             m.d.sync += place.eq(Mux(last, 0, place + lanes))
 
-        # Byte lanes keep their places until the chunk is turned, in two steps.
-        taken = Cat(
-            Mux(
-                i < shift, self.read.data.word_select(i + size, 8), self.read.data.word_select(i, 8)
-            )
-            for i in range(size)
-        )
-        by = Signal(range(size))
-        m.d.comb += by.eq(shift - (place[:2] << len(by) - 2))
+        # Byte lanes keep their places until the chunk is turned, in two steps. Granules come from
+        # far: there is a register behind the choice of bytes, which is known before.
+        upper = Signal(size, reset_less=True)
+        bytes_, by = Signal(8 * size, reset_less=True), Signal(range(size), reset_less=True)
+        here, here_place, here_last = Signal(), Signal.like(place), Signal()
+        lower_half, upper_half = (self.read.data[8 * size * i :][: 8 * size] for i in range(2))
+        m.d.sync += [
+            upper.eq(Cat(i < steps[-2][:4] for i in range(size))),
+            bytes_.eq(
+                Cat(
+                    Mux(upper[i], upper_half.word_select(i, 8), lower_half.word_select(i, 8))
+                    for i in range(size)
+                )
+            ),
+            by.eq(shift - (place[:2] << len(by) - 2)),
+            here.eq(self.read.data_valid),
+            here_place.eq(place),
+            here_last.eq(last),
+        ]
         m.submodules.coarse = coarse = Choose4(8 * size)
         m.submodules.fine = fine = Choose4(8 * size)
-        bytes_, half = Signal(8 * size), Signal(8 * size)
+        half = Signal(8 * size)
         turned, rest = Signal(8 * size, reset_less=True), Signal(2, reset_less=True)
         stored, stored_place, stored_last = Signal(), Signal.like(place), Signal()
         m.d.comb += [
-            bytes_.eq(taken),
             half.eq(Mux(by[4], bytes_.rotate_right(128), bytes_) if len(by) > 4 else bytes_),
             coarse.index.eq(by[2:4]),
             *(word.eq(half.rotate_right(32 * i)) for i, word in enumerate(coarse.words)),
             fine.index.eq(rest),
             *(word.eq(turned.rotate_right(8 * i)) for i, word in enumerate(fine.words)),
-            arrived.eq(stored & stored_last),
+            # What is loaded in the next cycle can be read in the one after it, as a set is then.
+            arrived.eq(here & here_last),
         ]
         m.d.sync += [
             turned.eq(coarse.chosen),
             rest.eq(by[:2]),
-            stored.eq(self.read.data_valid),
-            stored_place.eq(place),
-            stored_last.eq(last),
-            loaded_set.eq(loaded_set + arrived),
+            stored.eq(here),
+            stored_place.eq(here_place),
+            stored_last.eq(here_last),
+            loaded_set.eq(loaded_set + (stored & stored_last)),
         ]
         rows = [Signal(range(4 * SETS), name=f"row{i}") for i in range(4)]
         for i, row in enumerate(rows):
@@ -335,13 +345,11 @@ class Fill(wiring.Component):
         units = config.operand_depth // RELEASE_WORDS
         space, next_space = (Signal(range(units + 1), init=units) for _ in range(2))
         address = Signal(range(config.operand_depth))
-        picked_set = Signal(range(SETS))
         # The set that is written, and how many of its words come behind this one.
         having, load = Signal(), Signal()
         now = Signal(chunk.shape(), reset_less=True)
         nibbles, words = Signal(3, reset_less=True), Signal(range(2 * config.fill_bytes))
         left, last = Signal(range(2 * config.fill_bytes), reset_less=True), Signal(reset_less=True)
-        position = Signal(range(2 * config.fill_bytes))
         write, done = Signal(), Signal()  # a word is written: decided a cycle ahead
         next_having, next_claim, next_any = Signal(), Signal(), Signal()
         # The ring is claimed in the units that it is released in: with the first word of one.
@@ -371,13 +379,11 @@ class Fill(wiring.Component):
         ]
         with m.If(write):
             m.d.sync += [
-                position.eq(position + nibbles),
                 address.eq(address + 1),
                 left.eq(left - 1),
                 last.eq(left == 1),
             ]
         with m.If(done):
-            m.d.sync += [position.eq(0), picked_set.eq(picked_set + 1)]
             with m.If(now.block_end):
                 m.d.sync += address.eq(Cat(Const(0, low), address[low:] + 1))
         with m.If(load):
@@ -398,8 +404,9 @@ class Fill(wiring.Component):
         m.d.comb += self.done.eq(picked.last)
         for port, column in zip(self.fill, columns, strict=True):
             m.d.comb += [
-                column.pick_set.eq(picked_set),
-                column.position.eq(position),
+                column.pick.eq(write),
+                column.pick_last.eq(last),
+                column.nibbles.eq(nibbles),
                 column.number.eq(now.number),
                 port.value.eq(column.word),
                 port.address.eq(picked.address),

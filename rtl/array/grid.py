@@ -90,7 +90,7 @@ class Grid(wiring.Component):
     -------
     mode : ``In(Mode)``
     offset : ``In(signed(10))``
-        `offset_of` the mode; both are still from the cycle before a command's first weight or
+        `offset_of` the mode; both are still from two cycles before a command's first weight or
         operand on, while its weights and sums are in the array.
     stream : ``In(stream_layout).array(rows)``
         Weights, into column 0.
@@ -126,19 +126,23 @@ class Grid(wiring.Component):
         config = self._config
         mesh = Mesh(config)
         m.submodules.mesh = Repeated(mesh, "mesh")
-        m.d.comb += mesh.mode.eq(self.mode)
+        # Registers on the way to all corners of the array, where others are: in PEs, too.
+        mode, offset = Signal(Mode), Signal.like(self.offset)
+        m.d.sync += [mode.eq(self.mode), offset.eq(self.offset)]
+        m.d.comb += mesh.mode.eq(mode)
         for r, (weight, pick, factor) in enumerate(
             zip(self.stream, mesh.pick, mesh.factor, strict=True)
         ):
-            m.submodules[f"weight_{r}"] = prepare = PrepareWeight()
+            prepare = PrepareWeight()
+            m.submodules[f"weight_{r}"] = Repeated(prepare, "prepare_weight")
             marks = Cat(weight.valid, weight.first, weight.last)
             for i in range(PrepareWeight.LATENCY):
                 delayed = Signal(3, name=f"marks_{r}_{i}")
                 m.d.sync += delayed.eq(marks)
                 marks = delayed
             m.d.comb += [
-                prepare.mode.eq(self.mode),
-                prepare.offset.eq(self.offset),
+                prepare.mode.eq(mode),
+                prepare.offset.eq(offset),
                 prepare.value.eq(weight.value),
                 pick.address.eq(weight.address),
                 pick.valid.eq(weight.valid),
@@ -150,14 +154,15 @@ class Grid(wiring.Component):
                 self.drain[r].eq(mesh.drain[r]),
             ]
         for c, (raw, fill) in enumerate(zip(self.fill, mesh.fill, strict=True)):
-            m.submodules[f"operand_{c}"] = operand = PrepareOperand()
+            operand = PrepareOperand()
+            m.submodules[f"operand_{c}"] = Repeated(operand, "prepare_operand")
             place = Cat(raw.address, raw.valid)
             for i in range(PrepareOperand.LATENCY):
                 delayed = Signal(len(place), name=f"place_{c}_{i}")
                 m.d.sync += delayed.eq(place)
                 place = delayed
             m.d.comb += [
-                operand.mode.eq(self.mode),
+                operand.mode.eq(mode),
                 operand.value.eq(raw.value),
                 fill.value.eq(operand.word),
                 Cat(fill.address, fill.valid).eq(place),

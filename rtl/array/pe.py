@@ -8,6 +8,7 @@ from ..config import CardConfig
 from ..isa import Mode
 from ..tech.adder import SegmentAdder
 from ..tech.ram import RegisteredRam
+from ..tech.still import Still
 from .ports import SEGMENT, drain_layout, factor_layout, operand_layout, pick_layout
 from .prepare import OPERAND
 from .product import SEGMENTS, Product
@@ -34,7 +35,7 @@ class PE(wiring.Component):
     Members
     -------
     mode : ``In(Mode)``
-        Still from the first weight of a command to its last sums.
+        Still from the cycle before a command's first weight to its last sums.
     pick_i, pick_o : addresses of weights, one PE to the right each cycle
     factor_i, factor_o : the weights, `PrepareWeight.LATENCY` cycles later, one PE to the right
     fill_i, fill_o : operands, one PE down each cycle
@@ -61,6 +62,9 @@ class PE(wiring.Component):
         m = Module()
         config = self._config
 
+        m.submodules.mode = mode = Still(len(self.mode.as_value()))
+        self._mode = Signal(Mode)
+        m.d.comb += [mode.value.eq(self.mode.as_value()), self._mode.eq(mode.near)]
         m.submodules.operands = operands = RegisteredRam(OPERAND, config.operand_depth)
         fill = Signal(operand_layout(config))
         pick = Signal(pick_layout(config))
@@ -85,7 +89,7 @@ class PE(wiring.Component):
             last.eq(Cat(factor.valid & factor.last, last)),
         ]
         m.d.comb += [
-            product.mode.eq(self.mode),
+            product.mode.eq(self._mode),
             product.valid_i.eq(factor.valid),
             product.w.eq(factor.weight),
             product.x.eq(operands.data),
@@ -103,8 +107,8 @@ class PE(wiring.Component):
         # Where a carry goes on into the next segment: not over the border of two sums.
         inner, middle = Signal(), Signal()
         m.d.comb += [
-            inner.eq(self.mode != Mode.INT4),
-            middle.eq((self.mode == Mode.FP16) | (self.mode == Mode.BF16)),
+            inner.eq(self._mode != Mode.INT4),
+            middle.eq((self._mode == Mode.FP16) | (self._mode == Mode.BF16)),
         ]
         adders = [SegmentAdder(SEGMENT) for _ in segments]
         for i, adder in enumerate(adders):

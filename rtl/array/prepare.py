@@ -84,7 +84,7 @@ class PrepareWeight(wiring.Component):
     Members
     -------
     mode, offset : ``In``
-        As those of `Grid`; the mode is there a cycle before the first number.
+        As those of `Grid`; both are there a cycle before the first number.
     value : ``In(16)``
         As in `stream_layout`.
     weight : ``Out(weight_layout)``
@@ -103,8 +103,10 @@ class PrepareWeight(wiring.Component):
         modes = (Mode.BF16, Mode.FP16, Mode.INT8, Mode.INT4)
         bf16, fp16, int8, int4 = decode_mode(m, self.mode, *modes)
         magnitude, minus, special, mark = _take_apart(m, value, bf16, fp16)
+        offset = Signal.like(self.offset)  # a copy: it comes from far
+        m.d.sync += offset.eq(self.offset)
         base, raw = Signal(signed(10), reset_less=True), Signal(8, reset_less=True)
-        m.d.sync += [base.eq(_exponent(value, bf16) - self.offset), raw.eq(value)]
+        m.d.sync += [base.eq(_exponent(value, bf16) - offset), raw.eq(value)]
 
         shift = Signal(3)
         shifted = Signal(14, reset_less=True)
@@ -151,6 +153,7 @@ class PrepareOperand(wiring.Component):
     Members
     -------
     mode : ``In(Mode)``
+        There a cycle before the first number.
     value : ``In(halfway_layout)``
         As in `fill_layout`.
     word : ``Out(18)``

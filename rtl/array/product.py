@@ -9,6 +9,7 @@ from amaranth.lib.wiring import In, Out
 from ..isa import Mode
 from ..tech.choose import Choose4
 from ..tech.multiply import Multiply
+from ..tech.still import Still
 from .ports import SEGMENT
 from .prepare import OPERAND, weight_layout
 
@@ -89,7 +90,7 @@ class Product(wiring.Component):
     Members
     -------
     mode : ``In(Mode)``
-        Still while products are on their way.
+        Still from a cycle before the first operand on, while products are on their way.
     valid_i, valid_o : ``In(1)``, ``Out(1)``
     w : ``In(weight_layout)``
     x : ``In(18)``
@@ -125,11 +126,17 @@ class Product(wiring.Component):
         self._wide, self._bf16 = Signal(), Signal()
         self._int8, self._int4 = Signal(), Signal()
         valid = Signal(self.LATENCY)
+        m.submodules.modes = modes = Still(4)
         m.d.comb += [
-            self._wide.eq((self.mode == Mode.FP16) | (self.mode == Mode.BF16)),
-            self._bf16.eq(self.mode == Mode.BF16),
-            self._int8.eq(self.mode == Mode.INT8),
-            self._int4.eq(self.mode == Mode.INT4),
+            modes.value.eq(
+                Cat(
+                    (self.mode == Mode.FP16) | (self.mode == Mode.BF16),
+                    self.mode == Mode.BF16,
+                    self.mode == Mode.INT8,
+                    self.mode == Mode.INT4,
+                )
+            ),
+            Cat(self._wide, self._bf16, self._int8, self._int4).eq(modes.near),
             self.valid_o.eq(valid[-1]),
         ]
         m.d.sync += valid.eq(Cat(self.valid_i, valid))

@@ -58,7 +58,7 @@ class RowEngine(wiring.Component):
     credit : ``In(1)``
         Pulses when a non-empty visit has left the lane's input; two may be in it.
     active, stall_stream, stall_fill, stall_drain : ``Out(1)``
-        What the engine did in this cycle; none of them when it has no work.
+        What the engine did in the cycle before; none of them when it had no work.
     error : ``Out(2)``, status : ``Out(Status).array(2)``
         Pulses, in an iteration of the first or the second command, when the blob is wrong.
     """
@@ -156,6 +156,8 @@ class RowEngine(wiring.Component):
         work, lane_full = head_valid & head.valid, Signal()
         m.d.comb += [
             lane_full.eq(self.visit.valid & ~self.visit.ready & ~self.visit.payload.empty),
+        ]
+        m.d.sync += [
             self.active.eq(issue & head.valid),
             self.stall_fill.eq(work & ~operand_ready),
             self.stall_drain.eq((work & operand_ready & ~issue) | (~head_valid & lane_full)),

@@ -40,10 +40,12 @@ class Serializer(wiring.Component):
         The row: the set, and the quarter.
     chunk : ``In``, for each memory
         A quarter of ``fill_bytes``.
-    pick_set, position : ``In``
-        Set and nibble of the numbers to read.
-    number : ``In(number_layout)``
-        Describes the format of these numbers.
+    pick, pick_last : ``In(1)``
+        Numbers are read: after a reset the first ones of the first set. The next ones lie
+        ``nibbles`` further on, or, behind the last ones of a set, at the beginning of the next.
+        Each column counts for itself: columns lie far apart, and their memories have many bits.
+    number, nibbles : ``In(number_layout)``, ``In(3)``
+        Describe the format of these numbers.
     word : ``Out(halfway_layout)``
         `LATENCY` cycles later, from a register: the numbers, as `fill_layout` has them. Mode INT8
         is in lanes 0 and 2, one number in lane 0.
@@ -52,6 +54,7 @@ class Serializer(wiring.Component):
     LATENCY = 2
 
     def __init__(self, config: CardConfig) -> None:
+        self._nibbles = 2 * config.fill_bytes
         self._bits = 2 * config.fill_bytes  # of a quarter
         super().__init__(
             {
@@ -60,15 +63,22 @@ class Serializer(wiring.Component):
                 "load": In(1),
                 "load_rows": In(range(4 * SETS)).array(4),
                 "chunk": In(unsigned(self._bits)).array(4),
-                "pick_set": In(range(SETS)),
-                "position": In(range(2 * config.fill_bytes)),
+                "pick": In(1),
+                "pick_last": In(1),
+                "nibbles": In(3),
                 "word": Out(halfway_layout()),
             }
         )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        quarter = self.position[-2:]
+        pick_set, position = Signal(range(SETS)), Signal(range(self._nibbles))
+        with m.If(self.pick):
+            m.d.sync += [
+                position.eq(Mux(self.pick_last, 0, position + self.nibbles)),
+                pick_set.eq(pick_set + self.pick_last),
+            ]
+        quarter = position[-2:]
         halves, highs = [], []  # of each memory: the nibble, and the one above it
         tops = []
         for i in range(4):
@@ -79,18 +89,18 @@ class Serializer(wiring.Component):
                 write.en.eq(self.load),
                 write.addr.eq(self.load_rows[i]),
                 write.data.eq(self.chunk[i]),
-                read.addr.eq(Cat(quarter, self.pick_set)),
+                read.addr.eq(Cat(quarter, pick_set)),
             ]
             part = read.data
             if self._bits > 32:
                 part = Signal(32, name=f"part{i}")
-                m.d.comb += part.eq(Mux(self.position[3], read.data[32:], read.data[:32]))
+                m.d.comb += part.eq(Mux(position[3], read.data[32:], read.data[:32]))
             m.submodules[f"nibble{i}"] = nibble = Choose8(4)
             m.submodules[f"above{i}"] = above = Choose4(4)
             m.d.comb += [
-                nibble.index.eq(self.position[:3]),
+                nibble.index.eq(position[:3]),
                 *(each.eq(part.word_select(j, 4)) for j, each in enumerate(nibble.words)),
-                above.index.eq(self.position[1:3]),
+                above.index.eq(position[1:3]),
                 *(each.eq(part[8 * j + 4 : 8 * j + 8]) for j, each in enumerate(above.words)),
             ]
             halves.append(nibble.chosen)
@@ -103,7 +113,7 @@ class Serializer(wiring.Component):
         high0, high2 = (self._of_lane(m, f"high{lane}", highs, lane, quarter) for lane in (0, 2))
         m.submodules.top = top = Choose8(8)
         m.d.comb += [
-            top.index.eq(Cat(self.position[2], quarter)),
+            top.index.eq(Cat(position[2], quarter)),
             *(each.eq(word) for each, word in zip(top.words, tops, strict=True)),
         ]
         # A copy of its own: the mode has many users. Numbers come late, so that what is chosen of

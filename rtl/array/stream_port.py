@@ -2,7 +2,7 @@
 
 import itertools
 
-from amaranth.hdl import Array, Module, Signal
+from amaranth.hdl import Array, Cat, Module, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -96,17 +96,17 @@ class StreamPort(wiring.Component):
         ]
         for engine, its_banks in zip(self.engine, lies, strict=True):
             m.d.comb += its_banks.eq(banks_of(m, config, engine.address))
-        requests = Array(engine.valid for engine in self.engine)
+        requested = Cat(engine.valid for engine in self.engine).any()
         with m.If(free):
             m.d.comb += Array(engine.ready for engine in self.engine)[chosen].eq(1)
             m.d.sync += [
-                held.valid.eq(requests[chosen]),
+                held.valid.eq(requested),
                 held.engine.eq(chosen),
                 held.entry.eq(Array(engine.entry for engine in self.engine)[chosen]),
                 address.eq(Array(engine.address for engine in self.engine)[chosen]),
                 banks.eq(Array(lies)[chosen]),
             ]
-            with m.If(requests[chosen]):
+            with m.If(requested):
                 m.d.sync += last.eq(chosen)
 
         m.d.sync += [

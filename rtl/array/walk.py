@@ -8,6 +8,7 @@ from amaranth.lib.wiring import In, Out
 
 from ..config import GRANULE, CardConfig
 from ..isa import LANES, DirectoryEntry, Mode
+from ..tech.gate import Gate
 from .command import chosen, stream_command_layout
 from .stream_port import EngineFetch
 
@@ -129,31 +130,47 @@ class Walk(wiring.Component):
         self._blob = Signal(self._address, reset_less=True)
         self._asked_entry = Signal()  # a directory entry is asked for in this cycle
         self._asked_granule = Signal()
+        # A stream has more granules that can be asked for; one of these is. The first one that is
+        # asked for at once is not among them: this decides the enables of many registers.
+        self._runs, self._stepped = Signal(), Signal()
         self._begun = Signal()  # a stream begins, or an empty entry is done with
-        want_granule, granule_address, room = self._streams(m)
+        # What the port answered in the cycle before: it comes from far.
+        self._entry_valid, self._granule_valid = Signal(), Signal()
+        self._data = Signal(8 * GRANULE, reset_less=True)
+        m.d.sync += [
+            self._entry_valid.eq(self.fetch.entry_valid),
+            self._granule_valid.eq(self.fetch.granule_valid),
+            self._data.eq(self.fetch.data),
+        ]
+        waits, want_granule, granule_address, room = self._streams(m)
         want_entry, entry_address = self._visits(m)
 
         # Entries go first, as few as they are, but not before a stream that has just begun. What
         # is asked for waits in a register: what the port does is not seen in the same cycle.
-        hurry = want_granule & (room >= _GRANULES_AHEAD - 1)
-        asking, is_entry, free = Signal(), Signal(reset_less=True), Signal()
+        roomy = room >= _GRANULES_AHEAD - 1
+        asking, is_entry, free, granules = Signal(), Signal(reset_less=True), Signal(), Signal()
         address = Signal(self._config.granule_addr_width, reset_less=True)
         m.d.comb += [
             free.eq(~asking),
-            self._asked_entry.eq(free & want_entry & ~hurry),
-            self._asked_granule.eq(free & want_granule & (~want_entry | hurry)),
+            granules.eq(free & (~want_entry | roomy)),
+            self._asked_entry.eq(free & want_entry & ~(waits & roomy)),
+            self._asked_granule.eq(granules & want_granule),
+            self._stepped.eq(granules & self._runs),
             self.fetch.valid.eq(asking),
             self.fetch.entry.eq(is_entry),
             self.fetch.address.eq(address),
         ]
+        # ``ready`` is late.
+        m.submodules.asks = asks = Gate(lambda now, ready, asked, _: not ready if now else asked)
+        m.d.comb += asks.bits.eq(
+            Cat(asking, self.fetch.ready, self._asked_entry | self._asked_granule)
+        )
+        m.d.sync += asking.eq(asks.out)
         with m.If(free):
             m.d.sync += [
-                asking.eq(self._asked_entry | self._asked_granule),
                 is_entry.eq(self._asked_entry),
                 address.eq(Mux(self._asked_entry, entry_address, granule_address)),
             ]
-        with m.Elif(self.fetch.ready):
-            m.d.sync += asking.eq(0)
         return m
 
     def _outside(self, address):
@@ -202,13 +219,15 @@ class Walk(wiring.Component):
         behind = Signal(signed(17), reset_less=True)
         k_after = Signal(signed(17), reset_less=True)
         columns_after = Signal(signed(17), reset_less=True)
-        entry = Signal(self._address, reset_less=True)
-        m.d.comb += row.eq(slot * rows + next_row)
+        entry, outside = Signal(self._address, reset_less=True), Signal(reset_less=True)
+        place = Signal(self._address)
+        m.d.comb += [row.eq(slot * rows + next_row), place.eq(slice_base + row)]
         m.d.sync += [
             behind.eq(entries + ~row),
             k_after.eq(k_left + ~Cat(slice_less, Const(0, 1))),
             columns_after.eq(columns - block_columns),
-            entry.eq(slice_base + row),
+            entry.eq(place),
+            outside.eq(self._outside(place)),
             settled.eq(walking),
             sure.eq(settled),
         ]
@@ -271,7 +290,7 @@ class Walk(wiring.Component):
 
         # At first only one entry is asked for: a second one would hold up the first one's stream.
         full, filler, may_fill = Signal(), Signal(), Signal()
-        unread, begun, outside = Signal(range(_VISITS_AHEAD + 1)), Signal(), Signal()
+        unread, begun = Signal(range(_VISITS_AHEAD + 1)), Signal()
         m.d.sync += [
             unread.eq(unread + self._asked_entry - self._begun),
             begun.eq(~idle & (begun | self._begun)),
@@ -282,7 +301,6 @@ class Walk(wiring.Component):
             full.eq(self._held[-1]),
             filler.eq(sure & may_fill),
             step.eq(sure & (requested | may_fill)),
-            outside.eq(self._outside(entry)),
             # None is on its way when a walk begins.
             self._arriving.eq(turn ^ ~walking),
         ]
@@ -320,7 +338,8 @@ class Walk(wiring.Component):
         """Keep what arrives, and put entries next to what the walk knew of their visits before;
         an absent visit (``filler``) has one, too, that is void. Returns
         whether an iteration's first one is taken."""
-        fetch, held = self.fetch, self._held
+        held = self._held
+        entry_valid, granule_valid = self._entry_valid, self._granule_valid
         words = 1 << _GRANULES_AHEAD.bit_length()
         m.submodules.known = visits = Memory(shape=_known_layout(), depth=_VISITS_AHEAD, init=[])
         m.submodules.arrived = arrived = Memory(
@@ -330,7 +349,7 @@ class Walk(wiring.Component):
         # Whether an entry is empty is half told when it arrives: it would be late when it is read.
         m.submodules.some = some = Memory(shape=unsigned(4), depth=_VISITS_AHEAD, init=[])
         some_in, some_out = some.write_port(), some.read_port(domain="comb")
-        count = data.View(DirectoryEntry, fetch.data).count
+        count = data.View(DirectoryEntry, self._data).count
         arrived_in, arrived_out = arrived.write_port(), arrived.read_port(domain="comb")
         entry_to, entry_from = (Signal(range(_VISITS_AHEAD), name=n) for n in ("to", "from"))
         granule_to, granule_from = (Signal(range(words), name=n) for n in ("into", "out_of"))
@@ -340,20 +359,20 @@ class Walk(wiring.Component):
         take_visit, take_granule = Signal(), Signal()
         visit = self.visit.payload
         m.d.comb += [
-            self._next_flying.eq(self._flying + self._asked_entry - fetch.entry_valid),
+            self._next_flying.eq(self._flying + self._asked_entry - entry_valid),
             self._next_held.eq(held + (self._asked_entry | (step & filler)) - take_visit),
             visits_in.en.eq(step),
             visits_in.data.eq(known),
             visits_out.addr.eq(entry_from),
-            arrived_in.en.eq(fetch.entry_valid | fetch.granule_valid),
-            arrived_in.addr.eq(Mux(fetch.entry_valid, entry_to, granule_to)),
-            arrived_in.addr[-1].eq(fetch.entry_valid),
-            arrived_in.data.eq(fetch.data),
-            some_in.en.eq(fetch.entry_valid),
+            arrived_in.en.eq(entry_valid | granule_valid),
+            arrived_in.addr.eq(Mux(entry_valid, entry_to, granule_to)),
+            arrived_in.addr[-1].eq(entry_valid),
+            arrived_in.data.eq(self._data),
+            some_in.en.eq(entry_valid),
             some_in.addr.eq(entry_to),
             some_in.data.eq(Cat(count.word_select(i, 4).any() for i in range(4))),
             some_out.addr.eq(entry_from),
-            next_here.eq(here + (fetch.entry_valid | (step & filler)) - take_visit),
+            next_here.eq(here + (entry_valid | (step & filler)) - take_visit),
             self.visit.valid.eq(waiting),
             take_visit.eq(waiting & self.visit.ready),
             arrived_out.addr.eq(Mux(take_visit, entry_from, granule_from)),
@@ -369,11 +388,11 @@ class Walk(wiring.Component):
             here.eq(next_here),
             waiting.eq(next_here.any()),
             visits_in.addr.eq(visits_in.addr + step),
-            entry_to.eq(entry_to + (fetch.entry_valid | (step & filler))),
+            entry_to.eq(entry_to + (entry_valid | (step & filler))),
             entry_from.eq(entry_from + take_visit),
-            granule_to.eq(granule_to + fetch.granule_valid),
+            granule_to.eq(granule_to + granule_valid),
             granule_from.eq(granule_from + take_granule),
-            level.eq(level + fetch.granule_valid - take_granule),
+            level.eq(level + granule_valid - take_granule),
             self._granule_taken.eq(take_granule),
             held.eq(self._next_held),
             self._flying.eq(self._next_flying),
@@ -385,40 +404,57 @@ class Walk(wiring.Component):
         return take_visit & first
 
     def _streams(self, m: Module):
-        """Ask for the streams that the entries name. Returns the request for a granule, its
-        address, and for how many granules there is room."""
+        """Ask for the streams that the entries name. Returns whether there is a stream, the request
+        for a granule, its address, and for how many granules there is room.
+
+        A stream that finds nothing before it is asked for when its entry is here; the step to its
+        second granule is made in the cycle after that (``behind``).
+        """
         address = Signal(self._address, reset_less=True)
         left = Signal(16, reset_less=True)  # values whose granules have not been asked for
-        idle, outside = Signal(init=1), Signal()  # there are none
+        idle, behind = Signal(init=1), Signal()  # there are none; one too many
         turn = Signal(reset_less=True)
 
         layout = data.StructLayout({"address": self._address, "count": 16, "turn": 1})
         m.submodules.streams = streams = SyncFIFO(width=layout.size, depth=_VISITS_AHEAD)
-        arriving = data.View(DirectoryEntry, self.fetch.data)
-        found, queued = Signal(layout), data.View(layout, streams.r_data)
+        arriving = data.View(DirectoryEntry, self._data)
+        found, next_one, at_once = Signal(layout), Signal(layout), Signal()
         m.d.comb += [
             found.address.eq(self._blob + arriving.stream),
             found.count.eq(arriving.count),
             found.turn.eq(self._arriving),
             streams.w_data.eq(found),
-            streams.w_en.eq(self.fetch.entry_valid),
+            # What finds nothing before it does not wait there.
+            at_once.eq(idle & ~streams.r_rdy),
+            next_one.eq(Mux(at_once, found, streams.r_data)),
+            streams.w_en.eq(self._entry_valid & ~at_once),
             streams.r_en.eq(idle),
-            self._begun.eq(idle & streams.r_rdy),
+            self._begun.eq(idle & (streams.r_rdy | self._entry_valid)),
         ]
         (per_granule,) = chosen(m, self.commands, turn, "per_granule")
         with m.If(self._begun):
-            m.d.sync += turn.eq(queued.turn)
-        with m.If(self._begun | self._asked_granule):
+            m.d.sync += turn.eq(next_one.turn)
+        m.d.sync += behind.eq(idle & self._asked_granule)
+        # Synthesis would find that what is asked for at once begins, and take that for the step.
+        m.submodules.moves = moves = Gate(lambda *either: any(either[:3]))
+        m.d.comb += moves.bits.eq(Cat(self._begun, self._stepped, behind))
+        with m.If(moves.out):
             m.d.sync += [
-                address.eq(Mux(idle, queued.address, address + 1)),
-                left.eq(Mux(idle, queued.count, left - per_granule)),
-                idle.eq(Mux(idle, ~queued.count.any(), left <= per_granule)),
+                address.eq(Mux(idle, next_one.address, address + 1)),
+                left.eq(Mux(idle, next_one.count, left - per_granule)),
+                idle.eq(Mux(idle, ~next_one.count.any(), left <= per_granule)),
             ]
 
         room = Signal(range(_GRANULES_AHEAD + 1), init=_GRANULES_AHEAD)
         self._granule_taken = Signal()
-        m.d.comb += outside.eq(self._outside(address))
-        with m.If(~idle & outside):
+        waits, wanted, first = Signal(), Signal(), Signal(self._address)
+        m.d.comb += [
+            waits.eq(Mux(idle, at_once & self._entry_valid, ~behind)),
+            first.eq(Mux(idle, found.address, address)),
+            self._runs.eq(~idle & ~behind & room.any() & ~self._outside(address)),
+            wanted.eq(waits & room.any() & ~self._outside(first) & (~idle | found.count.any())),
+        ]
+        with m.If(~idle & self._outside(address)):
             m.d.sync += self.error.bit_select(turn, 1).eq(1)
         m.d.sync += room.eq(room - self._asked_granule + self._granule_taken)
-        return ~idle & room.any() & ~outside, address, room
+        return waits, wanted, first, room

@@ -64,7 +64,7 @@ class ComputeUnit(wiring.Component):
     count_engine : ``In(8)``
         Whose cycles ``events`` shows: an engine's index, or `ALL_ENGINES`.
     events : ``Out(engine_events_layout)``
-        Of the cycle two before, as ``count_engine`` was in the one before that.
+        Of the cycle three before, as ``count_engine`` was in that one.
     """
 
     def __init__(self, config: CardConfig) -> None:
@@ -168,16 +168,22 @@ class ComputeUnit(wiring.Component):
                 ]
 
     def _release(self, m: Module, grid: Grid, fill: Fill) -> None:
-        """Hand words back to the fill path that all engines are done with."""
+        """Hand words back to the fill path that all engines are done with.
+
+        Rows and the fill path lie apart: there is a register at both ends of the way.
+        """
+        rows = self._config.rows
         units = self._config.operand_depth // RELEASE_WORDS
-        pending = [Signal(range(units + 1), name=f"released{r}") for r in range(self._config.rows)]
-        oldest = Signal()
-        m.d.comb += [
-            oldest.eq(Cat(count.any() for count in pending).all()),
-            fill.release.eq(oldest),
-        ]
-        for count, release in zip(pending, grid.release, strict=True):
-            m.d.sync += count.eq(count + release - oldest)
+        some, oldest = Signal(rows), Signal()  # units of each row; of all
+        m.d.comb += oldest.eq(some.all())
+        m.d.sync += fill.release.eq(oldest)
+        for r, release in enumerate(grid.release):
+            left = Signal(name=f"left{r}")
+            pending, following = (
+                Signal(range(units + 1), name=f"{name}{r}") for name in ("released", "releases")
+            )
+            m.d.comb += following.eq(pending + left - oldest)
+            m.d.sync += [left.eq(release), pending.eq(following), some[r].eq(following.any())]
 
     def _start(
         self, m: Module, running: RunningCommands, checks: MatmulChecks, fill: Fill, engines, ended
@@ -273,14 +279,21 @@ class ComputeUnit(wiring.Component):
                 *((engine.error[turn], engine.status[turn]) for engine in engines),
                 *((lane.error[turn], lane.status) for lane in lanes),
             ]
-            found = Signal(name=f"found{turn}")
+            found, is_first = Signal(name=f"found{turn}"), Signal(name=f"is_first{turn}")
             m.d.comb += found.eq(Cat(error for error, _ in sources).any())
             stops |= found
-            with m.If(found & ~self._failed[turn]):
-                m.d.sync += self._failed[turn].eq(1)
-                for error, its_status in reversed(sources):
-                    with m.If(error):
-                        m.d.sync += status.eq(its_status)
+            m.d.sync += [
+                self._failed[turn].eq(self._failed[turn] | found),
+                is_first.eq(found & ~self._failed[turn]),
+            ]
+            # Which of them it was is looked at a cycle later: the sources lie far apart.
+            seen = Signal(len(sources), name=f"errors{turn}", reset_less=True)
+            m.d.sync += seen.eq(Cat(error for error, _ in sources))
+            for i, (_, its_status) in reversed(list(enumerate(sources))):
+                reason = Signal(Status, name=f"reason{turn}_{i}", reset_less=True)
+                m.d.sync += reason.eq(its_status)
+                with m.If(is_first & seen[i]):
+                    m.d.sync += status.eq(reason)
         stopped = Signal()
         m.d.comb += self._stops.eq(stopped | stops)
         m.d.sync += stopped.eq(self._stops)
@@ -293,20 +306,20 @@ class ComputeUnit(wiring.Component):
 
     def _flag(self, m: Module, lanes) -> None:
         """Pass on the flags of the oldest iteration; those of the one behind it wait."""
-        oldest = Signal()  # in the next cycle
-        m.d.comb += oldest.eq(self._oldest ^ self._finished)
         flags = []
         for turn in range(2):
             kept, now = Signal(len(Flag), name=f"kept{turn}"), Signal(len(Flag), name=f"now{turn}")
             raised = kept
             for lane in lanes:
                 raised = raised | lane.flags[turn]
+            shown = Signal(len(Flag), name=f"shown{turn}")
             m.d.comb += now.eq(raised)
-            # No choice of 0, of which synthesis would make a reset: it is late.
-            m.d.sync += kept.eq(now & (oldest != turn).replicate(len(now)))
-            flags.append(now)
-        shown = Signal(len(Flag))
-        m.d.sync += [shown.eq(Mux(oldest, flags[1], flags[0])), self.flags.eq(shown)]
+            m.d.sync += [
+                kept.eq(Mux(self._oldest == turn, 0, now)),
+                shown.eq(now),
+            ]
+            flags.append(shown)
+        m.d.sync += self.flags.eq(Mux(self._oldest, flags[1], flags[0]))
 
     def _count(self, m: Module, engines) -> None:
         """Add up what the engines that are counted did."""

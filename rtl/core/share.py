@@ -213,26 +213,37 @@ class LaneShare(wiring.Component):
                 shape=unsigned(len(word)), depth=_VISITS_IN_BUFFER << len(beat_in), init=[]
             )
             write, read = buffer.write_port(), buffer.read_port(domain="comb")
-            some.append(Cat(beat_in, visit_in) != Cat(beat_out, visit_out))
+            # The next beat is read ahead into a register: from here it goes far.
+            ahead, has = (
+                Signal(len(word), name=f"ahead{e}", reset_less=True),
+                Signal(name=f"has{e}"),
+            )
+            next_out = Signal(len(beat_out) + len(visit_out), name=f"next_out{e}")
+            m.d.sync += [ahead.eq(read.data), has.eq(Cat(beat_in, visit_in) != next_out)]
+            some.append(has)
             m.d.comb += [
                 write.en.eq(drained.valid),
                 write.addr.eq(Cat(beat_in, visit_in[0])),
                 write.data.eq(word),
-                read.addr.eq(Cat(beat_out, visit_out[0])),
+                next_out.eq(
+                    Cat(
+                        Mux(goes, Mux(last_out, 0, beat_out + 1)[: len(beat_out)], beat_out),
+                        (visit_out + (goes & last_out))[: len(visit_out)],
+                    )
+                ),
+                read.addr.eq(next_out[: len(beat_out) + 1]),
                 last_in.eq(beat_in == beats - 1),
                 last_out.eq(beat_out == beats - 1),
                 goes.eq(sent[e] & some[e] & move),
             ]
             with m.If(drained.valid):
                 m.d.sync += beat_in.eq(Mux(last_in, 0, beat_in + 1))
-            with m.If(goes):
-                m.d.sync += beat_out.eq(Mux(last_out, 0, beat_out + 1))
             m.d.sync += [
+                Cat(beat_out, visit_out).eq(next_out),
                 visit_in.eq(visit_in + (drained.valid & last_in)),
-                visit_out.eq(visit_out + (goes & last_out)),
                 self.credit[e].eq(goes & last_out),
             ]
-            words.append(read.data)
+            words.append(ahead)
             lasts.append(last_out)
             comes = Signal(name=f"comes{e}")
             visits = Signal(range(_VISITS_IN_BUFFER + 1), name=f"visits{e}")

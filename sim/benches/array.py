@@ -93,6 +93,7 @@ async def sums(dut, mode):
     dut.mode.value = mode.value
     dut.offset.value = offset_of(mode, anchor)
     await start(dut)
+    await tick(dut, 2)  # the mode is there two cycles before what is in it
     lanes = LANES[mode]
     for k, stall in ((5, 0.0), (40, 0.2), (17, 0.5)):
         count = 3
