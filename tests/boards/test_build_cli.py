@@ -116,10 +116,12 @@ def test_interrupted(tmp_path, cache, monkeypatch):
 
 
 WAITING = """
+import signal
 from pathlib import Path
 from deepseek.boards.flow.tools import Processes
 from deepseek.host.console import errors
 
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests may run under nohup
 with errors(), Processes() as processes:
     processes.run("yosys", [], Path("."))
 """
