@@ -32,7 +32,7 @@ def bench_attention(
     seq: Annotated[int, typer.Option(help="Rows of Q, K and V.")] = 256,
     dim: Annotated[int, typer.Option(help="Numbers in a row.")] = 64,
     heads: Annotated[
-        list[int] | None, typer.Option(help="Heads of a job, again for more jobs [default: 1 8].")
+        list[int] | None, typer.Option(help="Heads of a job, again for more jobs (default: 1 8).")
     ] = None,
     dtype: Annotated[
         str, typer.Option(help=f"Format of Q, K, V and O: {', '.join(ATTENTION_DTYPES)}.")

@@ -143,11 +143,11 @@ def bench_sparse(
     n: Annotated[int, SizeOption] = 256,
     k: Annotated[int, SizeOption] = 256,
     dtype: Annotated[
-        list[str] | None, typer.Option(help="Format, again for more [default: int8 fp16].")
+        list[str] | None, typer.Option(help="Format, again for more (default: int8 fp16).")
     ] = None,
     density: Annotated[
         list[float] | None,
-        typer.Option(help=f"Density of A, again for more [default: {DEFAULT_DENSITIES}]."),
+        typer.Option(help=f"Density of A, again for more (default: {DEFAULT_DENSITIES})."),
     ] = None,
     compress_on_card: CompressOption = False,
     preset: PresetOption = "ecp5",

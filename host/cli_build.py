@@ -8,6 +8,7 @@ import typer
 
 from ..boards import BOARDS, board
 from ..boards.board import MEMORIES
+from ..rtl.config import PRESETS
 from .cli_options import JsonOption
 from .console import errors, grid, interruptible, progress_display, table
 
@@ -24,19 +25,24 @@ def build_command(
     name: Annotated[
         str | None, typer.Option("--board", help=f"The board: {', '.join(BOARDS)}.")
     ] = None,
-    preset: Annotated[str, typer.Option(help="Size of the card: tiny or ecp5.")] = "tiny",
+    preset: Annotated[
+        str,
+        typer.Option(
+            help=f"Size of the card: {', '.join(PRESETS)}; FPGAs have room for tiny and wide."
+        ),
+    ] = "tiny",
     seeds: Annotated[
         int, typer.Option(help="Place and route so many times, and keep the fastest.")
     ] = 1,
     freq: Annotated[
         float | None,
-        typer.Option(help="Clock of the card in MHz [default: the board's].", show_default=False),
+        typer.Option(help="Clock of the card in MHz (default: the board's).", show_default=False),
     ] = None,
     memory: Annotated[
         str | None,
         typer.Option(
             help="What holds the card's memory: block (block RAM) or sdram, if the board has it "
-            "[default: block].",
+            "(default: block).",
             show_default=False,
         ),
     ] = None,

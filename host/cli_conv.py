@@ -36,17 +36,17 @@ __all__ = ["bench_conv"]
 
 
 def bench_conv(
-    h: Annotated[int | None, typer.Option(help="Rows of the image [default: 56].")] = None,
-    w: Annotated[int | None, typer.Option(help="Columns [default: 56].")] = None,
-    c: Annotated[int | None, typer.Option(help="Channels [default: 64].")] = None,
-    filters: Annotated[int | None, typer.Option(help="Output channels [default: 64].")] = None,
+    h: Annotated[int | None, typer.Option(help="Rows of the image (default: 56).")] = None,
+    w: Annotated[int | None, typer.Option(help="Columns (default: 56).")] = None,
+    c: Annotated[int | None, typer.Option(help="Channels (default: 64).")] = None,
+    filters: Annotated[int | None, typer.Option(help="Output channels (default: 64).")] = None,
     kernel: Annotated[
-        str | None, typer.Option(help="Size, as 3, or 3x5: rows x columns [default: 3].")
+        str | None, typer.Option(help="Size, as 3, or 3x5: rows x columns (default: 3).")
     ] = None,
-    stride: Annotated[str | None, typer.Option(help="As --kernel [default: 1].")] = None,
+    stride: Annotated[str | None, typer.Option(help="As --kernel (default: 1).")] = None,
     dilation: Annotated[str, typer.Option(help="As --kernel.")] = "1",
     pad: Annotated[
-        str | None, typer.Option(help="On both sides, as --kernel [default: 0].")
+        str | None, typer.Option(help="On both sides, as --kernel (default: 0).")
     ] = None,
     groups: Annotated[int, typer.Option(help="Groups of channels and filters.")] = 1,
     transposed: Annotated[
@@ -70,11 +70,11 @@ def bench_conv(
     ] = "int8",
     out_dtype: Annotated[
         str | None,
-        typer.Option(help=f"Format of the output: {', '.join(OUT_DTYPES)} [default: as --dtype]."),
+        typer.Option(help=f"Format of the output: {', '.join(OUT_DTYPES)} (default: as --dtype)."),
     ] = None,
     kind: Annotated[
         str | None,
-        typer.Option(help=f"How the array is used: {', '.join(PLANNERS)} [default: the fastest]."),
+        typer.Option(help=f"How the array is used: {', '.join(PLANNERS)} (default: the fastest)."),
     ] = None,
     preset: PresetOption = "ecp5",
     backend: BackendOption = "rtl",

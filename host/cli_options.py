@@ -94,7 +94,7 @@ GemmResidentOption = Annotated[
 OutOption = Annotated[
     str | None,
     typer.Option(
-        help=f"Format of C: {', '.join(OUT_DTYPES)} [default: as --dtype, of MX formats fp32]."
+        help=f"Format of C: {', '.join(OUT_DTYPES)} (default: as --dtype, of MX formats fp32)."
     ),
 ]
 DensityOption = Annotated[

@@ -5,6 +5,8 @@ import json
 import shlex
 
 import pytest
+from rich.text import Text
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from deepseek.host import cli, cli_run
@@ -35,6 +37,21 @@ def host(line):
 def json_lines(result):
     assert result.exit_code == 0, result.stderr
     return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+def commands(command):
+    yield command
+    for inner in getattr(command, "commands", {}).values():
+        yield from commands(inner)
+
+
+def test_help_is_shown_whole():
+    """Nothing in a help text is taken for markup, which vanishes."""
+    options = [option for command in commands(get_command(app)) for option in command.params]
+    texts = [text for option in options if (text := getattr(option, "help", None))]
+    assert len(texts) > 100
+    assert [text for text in texts if Text.from_markup(text).plain != text] == []
+    assert "default: 56" in host("bench conv --help").stdout
 
 
 def test_version():
