@@ -6,6 +6,8 @@ Loads, iterations of the array and stores are ordered by semaphores:
 - ``READY``, ``FREE``: tiles of weights that have arrived, and buffers for them. Weights that stay
   are waited for in the first pass only.
 - ``DONE``, ``ROOM``: results of tiles of rows, and buffers for them.
+- ``LOADED``, ``STORED``: turns of stores and of loads, where they take turns: in the order load 0,
+  load 1, store 0, load 2, store 1, load 3, ...
 
 Each queue of loads and stores gets at most three commands, and the array's come last: so none of
 them keeps one from being seen that it waits for.
@@ -23,7 +25,7 @@ from .schedule import Epilogue
 
 __all__ = ["ConvCommands"]
 
-X_READY, X_FREE, READY, FREE, DONE, ROOM = range(6)
+X_READY, X_FREE, READY, FREE, DONE, ROOM, LOADED, STORED = range(8)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -52,6 +54,8 @@ class ConvCommands:
         credits = [(X_FREE, tiling.inputs), (ROOM, tiling.results)]
         if not tiling.kept:
             credits.append((FREE, tiling.blobs))
+        if tiling.turns:
+            credits.append((STORED, 2))
         return [
             *(commands.semaphore(index, value) for index, value in credits),
             self._load_weights(weights),
@@ -91,6 +95,12 @@ class ConvCommands:
         full = [(0, tiling.passes - 1, tiling.rows)] if tiling.passes > 1 else []
         return [*full, (tiling.passes - 1, 1, last)]
 
+    @property
+    def _alone(self) -> bool:
+        """Whether weights come before the first rows, in their queue, as they are one tile."""
+        tiling = self.tiling
+        return tiling.kept and tiling.tiles == 1 and not tiling.turns
+
     def _blob_pad(self, number: int) -> Operand:
         """Buffers of weights, from iteration ``number`` of all on."""
         size, tiling = self._sizes[1], self.tiling
@@ -100,9 +110,7 @@ class ConvCommands:
         return _turns(self._blob_base, size, tiling.blobs, number)
 
     def _load_weights(self, base: int) -> bytes:
-        tiling, size = self.tiling, self._sizes[1]
-        # A single tile comes before the first rows, in their queue.
-        alone = tiling.kept and tiling.tiles == 1
+        tiling, size, alone = self.tiling, self._sizes[1], self._alone
         return commands.load(
             Operand(base, inner=size),
             self._blob_pad(0),
@@ -115,9 +123,16 @@ class ConvCommands:
         )
 
     def _load_rows(self, base: int) -> Iterator[bytes]:
-        layout, tiling = self._layout, self.tiling
+        layout, tiling, spans = self._layout, self.tiling, self._spans()
         step = tiling.rows * layout.shape.stride[0] * layout.row_bytes
-        for first, passes, rows in self._spans():
+        if tiling.turns:
+            _, passes, rows = spans[0]
+            spans[:1] = [(0, 1, rows), (1, passes - 1, rows)]
+        for first, passes, rows in spans:
+            wait, signal = [Wait(X_FREE)], [Signal(X_READY)]
+            if tiling.turns:
+                wait.append(Wait(STORED))
+                signal += [Signal(LOADED)] if first else []
             count, line = layout.rows_in(rows), layout.row_bytes
             yield commands.load(
                 Operand(base + first * step, inner=step),
@@ -128,25 +143,32 @@ class ConvCommands:
                 scratchpad_y_stride=line,
                 queue=Queue.LOAD0,
                 inner=passes,
-                wait=[Wait(X_FREE)],
-                signal=[Signal(X_READY)],
+                wait=wait,
+                signal=signal,
             )
 
     def _stores(self, base: int) -> Iterator[bytes]:
-        step = self._sizes[2]
-        for first, passes, rows in self._spans():
+        step, tiling, spans = self._sizes[2], self.tiling, self._spans()
+        if tiling.turns and len(spans) == 1:
+            spans = [(0, tiling.passes - 1, tiling.rows), (tiling.passes - 1, 1, tiling.rows)]
+        for first, passes, rows in spans:
+            wait, signal = [Wait(DONE)], [Signal(ROOM)]
+            if tiling.turns:
+                # Behind the load of the next rows, if there are any.
+                wait += [Wait(LOADED)] if first + passes < tiling.passes else []
+                signal.append(Signal(STORED))
             yield commands.store(
                 Operand(base + first * step, inner=step),
-                _turns(self._result_base, step, self.tiling.results, first),
+                _turns(self._result_base, step, tiling.results, first),
                 x_bytes=rows * self._layout.out_row_bytes,
                 inner=passes,
-                wait=[Wait(DONE)],
-                signal=[Signal(ROOM)],
+                wait=wait,
+                signal=signal,
             )
 
     def _matmuls(self) -> Iterator[bytes]:
         tiling = self.tiling
-        several = tiling.kept and tiling.tiles > 1
+        several = tiling.kept and not self._alone
         for first, passes, rows in self._spans():
             if tiling.streams.groups > 1 and tiling.tiles > tiling.streams.groups:
                 # Groups of several tiles: a loop too many for one command.
@@ -175,7 +197,7 @@ class ConvCommands:
         )
         out = _turns(self._result_base, self._sizes[2], tiling.results, first)
         wait, signal = [], []
-        if not tiling.kept or (tiling.tiles > 1 and first == 0):
+        if not tiling.kept or (not self._alone and first == 0):
             wait.append(Wait(READY))
         if not tiling.kept:
             signal.append(Signal(FREE))

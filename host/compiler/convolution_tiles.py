@@ -36,6 +36,15 @@ CONTENTION = 0.01
 """Part of the transfers' time that is lost although the array works meanwhile: what is needed next
 waits for what is needed later."""
 
+HBM_CONTENTION, TURN_CONTENTION = 0.6, 0.06
+"""The same with HBM, where the array leaves no time over; and where loads and stores take turns."""
+
+TURN = 190
+"""From a load to a store and back to a load, where they take turns."""
+
+STORE_LOSS = 1.3
+"""Stores read the scratchpad last of all, while the array works."""
+
 ITERATION = 3
 """Cycles that are lost from an iteration to the next."""
 
@@ -79,6 +88,8 @@ class ConvTiling:
         Scratchpad buffers of tiles of rows, of weights, and of results: 1 or 2; all if kept.
     blob_bytes : int
         Bytes of a buffer of weights.
+    turns : bool
+        Loads and stores take turns.
     cycles : int
         Estimate of the whole job.
     """
@@ -93,6 +104,7 @@ class ConvTiling:
     blobs: int
     results: int
     blob_bytes: int
+    turns: bool
     cycles: int = 0
 
     def scratchpad(self, layout: ConvLayout) -> int:
@@ -149,10 +161,17 @@ def tilings(problem: ConvProblem, streams: Streams) -> Iterator[ConvTiling]:
                     blobs=blobs,
                     results=results,
                     blob_bytes=size,
+                    turns=False,
                 )
-                if tiling.scratchpad(layout) <= config.scratchpad_bytes:
-                    cycles = estimate(problem, tiling, work.cycles(rows), work.cycles(last))
-                    yield dataclasses.replace(tiling, cycles=cycles)
+                if tiling.scratchpad(layout) > config.scratchpad_bytes:
+                    continue
+                # HBM is slow where loads and stores compete.
+                several = kept and inputs == results == 2 < passes
+                both = several and problem.memory.turn_cycles
+                for turns in (False, True) if both else (False,):
+                    each = dataclasses.replace(tiling, turns=turns)
+                    cycles = estimate(problem, each, work.cycles(rows), work.cycles(last))
+                    yield dataclasses.replace(each, cycles=cycles)
 
 
 def estimate(problem: ConvProblem, tiling: ConvTiling, compute: float, tail: float) -> int:
@@ -179,9 +198,18 @@ def estimate(problem: ConvProblem, tiling: ConvTiling, compute: float, tail: flo
     weights = 0.0 if tiling.kept else tiling.tiles * blob
     first = START + ISSUE + load[0] + blob
     transfers = load[0] + store[0] + weights
-    step = max(compute, transfers) + CONTENTION * min(compute, transfers)
+    contention = CONTENTION
+    if tiling.turns:
+        transfers, contention = load[0] + STORE_LOSS * store[0] + TURN, TURN_CONTENTION
+    elif memory.turn_cycles:
+        contention = HBM_CONTENTION
+    if memory.turn_cycles:
+        contention *= min(1.0, transfers / compute) ** 3
+    step = max(compute, transfers) + contention * min(compute, transfers)
     step, tail = step + ITERATION * tiling.tiles, tail + ITERATION * tiling.tiles
     if tiling.passes > 1:
+        # The results before the last ones are stored meanwhile.
+        tail = max(tail, store[0]) + (TURN if tiling.turns else 0)
         # What has one buffer only is moved while the array is idle.
         alone = load[1] + drain if tiling.inputs == 1 else 0.0
         alone += store[0] + STORE + drain if tiling.results == 1 else 0.0

@@ -4,6 +4,8 @@ A pixel of such a convolution needs so few numbers that to bring them into the a
 than to multiply them. So a resident column holds what a whole tile of output pixels sees
 (`depthwise_tiles`), and each pixel of the tile is a stream row of its own, which picks its taps.
 
+So it is with the few channels of a network's first image, whose windows are runs of a few bytes.
+
 Nothing is copied: images are read as they lie. Tiles may reach beyond the image's right and lower
 edges; what they make there is not stored.
 """
@@ -17,11 +19,15 @@ import numpy.typing as npt
 from ...rtl.isa import Encoding, Format, Mode
 from .convolution_request import ConvPlan, ConvRequest
 from .depthwise_commands import DepthwiseCommands
-from .depthwise_tiles import DepthwiseProblem, DepthwiseTiling, tilings
+from .depthwise_search import tilings
+from .depthwise_tiles import DepthwiseProblem, DepthwiseTiling
 from .schedule import Epilogue
 from .streams import Blob, encode_blob
 
 __all__ = ["DepthwisePlan", "plan_depthwise"]
+
+FEW = 8
+"""Channels of an image in one group that are too many to be picked."""
 
 MOST_SCALE = 2.0**90
 """Bytes that are no part of the image, times such a scale, raise no flag."""
@@ -80,7 +86,7 @@ def plan_depthwise(request: ConvRequest) -> DepthwisePlan | None:
     """Choose tiles; None for what this is no way to run."""
     shape = request.shape
     if (
-        shape.groups == 1
+        (shape.groups == 1 and shape.channels >= FEW)
         or request.mode is not Mode.INT8
         or (request.in_format, request.out_format) != (Format.INT8, Format.INT8)
         or request.encoding not in (None, Encoding.DELTA)

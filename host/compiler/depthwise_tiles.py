@@ -1,4 +1,4 @@
-"""Tiles of a depthwise convolution: which ones fit the scratchpad, and what they take.
+"""Tiles of a depthwise convolution, and what they take.
 
 A resident column is the part of the image that a *tile* of output pixels sees, for a *part* of the
 channels; the streams' rows are the pixels of the tile, for every filter of the part. So a number
@@ -10,31 +10,17 @@ band of a strip and chunk is loaded at once; an iteration works on one part of i
 
 import collections
 import dataclasses
-import itertools
 import math
-from collections.abc import Iterator
 from functools import cached_property
 from typing import NamedTuple
 
 from ...rtl.config import GRANULE, RELEASE_WORDS, CardConfig
 from ...rtl.isa import BITS, ENTRIES, LANES, Encoding, Format, Mode
 from .convolution_shape import ConvLayout
-from .streams import DIRECTORY_ENTRY_BYTES, MAX_BLOB_BYTES
-from .tiling import CREDITS, LOOP_LIMIT, MemorySpeed, align
+from .streams import DIRECTORY_ENTRY_BYTES
+from .tiling import MemorySpeed, align
 
-__all__ = ["DepthwiseProblem", "DepthwiseTiling", "Section", "tilings"]
-
-MOST_SIDE = 16
-"""Pixels of a tile's side."""
-
-MOST_HEIGHTS = 4
-"""Heights of bands that are estimated."""
-
-LEAST_CHUNK = 48
-"""Channels of a chunk that is not all of them: shorter rows are slow to load."""
-
-LEAST_STRIPS = 28
-"""Columns of an output that is worth being cut into strips."""
+__all__ = ["DepthwiseProblem", "DepthwiseTiling", "Section"]
 
 ESCAPE = 256
 """Numbers that a delta reaches (`Encoding.DELTA`)."""
@@ -44,11 +30,14 @@ START, END = 60, 80
 """Of a job, before its first load and behind its last result."""
 FILL_LOSS = 1.13
 """Reads of the fill path share the scratchpad with those of streams."""
+LATE = 1.035
+"""Of a weight: granules and operands are late now and then."""
 ITERATION = 3
 COMMAND = 60
 """From the end of a command of the array to the next one's first product."""
-SHORT = 1.4
-"""What memory would move if only the shortness of a transfer's rows counted, by what it moves."""
+SHORT, SHORT_IN_ONE = 1.4, 1.0
+"""What memory would move if only the shortness of a transfer's rows counted, by what it moves; and
+where a short row lies in one of several pseudo-channels."""
 LOAD_GAP, STORE_GAP = 0.8, 0.5
 """Between short rows, in bursts."""
 STORE_LOSS = 1.3
@@ -81,6 +70,12 @@ class DepthwiseProblem:
         """Return the filters of so many channels."""
         each, filters = self.group
         return channels // each * filters
+
+    def beats(self, row_bytes: int, start: int, pitch: int) -> float:
+        """Return the bytes that memory moves for a row: whole beats of the bus."""
+        size = self.config.bus_bytes
+        places = {(start + row * pitch) % size for row in range(size // math.gcd(size, pitch))}
+        return sum(align(place + row_bytes, size) for place in places) / len(places)
 
     @property
     def taps(self) -> int:
@@ -264,7 +259,7 @@ class DepthwiseTiling:
         run = wide * self.part if self.chunk == self.part else self.part
         reads = k // run * -(-run // config.fill_bytes) * columns * FILL_LOSS
         fill = max(float(align(k, RELEASE_WORDS)), reads)
-        visit = max(config.min_visit, self.problem.taps)
+        visit = max(config.min_visit, self.problem.taps * LATE)
         work = -(-self.entries // config.rows) * visit
         # The first pixel of a block needs operands for which the last block leaves no room.
         down, right = shape.extent
@@ -272,11 +267,18 @@ class DepthwiseTiling:
         late = max(0, first - (config.operand_depth - align(k, RELEASE_WORDS)))
         return max(fill, late * fill / k + work)
 
-    def _moved(self, rows: int, row_bytes: int, gap: float = LOAD_GAP) -> float:
-        """Return what a transfer of ``rows`` rows takes, with ``gap`` bursts between short ones."""
+    def _moved(
+        self, rows: int, row_bytes: int, gap: float = LOAD_GAP, *, start: int = 0, pitch: int = 0
+    ) -> float:
+        """Return what a transfer of ``rows`` rows takes, with ``gap`` bursts between short ones.
+
+        They begin at ``start``, and ``pitch`` bytes behind each other.
+        """
         memory = self.problem.memory
+        row_bytes = self.problem.beats(row_bytes, start, pitch)
         long = row_bytes / memory.bytes_per_cycle
-        short = (row_bytes + gap * memory.burst_bytes) / (SHORT * memory.bytes_per_cycle)
+        speed = SHORT_IN_ONE if self.problem.config.hbm_channels > 1 else SHORT
+        short = (row_bytes + gap * memory.burst_bytes) / (speed * memory.bytes_per_cycle)
         return rows * max(long, short)
 
     def _transfers(self, rows: int, section: Section, *, leads: bool) -> tuple[float, float]:
@@ -289,10 +291,12 @@ class DepthwiseTiling:
         pixels, width = self.pixels_in(section.width), section.width
         out = problem.filters(section.channels)
         if self.chunk >= problem.channels:
-            load = self._moved(height, pixels * section.channels)
-            return load, self._moved(rows, width * out, STORE_GAP)
-        load = self._moved(height * pixels, section.channels)
-        return load, self._moved(rows * width, out, STORE_GAP)
+            load = self._moved(height, pixels * section.channels, pitch=layout.row_bytes)
+            return load, self._moved(rows, width * out, STORE_GAP, pitch=layout.out_row_bytes)
+        first, pitch = section.channel, layout.pixel_bytes
+        load = self._moved(height * pixels, section.channels, start=first, pitch=pitch)
+        first, pitch = problem.filters(first), layout.out_pixel_bytes
+        return load, self._moved(rows * width, out, STORE_GAP, start=first, pitch=pitch)
 
     def _section(self, section: Section) -> tuple[float, float]:
         """Return what a section takes of the memory's and of the array's time."""
@@ -311,9 +315,9 @@ class DepthwiseTiling:
         sections, bands = self.sections, self.bands
         blobs = self.problem.channels // self.part * self._moved(1, self.blob)
         moved, worked = blobs, 0.0
-        kinds = collections.Counter((section.channels, section.width) for section in sections)
-        for (channels, width), count in kinds.items():
-            each = self._section(Section(0, channels, 0, width))
+        kinds = collections.Counter(section._replace(column=0) for section in sections)
+        for section, count in kinds.items():
+            each = self._section(section)
             moved, worked = moved + count * each[0], worked + count * each[1]
         first = self._transfers(bands[0][1], sections[0], leads=True)[0] + self._moved(1, self.blob)
         last = self._transfers(bands[-1][1], sections[-1], leads=False)[1]
@@ -321,80 +325,3 @@ class DepthwiseTiling:
             moved = blobs
         total = max(moved, worked) + CONTENTION * min(moved, worked)
         return math.ceil(START + first + total + last + END)
-
-
-def tilings(problem: DepthwiseProblem) -> Iterator[DepthwiseTiling]:
-    """Yield the tilings that fit the card."""
-    config, layout = problem.config, problem.layout
-    height, width = layout.shape.outputs
-    for part in _parts(problem):
-        for high in range(1, min(MOST_SIDE, height) + 1):
-            for wide in range(1, min(MOST_SIDE, width) + 1):
-                one = DepthwiseTiling(
-                    problem=problem,
-                    tile=(high, wide),
-                    part=part,
-                    chunk=part,
-                    strip=width,
-                    rows=high,
-                    buffers=1,
-                )
-                if one.k > config.operand_depth or one.blob > MAX_BLOB_BYTES:
-                    break
-                if one.across(width) * wide > width + wide // 2 + 1 or one.entries > LOOP_LIMIT:
-                    continue
-                yield from _cut(one)
-
-
-def _cut(one: DepthwiseTiling) -> Iterator[DepthwiseTiling]:
-    """Yield the ways to cut channels and rows for tiles and parts that are chosen."""
-    problem = one.problem
-    height, width = problem.layout.shape.outputs
-    tiles = -(-height // one.tile[0])
-    heights = sorted({-(-tiles // count) * one.tile[0] for count in range(1, tiles + 1)})
-    for chunk, strip in itertools.product(
-        _chunks(problem, one.part), _strips(problem, one.tile[1])
-    ):
-        fitting = []
-        for rows in heights:
-            several = rows < height or chunk < problem.channels or strip < width
-            tiling = dataclasses.replace(
-                one, chunk=chunk, strip=strip, rows=rows, buffers=2 if several else 1
-            )
-            if tiling.scratchpad_bytes > problem.config.scratchpad_bytes:
-                break
-            if tiling.columns(rows, strip) <= LOOP_LIMIT:
-                fitting.append(tiling)
-        # High bands share few rows with others, and fill column blocks.
-        yield from fitting[-MOST_HEIGHTS:]
-
-
-def _strips(problem: DepthwiseProblem, wide: int) -> list[int]:
-    """Columns of a strip: all, or equal numbers of whole tiles where pixels are whole granules."""
-    layout = problem.layout
-    width = layout.shape.outputs[1]
-    if layout.pixel_bytes % GRANULE or layout.out_pixel_bytes % GRANULE or width < LEAST_STRIPS:
-        return [width]
-    tiles = -(-width // wide)
-    return [width, *{-(-tiles // count) * wide for count in (2, 4, 8)}]
-
-
-def _parts(problem: DepthwiseProblem) -> list[int]:
-    """Channels of an iteration: what the fill path reads at once, or half of it."""
-    each, _ = problem.group
-    sizes = {math.lcm(each, size) for size in (8, GRANULE, 2 * GRANULE)} | {problem.channels}
-    return sorted(size for size in sizes if problem.channels % size == 0 and size <= 64)
-
-
-def _chunks(problem: DepthwiseProblem, part: int) -> list[int]:
-    """Channels of a chunk: all, or whole granules."""
-    layout, total = problem.layout, problem.channels
-    sizes = []
-    if layout.pixel_bytes % GRANULE == 0 and layout.out_pixel_bytes % GRANULE == 0:
-        for size in range(part, total, part):
-            if size % GRANULE == 0 and problem.filters(size) % GRANULE == 0:
-                sizes.append(size)
-    if len(sizes) > 12:
-        sizes = [size for size in sizes if size <= 8 * part or size % (8 * part) == 0]
-    sizes = [size for size in sizes if size >= LEAST_CHUNK] or sizes
-    return [size for size in (*sizes, total) if size // part <= CREDITS]

@@ -14,6 +14,7 @@ from deepseek.host.compiler.commands import decode
 from deepseek.host.compiler.convolution import ConvShape, plan_conv
 from deepseek.host.compiler.convolution_tiles import tilings
 from deepseek.host.compiler.formats import DTYPES
+from deepseek.host.compiler.tiling import MemorySpeed
 from deepseek.rtl.config import PRESETS, preset
 from deepseek.rtl.isa import Encoding, Format, Function, Opcode
 
@@ -227,6 +228,34 @@ def test_tilings_that_are_not_the_best(cards, run, monkeypatch, groups, chosen):
         groups=groups,
     )
     check(run, cards["tiny"], np.random.default_rng(chosen), shape, density=0.5)
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("rows", [1, 3, 4])
+@pytest.mark.parametrize("several", [False, True])
+def test_loads_and_stores_take_turns(cards, run, monkeypatch, groups, rows, several):
+    """Where memory is slow if they compete; with a last tile of rows like the others, or not."""
+
+    def only(problem, streams):
+        found = tilings(problem, streams)
+        return [t for t in found if t.turns and t.rows == rows and (t.tiles > groups) is several]
+
+    monkeypatch.setattr(convolution_windows, "tilings", only)
+    shape = ConvShape(
+        height=14, width=9, channels=8 * groups, filters=8 * groups, kernel=(3, 3), groups=groups
+    )
+    plan = check(
+        run,
+        cards["tiny"],
+        np.random.default_rng(61),
+        shape,
+        memory=MemorySpeed(8.0, 64, 12.0),
+        kind="windows",
+    )
+    assert plan.tiling.turns
+    decoded = [decode(command) for command in plan.commands(0, 1 << 20, 2 << 20)]
+    for opcode, most in ((Opcode.LOAD, 4), (Opcode.STORE, 2)):
+        assert [fields["opcode"] for fields in decoded].count(opcode) <= most
 
 
 def test_a_convolution_is_few_commands():

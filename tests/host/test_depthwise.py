@@ -9,7 +9,9 @@ from deepseek.host.bench.networks import NETWORKS
 from deepseek.host.compiler import depthwise
 from deepseek.host.compiler.commands import decode
 from deepseek.host.compiler.convolution import ConvShape, plan_conv
-from deepseek.host.compiler.depthwise_tiles import DepthwiseTiling
+from deepseek.host.compiler.convolution_shape import ConvLayout
+from deepseek.host.compiler.depthwise_tiles import DepthwiseProblem, DepthwiseTiling
+from deepseek.host.compiler.tiling import MemorySpeed
 from deepseek.rtl.config import PRESETS, preset
 from deepseek.rtl.isa import Encoding, Format, Function, Opcode
 
@@ -128,6 +130,46 @@ def test_bands_share_rows_and_chunks_differ(cards, counted):
             for pixels in (tiling.pixels_in(width),)
         )
         assert plan_bytes(plan) == wanted + len(plan.weights)
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_few_channels_in_one_group(cards, counted, channels):
+    """The first layer of a network: what is picked is all channels of a pixel."""
+    random = np.random.default_rng(64)
+    shape = ConvShape(
+        height=40,
+        width=38,
+        channels=channels,
+        filters=24,
+        kernel=(3, 3),
+        stride=(2, 2),
+        padding=((1, 1), (1, 1)),
+        groups=1,
+    )
+    plan, _ = check(counted, cards["sim"], random, shape)
+    assert plan.tiling.part == channels
+    check(counted, cards["tiny"], random, shape)
+
+
+@pytest.mark.parametrize(
+    ("name", "row", "start", "pitch", "moved"),
+    [
+        ("sim", 128, 0, 576, 128),
+        ("sim", 96, 96, 384, 128),
+        ("sim", 64, 0, 144, 112),  # in one beat of four rows, else in two
+        ("sim", 80, 64, 144, 128),
+        ("ecp5", 80, 64, 144, 80),
+    ],
+)
+def test_memory_moves_whole_beats(name, row, start, pitch, moved):
+    layout = ConvLayout(
+        shape=ConvShape(height=8, width=8, channels=8, filters=8, kernel=(3, 3), groups=8),
+        in_format=Format.INT8,
+        out_format=Format.INT8,
+    )
+    config = preset(name)
+    problem = DepthwiseProblem(config=config, layout=layout, memory=MemorySpeed(16.0))
+    assert problem.beats(row, start, pitch) == moved
 
 
 def plan_bytes(plan):
