@@ -24,7 +24,7 @@ class LoadUnit(wiring.Component):
     """Copies rows from card memory to the scratchpad (LOAD).
 
     Asks for a burst a cycle as long as it waited lately for at most `LOAD_BEATS` beats and
-    `LOAD_BURSTS` - 2 bursts, and writes a beat a cycle, three cycles after it came. Rows and
+    `LOAD_BURSTS` - 2 bursts, and writes a beat a cycle, four cycles after it came. Rows and
     iterations follow each other without waiting for data. A beat of several granules is one write
     whose mask leaves out what lies outside the row, so the write's address may be before the row's,
     modulo the scratchpad's size. See `TransferWalk` for the checks and for what happens before an
@@ -114,8 +114,9 @@ class LoadUnit(wiring.Component):
         )
         beats_write, beats_read = beats.write_port(), beats.read_port(domain="comb")
         came, read = Signal(range(depth)), Signal(range(depth))
-        here = Signal()  # the next beat is in ``word``
-        word = Signal(8 * config.bus_bytes, reset_less=True)
+        # The next beat, and the one behind it: block RAM is slow, and those who want it far away.
+        here, word = Signal(), Signal(8 * config.bus_bytes, reset_less=True)
+        behind, read_word = Signal(), Signal(8 * config.bus_bytes, reset_less=True)
         m.d.comb += [
             beats_write.addr.eq(came),
             beats_write.data.eq(bus.read.payload),
@@ -130,14 +131,25 @@ class LoadUnit(wiring.Component):
         named, fresh, final = Signal(), Signal(reset_less=True), Signal(reset_less=True)
         another, go_on, went_on = Signal(), Signal(), Signal()
         take, whole = Signal(), Signal()  # a beat is taken, and makes a write
-        # Which half of a granule comes, where a beat is that. The first has a register of its own,
-        # and time until the other comes: then whether there is a place for it does not come from
-        # the scratchpad, which would be late.
+        # Which half of a granule comes, where a beat is that. The first has a register of its own.
         comes_low, comes_high = Signal(init=1), Signal()
-        vacant = ~self.write.valid if halves else ~self.write.valid | self.write.ready
-        free = vacant | ~comes_high if halves else vacant
+        item_layout = data.StructLayout(
+            {
+                "address": unsigned(config.granule_addr_width),
+                "banks": unsigned(config.scratchpad_banks),
+                "data": unsigned(len(self.write.data)),
+                "mask": unsigned(lanes),
+                "last": unsigned(1),
+            }
+        )
+        item = Signal(item_layout)
+        place = self._write(m, item, whole)
+        move, fetch, some = Signal(), Signal(), Signal()
         m.d.comb += [
-            take.eq(here & named & free),
+            some.eq(came != read),
+            move.eq(take | ~here),
+            fetch.eq(move | ~behind),
+            take.eq(here & named & (place | ~comes_high if halves else place)),
             whole.eq(take & comes_high if halves else take),
             go_on.eq(~named | (take & final)),
             another.eq(following.addr != pushed.addr),
@@ -148,10 +160,10 @@ class LoadUnit(wiring.Component):
             bursts.eq(bursts + asked - went_on),
             may_ask.eq((waiting <= LOAD_BEATS) & (bursts < LOAD_BURSTS - 2)),
         ]
-        with m.If(take | ~here):
-            m.d.sync += [here.eq(came != read), word.eq(beats_read.data)]
-            with m.If(came != read):
-                m.d.sync += read.eq(read + 1)
+        with m.If(move):
+            m.d.sync += [here.eq(behind), word.eq(read_word)]
+        with m.If(fetch):
+            m.d.sync += [behind.eq(some), read_word.eq(beats_read.data), read.eq(read + some)]
         with m.If(take):
             m.d.sync += [comes_low.eq(comes_high), comes_high.eq(comes_low)]
         with m.If(go_on):
@@ -175,33 +187,58 @@ class LoadUnit(wiring.Component):
             waiting.eq(waiting + new - take),
         ]
 
-        last = Signal()
-        m.d.sync += self.unit.done.eq(self.write.valid & self.write.ready & last)
         data_now: Value = word
         if halves:
             low = Signal(8 * config.bus_bytes, reset_less=True)
             data_now = Cat(low, word)
             with m.If(comes_low):
                 m.d.sync += low.eq(word)
-        banks = banks_of(m, config, target.address, lanes)
-        with m.If(self.write.ready):
-            m.d.sync += self.write.valid.eq(0)
-        with m.If(whole):
-            m.d.sync += self.write.valid.eq(1)
-        # Whether there is a beat is not asked where it goes: that would be late.
-        with m.If(vacant):
-            m.d.sync += [
-                last.eq(target.last & final),
-                self.write.address.eq(target.address),
-                self.write.banks.eq(banks),
-                self.write.data.eq(data_now),
-                self.write.mask.eq(
-                    Cat(
-                        (
-                            (~fresh | (target.head <= lane)) & (~final | (target.tail >= lane))
-                        ).replicate(GRANULE)
-                        for lane in range(lanes)
-                    )
-                ),
-            ]
+        m.d.comb += [
+            item.address.eq(target.address),
+            item.banks.eq(banks_of(m, config, target.address, lanes)),
+            item.data.eq(data_now),
+            item.mask.eq(
+                Cat(
+                    (~fresh | (target.head <= lane)) & (~final | (target.tail >= lane))
+                    for lane in range(lanes)
+                )
+            ),
+            item.last.eq(target.last & final),
+        ]
         return m
+
+    def _write(self, m: Module, item: data.View, whole: Value) -> Value:
+        """Write an ``item`` when it is ``whole``; return whether there is a place for it.
+
+        Of halves one is whole every other cycle at most, and waits in one register. Of others one
+        comes in every cycle, and has a second place: the end of the one before would be late, as it
+        comes from the scratchpad.
+        """
+        write = self.write
+        if self.config.bus_bytes < GRANULE:
+            held = Signal(item.shape(), name="held", reset_less=True)
+            # ``vacant`` is not ``write.valid``: one has many loads, the other is wanted early.
+            stays, vacant = Signal(), Signal(init=1)
+            m.d.comb += stays.eq(whole | (write.valid & ~write.ready))
+            m.d.sync += [write.valid.eq(stays), vacant.eq(~stays)]
+            # Whether there is a beat is not asked where it goes: that would be late.
+            with m.If(vacant):
+                m.d.sync += held.eq(item)
+            place: Value = ~write.valid
+        else:
+            m.submodules.writes = writes = Elastic(item.shape())
+            held, place = writes.target.payload, writes.source.ready
+            m.d.comb += [
+                writes.source.valid.eq(whole),
+                writes.source.payload.eq(item),
+                writes.target.ready.eq(write.ready),
+                write.valid.eq(writes.target.valid),
+            ]
+        m.d.comb += [
+            write.address.eq(held.address),
+            write.banks.eq(held.banks),
+            write.data.eq(held.data),
+            write.mask.eq(Cat(bit.replicate(GRANULE) for bit in held.mask)),
+        ]
+        m.d.sync += self.unit.done.eq(write.valid & write.ready & held.last)
+        return place

@@ -10,6 +10,7 @@ from amaranth.lib.wiring import In, Out
 from ..config import GRANULE, CardConfig
 from ..elastic import Elastic
 from ..memory.bus import Bus, request_layout, write_layout
+from ..tech.gate import Gate
 from .bursts import lanes_of, request_of, walk_of
 from .ports import READ_LATENCY, ReadPort, UnitPort, banks_of
 
@@ -94,7 +95,9 @@ class StoreUnit(wiring.Component):
         free = Signal()
         take = Signal()
         last_word = Signal(reset_less=True)
-        spare = Signal(init=1)  # there is room for another word
+        spare, next_spare = Signal(init=1), Signal()  # there is room for another word
+        # The last word is asked for, as soon as `ask` takes it: found out a cycle ahead.
+        ends, starts_last, then_last = Signal(), Signal(), Signal()
         lane_first = index[:lane_bits]
         lane_last = Mux(last_word, end[:lane_bits], lanes - 1)
         tag_layout = data.StructLayout({"mask": unsigned(lanes), "burst_last": unsigned(1)})
@@ -120,7 +123,7 @@ class StoreUnit(wiring.Component):
             self.read.address.eq(ask.target.payload.address),
             self.read.banks.eq(ask.target.payload.banks),
             ask.target.ready.eq(self.read.ready),
-            free.eq(~reading | (issue & last_word)),
+            free.eq(~reading | (ends & ask.source.ready)),
             walk.burst.ready.eq(free & may_begin),
             take.eq(walk.burst.valid & walk.burst.ready),
             entry.data.request.eq(request_of(config, burst, write=1)),
@@ -132,19 +135,29 @@ class StoreUnit(wiring.Component):
             begun.eq(begun + take - bus.written),
             may_begin.eq(begun < STORE_BURSTS - 1),
         ]
+        m.submodules.ending = ending = Gate(  # ``take`` is late
+            lambda take, starts, goes_on, spare: (starts if take else goes_on) and spare
+        )
+        goes_on = Mux(issue, ~last_word & then_last, reading & last_word)
+        m.d.comb += [
+            starts_last.eq(burst.memory[lane_bits : len(index)] == burst.end[lane_bits:]),
+            then_last.eq(index[lane_bits:] + 1 == end[lane_bits:]),
+            ending.bits.eq(Cat(take, starts_last, goes_on, next_spare)),
+        ]
+        m.d.sync += [spare.eq(next_spare), ends.eq(ending.out)]
         with m.If(issue):
             m.d.sync += [
                 index.eq(index - lane_first + lanes),
                 address.eq(address - lane_first + lanes),
                 reading.eq(~last_word),
-                last_word.eq(index[lane_bits:] + 1 == end[lane_bits:]),
+                last_word.eq(then_last),
             ]
         with m.If(take):
             m.d.sync += [
                 reading.eq(1),
                 index.eq(burst.memory[: len(index)]),
                 end.eq(burst.end),
-                last_word.eq(burst.memory[lane_bits : len(index)] == burst.end[lane_bits:]),
+                last_word.eq(starts_last),
                 address.eq(burst.scratchpad),
             ]
 
@@ -206,10 +219,9 @@ class StoreUnit(wiring.Component):
         else:
             m.d.comb += leaves.eq(move & some)
         m.d.sync += [words_in.eq(words_in + word_in.en), words_out.eq(words_out + leaves)]
-        m.d.sync += [
-            held.eq(held + issue - leaves),
-            spare.eq(leaves | ~((held == STORE_WORDS) | (issue & (held == STORE_WORDS - 1)))),
-        ]
+        m.d.sync += held.eq(held + issue - leaves)
+        full = (held == STORE_WORDS) | (issue & (held == STORE_WORDS - 1))
+        m.d.comb += next_spare.eq(leaves | ~full)
 
         m.d.sync += [
             oldest.addr.eq(oldest.addr + bus.written),

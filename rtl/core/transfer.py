@@ -193,15 +193,13 @@ class TransferWalk(wiring.Component):
 
             with m.State("Check"):
                 m.d.sync += [last_y.eq(y == 1), from_plane.eq(y == 1), last_z.eq(z == 1)]
+                m.d.sync += status.eq(Mux(empty, Status.BAD_LENGTH, Status.BAD_ALIGNMENT))
                 m.next = "Row"
-                with m.If(empty):
-                    m.d.sync += status.eq(Status.BAD_LENGTH)
-                    m.next = "Fail"
-                with m.Elif(unaligned):
-                    m.d.sync += status.eq(Status.BAD_ALIGNMENT)
+                with m.If(empty | unaligned):
                     m.next = "Fail"
 
             with m.State("Row"):
+                m.d.sync += status.eq(Status.BAD_ADDRESS)  # whether it is one is known late
                 with m.If(rest_ready):
                     m.d.sync += [
                         rest_valid.eq(1),
@@ -216,10 +214,7 @@ class TransferWalk(wiring.Component):
                     with m.If(last_y & last_z):
                         m.next = "Start"
                 with m.If(memory.outside | scratchpad.outside):
-                    m.d.sync += [
-                        rest_valid.eq(rest_valid & ~rest_ready),
-                        status.eq(Status.BAD_ADDRESS),
-                    ]
+                    m.d.sync += rest_valid.eq(rest_valid & ~rest_ready)
                     m.next = "Fail"
 
             with m.State("Fail"):

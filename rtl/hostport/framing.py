@@ -151,6 +151,10 @@ class Framer(wiring.Component):
         ]
         m.d.sync += [special.eq((byte == FLAG) | (byte == ESCAPE)), looked.eq(looks & ~ready)]
         done = Signal()  # the byte goes out, not an escape before it
+        # The item is done with. It is taken a cycle later, in which no other is looked at: there
+        # is a byte to send, or the check sequence begins.
+        passed = Signal()
+        m.d.sync += self.items.ready.eq(passed)
 
         def send(value: Value | int) -> None:
             m.d.sync += [self.bytes.payload.eq(value), self.bytes.valid.eq(1)]
@@ -171,13 +175,13 @@ class Framer(wiring.Component):
             with m.State("BODY"):
                 with m.If(go & self.items.valid):
                     with m.If(item.end):
-                        m.d.comb += self.items.ready.eq(1)
+                        m.d.comb += passed.eq(1)
                         m.next = "CHECK"
                     with m.Else():
                         m.d.comb += looks.eq(1)
                 with m.If(ready):
                     send_byte()
-                    m.d.comb += self.items.ready.eq(done)
+                    m.d.comb += passed.eq(done)
             with m.State("CHECK"):
                 m.d.comb += [checking.eq(1), looks.eq(go)]
                 with m.If(ready):

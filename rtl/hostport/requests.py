@@ -204,6 +204,14 @@ class Requests(wiring.Component):
             self.memory.address.eq(place[lane_bits:memory_bits]),
         ]
 
+        # A byte that is done with is taken in the cycle after, from a register: ``fresh`` is one
+        # that is not.
+        fresh, take = Signal(), Signal()
+        m.d.comb += fresh.eq(frames.valid & ~frames.ready)
+        m.d.sync += frames.ready.eq(fresh & take)
+        with m.If(frames.ready):
+            m.d.sync += index.eq(next_index)
+
         # The request's header is taken in at its high end, and a reply begins with the same
         # fields: its header goes around once.
         shift, around = Signal(), Signal()
@@ -216,16 +224,17 @@ class Requests(wiring.Component):
 
         with m.FSM():
             with m.State("HEADER"):
-                m.d.comb += frames.ready.eq(1)
+                m.d.comb += take.eq(1)
                 m.d.sync += [index.eq(0), in_data.eq(0)]
-                with m.If(frames.valid):
+                with m.If(fresh):
                     m.d.comb += shift.eq(1)
                     m.d.sync += ended.eq(frames.payload.last)
                     with m.If(count == HEADER_BYTES - 1):
                         m.next = "TAKEN"
             with m.State("TAKEN"):
-                m.d.sync += adding_length.eq(1)
-                m.next = "LOOK"
+                m.d.sync += [index.eq(0), adding_length.eq(1)]
+                with m.If(~frames.ready):  # then ``left`` is known two cycles later
+                    m.next = "LOOK"
             with m.State("LOOK"):
                 m.d.sync += [
                     hello.eq(header.op == LinkOp.HELLO),
@@ -284,13 +293,10 @@ class Requests(wiring.Component):
                     with m.Elif(fits):
                         m.next = "WRITE"
             with m.State("WRITE"):
-                m.d.comb += [ask.eq(frames.valid & ~csr), frames.ready.eq(csr | served)]
-                m.d.sync += put.eq(frames.valid)  # whether or not the memory is ready
-                with m.If(frames.valid & frames.ready):
-                    m.d.sync += [
-                        index.eq(next_index),
-                        ended.eq(frames.payload.last),
-                    ]
+                m.d.comb += [ask.eq(fresh & ~csr), take.eq(csr | served)]
+                m.d.sync += put.eq(fresh)  # whether or not the memory is ready
+                with m.If(fresh & take):
+                    m.d.sync += ended.eq(frames.payload.last)
                     with m.If(csr & index[:2].all()):
                         m.next = "WRITE_CSR"
                     with m.Elif(frames.payload.last):
@@ -304,8 +310,9 @@ class Requests(wiring.Component):
                     with m.If(ended):
                         m.next = "LOAD"
             with m.State("SKIP"):
-                m.d.comb += frames.ready.eq(~ended)
-                with m.If(frames.valid & frames.ready):
+                m.d.comb += take.eq(~ended)
+                m.d.sync += index.eq(0)
+                with m.If(fresh & take):
                     m.d.sync += ended.eq(frames.payload.last)
                 with m.If(ended):
                     m.next = "LOAD"

@@ -148,10 +148,13 @@ class Arbiter(wiring.Component):
             # So that what the last two cycles granted may still be counted.
             plenty = gathered[(burst_beats(self.config) - 1).bit_length() :] >= 3
             exact = port.request.valid & (gathered > request.last_beat)
-            m.d.sync += enough[number].eq(plenty | (exact & ~grants[number] & ~taken))
+            m.submodules[f"{name}_has"] = has = Gate(  # a grant is late
+                lambda plenty, exact, grant, flush: (plenty or (exact and not grant)) and not flush
+            )
+            m.d.comb += has.bits.eq(Cat(plenty, exact & ~taken, grants[number], self.flush))
+            m.d.sync += enough[number].eq(has.out)
             with m.If(self.flush):
                 m.d.sync += [put.eq(0), get.eq(0), level.eq(0), gathered.eq(0)]
-                m.d.sync += enough[number].eq(0)
             with m.Else():
                 m.d.sync += [
                     put.eq(put + here),
@@ -200,11 +203,13 @@ class Arbiter(wiring.Component):
                 later = Mux(write, enough[number] & ~writes, ~reads)
             else:
                 now, later = reads, ~reads
-            m.submodules[f"grant_{number}"] = grant = Gate(lambda may, now, *_: may and now)
+            m.submodules[f"grant_{number}"] = grant = Gate(
+                lambda valid, mine, ready, now: valid and mine and ready and now
+            )
             m.d.comb += [
                 along[number].eq(valid & now),
                 against[number].eq(valid & later),
-                grant.bits.eq(Cat(valid & mine[number] & self.burst.ready, now)),
+                grant.bits.eq(Cat(valid, mine[number], self.burst.ready, now)),
                 grants[number].eq(grant.out),
             ]
         m.d.comb += [

@@ -7,6 +7,7 @@ from amaranth.lib.wiring import In, Out
 
 from ..tech.gate import Gate
 from .address import BANKS, access_layout
+from .bursts import Bursts
 from .device import ColumnKind, RowKind, column_command_layout, row_command_layout
 from .gaps import account, age, countdown, goes_on, matured, soon
 from .refresh import Refresh
@@ -79,43 +80,19 @@ class Controller(wiring.Component):
         run, scrub = refresher.run, refresher.scrub
         precharge_all, refresh = refresher.precharge_all, refresher.refresh
 
-        # The queue. A place that is free may be written at any time.
         index_bits = (self.depth - 1).bit_length()
-        layout = access_layout(self.row_bits)
-        m.submodules.queue = queue = Memory(shape=layout, depth=self.depth, init=[])
-        queue_write = queue.write_port()
-        tail = Signal(index_bits + 1)
-        held = Signal(index_bits + 1)
-        put = Signal()
-        comes = Signal()  # one more is here than is held: it was taken late in the cycle before
-        burst_done = Signal()
-        m.d.comb += [
-            self.request.ready.eq(~(held[-1] | (held[:-1].all() & comes))),
-            put.eq(self.request.valid & self.request.ready),
-            queue_write.addr.eq(tail),
-            queue_write.data.eq(self.request.payload),
-            queue_write.en.eq(self.request.ready),
-        ]
-        # Without an enable: whether a burst comes is known late.
-        less = burst_done & ~comes
-        m.d.sync += [
-            tail.eq(tail + put),
-            comes.eq(put),
-            held.eq(held + Cat(comes ^ burst_done, less.replicate(index_bits))),
-        ]
+        bursts = Bursts(m, self.depth, self.request)
+        burst_done = bursts.done
 
         block = Signal(3, reset_less=True)  # the next that column moves
         resume = Signal()  # after a refresh, in which column's burst had begun
 
         def fetch(place: Signal, name: str) -> tuple[Value, data.View, Signal]:
             """Return whether the burst at ``place`` is here, its entry, and its first block."""
-            port = queue.read_port(domain="comb")
+            here, entry = bursts.at(place, name)
             first = Signal(3, name=f"{name}_first")
-            m.d.comb += [
-                port.addr.eq(place[:index_bits]),
-                first.eq(Mux(resume, block, port.data.first)),
-            ]
-            return run & (place[: index_bits + 1] != tail), port.data, first
+            m.d.comb += first.eq(Mux(resume, block, entry.first))
+            return run & here, entry, first
 
         # What is decided on, and what is given in the next clock.
         activate_next, precharge_next = Signal(), Signal()
@@ -272,19 +249,23 @@ class Controller(wiring.Component):
         ]
         with m.If(activate):
             m.d.sync += last_group.eq(open_bank[0:2])
-        with m.If(open_pass):
-            m.d.sync += [open_second.eq(1), open_last.eq(1), open_bank[0].eq(~open_bank[0])]
         open_write = Signal(reset_less=True)
         step_ends = (open_valid, open_pass, open_last)
-        with m.If(goes_on(m, "opens_next", *step_ends, Const(1, 1))):
+        opens_next = goes_on(m, "opens_next", *step_ends, Const(1, 1))
+        # The second step, or the next burst: which one is known late.
+        with m.If(open_pass | ~open_valid):
+            m.d.sync += [
+                open_second.eq(~opens_next),
+                open_last.eq(~opens_next | (first == entry.last)),
+                open_bank[0].eq(Mux(opens_next, entry.bank[0] ^ first[0], ~open_bank[0])),
+            ]
+        with m.If(opens_next):
             m.d.sync += [
                 open_valid.eq(next_here),
                 open_index.eq(open_next),
-                open_bank.eq(entry.bank ^ first[0]),
+                open_bank[1:].eq(entry.bank[1:]),
                 open_row.eq(entry.row),
                 open_write.eq(entry.write),
-                open_last.eq(first == entry.last),
-                open_second.eq(0),
             ]
         with m.If(goes_on(m, "opens_on", *step_ends, next_here | scrub)):
             m.d.sync += open_next.eq(Mux(scrub, done_at, open_next + 1))

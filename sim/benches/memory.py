@@ -305,6 +305,25 @@ async def halt_and_flush(dut):
         await bench.finish(20_000)
 
 
+@cocotb.test()
+@cocotb.parametrize(ideal=[True, False])
+async def writes_wait_for_their_data(dut, ideal):
+    """A write is not accepted before all of its data are here, right behind another one either."""
+    bench = await begin(dut, ideal=ideal, stall=0.0)
+    for requester in bench.requesters:
+        if requester.name not in WRITERS:
+            continue
+        for beats in (1, 2, 4):
+            bench.burst(requester, 0, 1, True)
+            bench.burst(requester, 256, beats, True)
+            missing = requester.beats.pop()
+            for _ in range(100):
+                await bench.step()
+            assert len(requester.plan) == 1, "accepted without its data"
+            requester.beats.append(missing)
+            await bench.finish(1000)
+
+
 class Streams:
     """Requesters that read or write full blocks in order, each in its own area, without end."""
 
