@@ -221,7 +221,6 @@ class ComputeUnit(wiring.Component):
             running.first.eq(start.payload.first),
             running.take.eq(accept),
             checks.whole.eq(start.payload.first),
-            checks.offered.eq(start.valid),
             checks.start.eq(accept),
             checks.blob.eq(blob),
             checks.x.eq(x),

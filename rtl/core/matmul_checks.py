@@ -29,8 +29,9 @@ _INTEGERS = (Format.INT4, Format.INT8)
 class MatmulChecks(wiring.Component):
     """Checks an iteration in the order BAD_LENGTH, BAD_FORMAT, BAD_ALIGNMENT.
 
-    `MatmulBody` says what is refused. Whether K is a whole number of runs is found by subtraction,
-    four runs a cycle, which is faster than the runs are read.
+    `MatmulBody` says what is refused. A command comes from far away: it is taken into a register,
+    and looked at a cycle later. Whether K is a whole number of runs is found by subtraction, four
+    runs a cycle, which is faster than the runs are read.
 
     Parameters
     ----------
@@ -38,21 +39,20 @@ class MatmulChecks(wiring.Component):
 
     Members
     -------
-    body : ``In(MatmulBody)``
-        While ``offered``: the command.
-    mode, mode_known : ``In``
-        Its `Mode`, and whether it has one.
-    blob, x, out : ``In(32)``
-        Addresses of the iteration; while ``offered``.
-    offered : ``In(1)``
-        An iteration is there to be checked, and stays until ``start``.
     start : ``In(1)``
-        Checks it; not while ``busy``.
+        Checks an iteration; not while ``busy``.
+    body : ``In(MatmulBody)``
+        With ``start``: the command.
+    mode, mode_known : ``In``
+        With ``start``: its `Mode`, and whether it has one.
+    blob, x, out : ``In(32)``
+        With ``start``: addresses of the iteration.
     whole : ``In(1)``
-        While ``offered``: the command is to be checked, too, which may be a new one.
+        With ``start``: the command is to be checked, too, which may be a new one. Else it is the
+        one that was checked last.
     busy : ``Out(1)``
-        From the cycle after ``start`` until it is known whether the iteration may run: one cycle
-        for all but commands with several runs; one more if it may not.
+        From the cycle after ``start`` until it is known whether the iteration may run: one cycle,
+        with ``whole`` two, and more for commands with several runs; one more if it may not.
     ends, passed : ``Out(1)``
         The last cycle of ``busy``; the iteration may run.
     failed : ``Out(1)``, status : ``Out(Status)``
@@ -63,14 +63,13 @@ class MatmulChecks(wiring.Component):
         self._config = config
         super().__init__(
             {
+                "start": In(1),
                 "body": In(MatmulBody),
                 "mode": In(Mode),
                 "mode_known": In(1),
                 "blob": In(32),
                 "x": In(32),
                 "out": In(32),
-                "offered": In(1),
-                "start": In(1),
                 "whole": In(1),
                 "busy": Out(1),
                 "ends": Out(1),
@@ -82,8 +81,16 @@ class MatmulChecks(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        body = self.body
-        bad_length, bad_format, bad_alignment = Signal(), Signal(), Signal()
+        # As they were a cycle before: the command that is looked at.
+        self._body = body = Signal(MatmulBody, reset_less=True)
+        self._mode, self._mode_known = Signal(Mode, reset_less=True), Signal(reset_less=True)
+        m.d.sync += [
+            body.eq(self.body),
+            self._mode.eq(self.mode),
+            self._mode_known.eq(self.mode_known),
+        ]
+        looks = Signal()
+        bad_length, bad_format, bad_alignment = Signal(), Signal(), self._bad_alignment(m, looks)
         # What is wrong, each in a register.
         found_lengths, found_formats = self._bad_length(), self._bad_format()
         lengths, formats = (
@@ -109,17 +116,18 @@ class MatmulChecks(wiring.Component):
             ),
         ]
         no_format = Signal(reset_less=True)  # so there is no length to compare
-        with m.If(~self.busy):
-            m.d.sync += [self.busy.eq(self.start), bad_alignment.eq(self._bad_alignment(m))]
-            with m.If(self.offered & self.whole):
-                m.d.sync += [
-                    lengths.eq(found_lengths),
-                    formats.eq(found_formats),
-                    run.eq(body.run_bytes << 1),
-                    run_less.eq(Cat(1, (body.run_bytes - 1)[:16])),
-                    left.eq(self._half_bytes_less(m)),
-                    no_format.eq(~Cat(body.in_format == form for form in INPUT_FORMATS).any()),
-                ]
+        with m.If(looks):
+            m.d.sync += [
+                looks.eq(0),
+                lengths.eq(found_lengths),
+                formats.eq(found_formats),
+                run.eq(body.run_bytes << 1),
+                run_less.eq(Cat(1, (body.run_bytes - 1)[:16])),
+                left.eq(self._half_bytes_less(m)),
+                no_format.eq(~Cat(body.in_format == form for form in INPUT_FORMATS).any()),
+            ]
+        with m.Elif(~self.busy):
+            m.d.sync += [self.busy.eq(self.start), looks.eq(self.start & self.whole)]
         with m.Elif(refused):
             m.d.sync += [self.busy.eq(0), refused.eq(0), self.failed.eq(1)]
             m.d.comb += self.ends.eq(1)
@@ -150,8 +158,8 @@ class MatmulChecks(wiring.Component):
         The 1 is subtracted before the format is looked at, in which three bits tell inputs apart.
         """
         k_less, result = Signal(16), Signal(18)
-        m.d.comb += k_less.eq(self.body.k - 1)
-        with m.Switch(low_bits(self.body.in_format)):
+        m.d.comb += k_less.eq(self._body.k - 1)
+        with m.Switch(low_bits(self._body.in_format)):
             for bits in (4, 8):
                 with m.Case(*(form.value for form in INPUT_FORMATS if BITS[form] == bits)):
                     hops = bits // 8
@@ -161,13 +169,13 @@ class MatmulChecks(wiring.Component):
         return result
 
     def _bad_length(self) -> Value:
-        config, body = self._config, self.body
+        config, body = self._config, self._body
         counts = ("k", "n", "n_inner", "entries", "run_bytes", "runs_inner", "slice")
         sliced = body.slice < body.k
         longest = Mux(sliced, body.slice, body.k)
         rows = config.rows * config.partial_rows
         fewer = config.rows * (config.partial_rows // 2)
-        wide = (self.mode == Mode.INT4) & self.mode_known & self._block_scale
+        wide = (self._mode == Mode.INT4) & self._mode_known & self._block_scale
         return Cat(
             Cat(getattr(body, name) == 0 for name in counts).any(),
             body.k > MAX_K,
@@ -178,17 +186,17 @@ class MatmulChecks(wiring.Component):
 
     @property
     def _block_scale(self) -> Value:
-        return (self.body.flags & MatmulFlag.BLOCK_SCALE.value) != 0
+        return (self._body.flags & MatmulFlag.BLOCK_SCALE.value) != 0
 
     def _bad_format(self) -> Value:
-        body = self.body
+        body = self._body
         integers = Cat(
             Cat(form == integer.value for integer in _INTEGERS).any()
             for form in (body.in_format, body.stream_format)
         ).all()
-        window = self.mode == Mode.BF16
+        window = self._mode == Mode.BF16
         return Cat(
-            ~self.mode_known,
+            ~self._mode_known,
             body.out_format >= Format.E2M1.value,
             body.encoding > max(encoding.value for encoding in Encoding),
             body.flags > sum(flag.value for flag in MatmulFlag),
@@ -199,11 +207,14 @@ class MatmulChecks(wiring.Component):
             (body.out_format == Format.INT4.value) & body.n_inner[0] & (body.n_inner < body.n),
         )
 
-    def _bad_alignment(self, m: Module) -> Value:
-        body = self.body
-        x = self.x | body.run_bytes | body.x_run_stride | body.x_run_outer_stride
+    def _bad_alignment(self, m: Module, looks: Value) -> Value:
+        """Say what is wrong with the addresses that came with ``start``, or with the strides of the
+        command, which are kept when it ``looks``."""
+        body = self._body
+        x = body.run_bytes | body.x_run_stride | body.x_run_outer_stride
         x |= body.x_inner_stride | body.x_outer_stride
-        out = self.out | body.out_inner_stride | body.out_outer_stride
+        out = body.out_inner_stride | body.out_outer_stride
+        # The bits that have to be 0.
         x_odd, out_mask = Signal(), Signal(2)
         for format_field, mask in ((body.in_format, x_odd), (body.out_format, out_mask)):
             # Where more than the low bits are set it is a bad format, which counts first.
@@ -212,4 +223,13 @@ class MatmulChecks(wiring.Component):
                     if BITS[form] > 8:
                         with m.Case(form.value):
                             m.d.comb += mask.eq(BITS[form] // 8 - 1)
-        return Cat(self.blob[:4].any(), x_odd & x[0], (out_mask & out[:2]).any()).any()
+        masks, strides_bad = Signal(3, reset_less=True), Signal(reset_less=True)
+        with m.If(looks):
+            m.d.sync += [
+                masks.eq(Cat(x_odd, out_mask)),
+                strides_bad.eq((Cat(x_odd, out_mask) & Cat(x[0], out[:2])).any()),
+            ]
+        blob_bad, low = Signal(reset_less=True), Signal(3, reset_less=True)
+        with m.If(~self.busy):
+            m.d.sync += [blob_bad.eq(self.blob[:4].any()), low.eq(Cat(self.x[0], self.out[:2]))]
+        return blob_bad | strides_bad | (masks & low).any()

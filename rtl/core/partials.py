@@ -6,6 +6,7 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from ..config import CardConfig
+from ..tech.gate import Gate
 from ..tech.ram import RegisteredRam
 
 __all__ = ["PartialMemory"]
@@ -110,8 +111,12 @@ class PartialMemory(wiring.Component):
             write.data.eq(announced),
             read.addr.eq(of[:-1]),
         ]
+        m.submodules.steps = steps = Gate(  # `end` is late
+            lambda present, end, some, announce: (not present or end) and (some or announce)
+        )
+        m.d.comb += steps.bits.eq(Cat(present, self.end, some, self.announce))
         m.d.sync += to.eq(to + self.announce)
-        with m.If(load & (some | self.announce)):
+        with m.If(steps.out):
             m.d.sync += of.eq(of + 1)
         with m.If(load):
             m.d.sync += [

@@ -309,7 +309,8 @@ class PoolUnit(VectorPart):
             named.addr.eq(named.addr + names),
             unnamed.eq(unnamed + comes - names),
             made.addr.eq(made.addr + comes),
-            oldest.addr.eq(oldest.addr + written),
             self.unit.done.eq(written & target.final),
         ]
+        with m.If(written):  # which is late
+            m.d.sync += oldest.addr.eq(oldest.addr + 1)
         return written

@@ -154,10 +154,14 @@ class PoolWalk(wiring.Component):
                 adder.carry_in.eq(1),
             ]
             # Else found from what the loop inside does, in a chain.
+            m.submodules[f"{name}_ended"] = ended = Gate(lambda *inside: all(inside))
             m.submodules[f"{name}_goes"] = goes = Gate(
                 lambda walks, ready, ended, _: not walks or (ready and ended)
             )
-            m.d.comb += goes.bits.eq(Cat(self.walking, self.ready, ends[:i].all()))
+            m.d.comb += [
+                ended.bits.eq(Cat(ends[:i], Const((1 << 4 - i) - 1, 4 - i))),
+                goes.bits.eq(Cat(self.walking, self.ready, ended.out)),
+            ]
             with m.If(goes.out):
                 total = adder.sum[:-1]
                 m.d.sync += counters[i].eq(Cat(total, total == bounds[i]))

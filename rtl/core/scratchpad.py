@@ -12,6 +12,7 @@ from ..config import GRANULE, CardConfig
 from ..tech import GENERIC, KEEP, technology
 from ..tech.bank import Bank
 from ..tech.copy import copies
+from ..tech.gate import Gate
 from ..tech.select import select
 from .ports import READ_LATENCY, ReadPort, WritePort, lane_banks
 
@@ -136,6 +137,7 @@ class Scratchpad(wiring.Component):
         banks = self.config.scratchpad_banks
         bank_bits = (banks - 1).bit_length()
         claims: list[_Claim] = []
+        goes: list[Value] = []  # whether each is granted what it wants, for those behind it
         for i, (port, width) in enumerate(zip(ports, widths, strict=True)):
             row = port.address[bank_bits:]
             lanes = [port.banks] if width == 1 else lane_banks(m, self.config, port.address, width)
@@ -153,7 +155,7 @@ class Scratchpad(wiring.Component):
                     some.eq(Cat(both[b : b + 2].any() for b in range(0, banks, 2))),
                     meet.eq(before.valid & some.any()),
                 ]
-            m.d.comb += port.ready.eq(~(meets & Cat(claim.granted for claim in claims)).any())
+            m.d.comb += port.ready.eq(self._ready(m, meets, goes, f"{name}{i}_ready"))
             if width > 1:
                 # Beyond the end of a row of banks lies the next row.
                 low = port.address[:bank_bits]
@@ -168,7 +170,40 @@ class Scratchpad(wiring.Component):
                 rows = [self._later(m, row, f"{name}{i}_row")] * banks
             granted = port.ready if width > 1 else Const(1, 1)
             claims.append(_Claim(want, granted, lanes, rows))
+            goes.append(self._goes(m, ports[: i + 1], goes, f"{name}{i}") if width > 1 else granted)
         return claims
+
+    def _ready(self, m: Module, meets: Value, goes: list[Value], name: str) -> Value:
+        """Return whether none that ``goes`` is met: of few bits, which are late, by one gate."""
+        late = [j for j, go in enumerate(goes) if not isinstance(go, Const)]
+        if not late or len(goes) + len(late) > 4:
+            return ~(meets & Cat(goes)).any()
+
+        def free(*bits: int) -> bool:
+            waits = list(bits[: len(goes)])
+            for j, go in zip(late, bits[len(goes) :], strict=False):
+                waits[j] &= go
+            return not any(waits)
+
+        m.submodules[name] = gate = Gate(free)
+        m.d.comb += gate.bits.eq(Cat(meets, (goes[j] for j in late)))
+        return gate.out
+
+    def _goes(self, m: Module, ports: list, goes: list[Value], name: str) -> Value:
+        """Return what the last one's ``ready`` says once more, out of gates of its own: ``ready``
+        goes to its unit, and the ports behind wait for this."""
+        *others, port = ports
+        waits: Value = Const(0, 1)
+        for j, (before, granted) in enumerate(zip(others, goes, strict=True)):
+            some = []
+            for b in range(0, self.config.scratchpad_banks, 2):
+                m.submodules[f"{name}_waits{j}_{b}"] = gate = Gate(
+                    lambda mine, mine1, other, other1: (mine and other) or (mine1 and other1)
+                )
+                m.d.comb += gate.bits.eq(Cat(port.banks[b : b + 2], before.banks[b : b + 2]))
+                some.append(gate.out)
+            waits |= before.valid & Cat(some).any() & granted
+        return ~waits
 
     def _choose(
         self, m: Module, claims: list[_Claim], bank: int, name: str

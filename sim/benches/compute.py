@@ -2,7 +2,7 @@
 
 All operands of a run lie in the scratchpad beforehand, each command's in a place of its own. The
 bench is the queue: it starts iterations, of which at most two are outstanding, and shows a body
-only until the command's last iteration has been accepted.
+only until the cycle behind the one in which the command's last iteration is accepted.
 """
 
 import dataclasses
@@ -162,22 +162,29 @@ class Bench:
         ]
         seen = [0] * len(commands)
         started = done = 0
-        offered = False
+        offered = accepted = False
         self.overlaps = 0
         status = None
         for _ in range(limit):
+            # In the cycle behind a command's last start its body is still there.
+            ends = started == len(iterations) or (started and iterations[started][3])
             if not offered and started < len(iterations) and started - done < 2:
-                offered = self.start_stall.go()
+                offered = self.start_stall.go() and not (accepted and ends)
             if offered:
                 _, body, operands, first = iterations[started]
                 dut.unit__start__payload.value = pack(
                     layout, operand=operands, body=body, first=first
                 )
-            elif started == len(iterations) or (started and iterations[started][3]):
-                dut.unit__start__payload.value = noise(self.r, layout.size)
+            elif ends:
+                payload = noise(self.r, layout.size)
+                if accepted:
+                    field = layout["body"]
+                    payload &= ~(((1 << field.width) - 1) << field.offset)
+                    payload |= iterations[started - 1][1] << field.offset
+                dut.unit__start__payload.value = payload
             dut.unit__start__valid.value = int(offered)
             await FallingEdge(dut.clk)
-            accepted = offered and int(dut.unit__start__ready.value)
+            accepted = offered and bool(int(dut.unit__start__ready.value))
             raised = int(dut.flags.value)
             if raised:
                 assert done < started, "a flag without an iteration"

@@ -123,15 +123,16 @@ def test_random_commands(name):
         for port, address in zip((dut.blob, dut.x, dut.out), operand, strict=True):
             ctx.set(port, address)
         ctx.set(dut.whole, whole)
-        ctx.set(dut.offered, 1)
         for _ in range(int(pauses.integers(3))):
             await ctx.tick()
         ctx.set(dut.start, 1)
         await ctx.tick()
         ctx.set(dut.start, 0)
-        ctx.set(dut.offered, 0)
         for port in (dut.blob, dut.x, dut.out):
             ctx.set(port, int(rng.integers(1 << 32)))
+        ctx.set(dut.body, good_body(pauses, config))
+        ctx.set(dut.mode, Mode(int(pauses.choice([mode.value for mode in Mode]))))
+        ctx.set(dut.mode_known, int(pauses.integers(2)))
         runs = body["k"] * 16 // (8 * body["run_bytes"]) if whole and body["run_bytes"] else 1
         cycles, passed = 0, 0
         while ctx.get(dut.busy):
@@ -139,7 +140,7 @@ def test_random_commands(name):
             passed, ends = ctx.get(dut.passed), ctx.get(dut.ends)
             await ctx.tick()
             cycles += 1
-            assert cycles <= runs // 4 + 4
+            assert cycles <= runs // 4 + 4 + whole
             assert ends != ctx.get(dut.busy)
         assert passed != ctx.get(dut.failed)
         return ctx.get(dut.status) if ctx.get(dut.failed) else Status.OK
