@@ -40,7 +40,9 @@ class Elastic(wiring.Component):
         source, target = self.source, self.target
         item, held = Value.cast(source.payload), Value.cast(target.payload)
         spare = Signal(len(item), reset_less=True)  # what came when the target did not take
-        full, move, some = Signal(), Signal(), Signal()
+        # ``free`` is not ``full``: one has many loads, the other is wanted early.
+        full, free = Signal(), Signal(init=1)
+        move, some = Signal(), Signal()
         # ``ready`` is late: each register is a gate away from it.
         m.submodules.moves = moves = Gate(
             lambda valid, hold, ready, _: not valid or (ready and not hold)
@@ -54,7 +56,7 @@ class Elastic(wiring.Component):
         for gate in (moves, stays, fills):
             m.d.comb += gate.bits.eq(Cat(target.valid, self.hold, target.ready, some))
         m.d.comb += [
-            source.ready.eq(~full),
+            source.ready.eq(free),
             some.eq(full | source.valid),
             move.eq(moves.out),
         ]
@@ -62,5 +64,5 @@ class Elastic(wiring.Component):
             m.d.sync += held.eq(Mux(full, spare, item))
         with m.If(~full):
             m.d.sync += spare.eq(item)
-        m.d.sync += [target.valid.eq(stays.out), full.eq(fills.out)]
+        m.d.sync += [target.valid.eq(stays.out), full.eq(fills.out), free.eq(~fills.out)]
         return m

@@ -43,10 +43,10 @@ class QueueBank(wiring.Component):
     state : ``Out(ArrayLayout(QueueState))``
         By `Queue`.
     named : ``In``, command : ``Out(32)``
-        A queue, and the index within the job of the command that its ``serial`` told of in the
-        cycle before.
-    ask, lacks, lacks_index : ``In(1)``, ``Out(1)``, ``Out``
-        As in `SemaphoreFile`, of the queue that is ``named``.
+        A queue, and in the next cycle the index within the job of the command that its ``serial``
+        tells of.
+    ask, ask_queue, lacks, lacks_index : ``In(1)``, ``In``, ``Out(1)``, ``Out``
+        As in `SemaphoreFile`.
     moved : ``Out(1)``
         Some queue started or ended an iteration, or took or gave a credit, in the cycle before.
     """
@@ -66,6 +66,7 @@ class QueueBank(wiring.Component):
                 "named": In(range(len(Queue))),
                 "command": Out(32),
                 "ask": In(1),
+                "ask_queue": In(range(len(Queue))),
                 "lacks": Out(1),
                 "lacks_index": Out(range(SEMAPHORES)),
                 "state": Out(data.ArrayLayout(QueueState, len(Queue))),
@@ -84,7 +85,7 @@ class QueueBank(wiring.Component):
             self.adding.eq(semaphores.adding),
             self.moving.eq(semaphores.moving),
             semaphores.ask.eq(self.ask),
-            semaphores.ask_queue.eq(self.named),
+            semaphores.ask_queue.eq(self.ask_queue),
             self.lacks.eq(semaphores.lacks),
             self.lacks_index.eq(semaphores.lacks_index),
         ]
@@ -117,20 +118,27 @@ class QueueBank(wiring.Component):
         )
         write, read = indices.write_port(), indices.read_port(domain="comb")
         serials = [Signal(range(SERIALS), name=f"{name}_serial") for name in UNITS]
-        oldest = [Signal(range(SERIALS), name=f"{name}_oldest") for name in UNITS]
-        m.d.sync += [serial.eq(self.state[n].serial) for n, serial in enumerate(oldest)]
+        oldest = select(self.named, [state.serial for state in self.state])
+        # From a register: the queues lie far from what names them, and both from the memory.
+        m.d.sync += read.addr.eq(Cat(oldest, self.named))
         written, wrote = Signal.like(self.named), Signal()  # the queue that got a beat, if so
-        m.d.sync += wrote.eq(self.write.valid.any())
+        chosen = self.write.chosen
+        m.d.sync += [
+            wrote.eq(self.write.valid.any()),
+            written.eq(
+                Cat(
+                    Cat(bit for n, bit in enumerate(chosen) if n >> k & 1).any()
+                    for k in range(len(written))
+                )
+            ),
+        ]
         m.d.comb += [
             write.addr.eq(Cat(select(written, serials), written)),
             write.data.eq(self.write.index),
             # In the cycle behind each beat, and so before the commit.
             write.en.eq(wrote),
-            read.addr.eq(Cat(select(self.named, oldest), self.named)),
             self.command.eq(read.data),
         ]
         for n, serial in enumerate(serials):
-            with m.If(self.write.valid[n]):
-                m.d.sync += written.eq(n)
             with m.If(self.write.commit[n]):
                 m.d.sync += serial.eq(serial + 1)

@@ -1,6 +1,6 @@
 """A memory of parts of commands, read while it is written."""
 
-from amaranth.hdl import Module, Mux, Signal, Value, unsigned
+from amaranth.hdl import Cat, Module, Mux, Signal, Value, unsigned
 from amaranth.lib import memory
 
 __all__ = ["CommandRows"]
@@ -60,7 +60,9 @@ class CommandRows:
             m.d.comb += self.there.eq(self.out != self._into)
 
     def _behind(self, row: Signal) -> Value:
-        return Mux(row == self._depth - 1, 0, row + 1)
+        # Not by a sum, of which synthesis would make a chain.
+        flips = Cat(row[:bit].all() for bit in range(len(row)))
+        return Mux(row == self._depth - 1, 0, row ^ flips)
 
     def write(self, m: Module, lane: int, *, end: bool) -> None:
         """Write the beat to a lane of the row; with ``end`` the row is whole."""

@@ -257,12 +257,22 @@ class Dispatcher(wiring.Component):
 
         is_end, is_add = (kind[list(BODIES).index(code)] for code in (Opcode.END, Opcode.SEMAPHORE))
         flow = Signal()  # beats are taken: the queue has room, or there is none
-        commit = Signal()
+        executing = Signal()  # it is in the state EXECUTE
+        does = self.took & ~self.skip
         m.d.comb += [
+            self.took.eq(
+                executing
+                & ~self.pause
+                & (self.skip | (~refused & (queued | Mux(is_add, ~self.adding, self.idle))))
+            ),
+            self.paused.eq(executing & self.pause),
+            self.add.eq(does & is_add),
+            self.clear.eq(does & ~queued & ~is_add),
+            closer.start.eq(self.took & is_end & ~misplaced),
             self.beats.ready.eq(flow),
             self.write.chosen.eq(put),
             self.write.valid.eq(put & (flow & self.beats.valid).replicate(len(put))),
-            self.write.commit.eq(put & commit.replicate(len(put))),
+            self.write.commit.eq(put & (does & queued).replicate(len(put))),
             self.write.beat.eq(beat),
             self.write.data.eq(payload),
             self.write.index.eq(self.index),
@@ -288,53 +298,19 @@ class Dispatcher(wiring.Component):
             with m.State("STREAM"):
                 with m.If(~flow):
                     m.d.sync += flow.eq(~(put & ~self.write.room).any())
-                with m.Elif(self.beats.valid):
-                    m.d.sync += [
-                        beat.eq(Mux(last, 0, beat + 1)),
-                        last.eq(beat == beats - 2),
-                        reserved.eq(reserved | forbidden),
-                    ]
-                    with m.If(in_beat(header["inner"].offset)):
-                        none = (field("inner") == 0) | (field("outer") == 0)
-                        m.d.sync += empty.eq(queued & none)
-                    with m.If(in_beat(_BODY_BIT)):
-                        record = payload[place.offset : place.offset + place.width]
-                        low, high = record[:4], record[self.config.memory_addr_width :]
-                        m.d.sync += [
-                            body.eq(payload[:64]),
-                            unaligned.eq(is_end & low.any()),
-                            outside.eq(is_end & high.any()),
-                            misplaced.eq(is_end & (low.any() | high.any())),
-                        ]
-                    with m.If(last):
-                        m.d.sync += flow.eq(0)
-                        m.next = "EXECUTE"
+                with m.Elif(self.beats.valid & last):
+                    m.d.sync += [flow.eq(0), executing.eq(1)]
+                    m.next = "EXECUTE"
             with m.State("EXECUTE"):
-                with m.If(self.pause):
-                    m.d.comb += self.paused.eq(1)
-                with m.Elif(self.skip):
-                    m.d.comb += self.took.eq(1)
+                with m.If(self.took):
+                    m.d.sync += executing.eq(0)
                     m.next = "HEAD"
                     with m.If(is_end):
-                        m.d.comb += closer.start.eq(~unaligned & ~outside)
                         m.d.sync += self.closing.eq(1)
                         m.next = "CLOSE"
-                with m.Elif(refused):
+                with m.Elif(refused & ~self.skip & ~self.pause):
+                    m.d.sync += executing.eq(0)
                     m.next = "REFUSE"
-                with m.Elif(queued):
-                    m.d.comb += [commit.eq(1), self.took.eq(1)]
-                    m.next = "HEAD"
-                with m.Elif(is_add):
-                    m.d.comb += [self.add.eq(~self.adding), self.took.eq(~self.adding)]
-                    with m.If(~self.adding):
-                        m.next = "HEAD"
-                with m.Elif(self.idle):
-                    m.d.comb += [self.clear.eq(1), self.took.eq(1)]
-                    m.next = "HEAD"
-                    with m.If(is_end):
-                        m.d.comb += closer.start.eq(1)
-                        m.d.sync += self.closing.eq(1)
-                        m.next = "CLOSE"
             with m.State("CLOSE"):
                 with m.If(closer.idle):
                     m.d.sync += self.closing.eq(0)
@@ -347,6 +323,25 @@ class Dispatcher(wiring.Component):
                     self.fault.eq(self.stuck),
                     self.fault_ring.eq(1),
                     self.fault_status.eq(Status.BAD_ADDRESS),
+                ]
+        # Beats are only taken in the state STREAM.
+        with m.If(flow & self.beats.valid):
+            m.d.sync += [
+                beat.eq(Mux(last, 0, beat + 1)),
+                last.eq(beat == beats - 2),
+                reserved.eq(reserved | forbidden),
+            ]
+            with m.If(in_beat(header["inner"].offset)):
+                none = (field("inner") == 0) | (field("outer") == 0)
+                m.d.sync += empty.eq(queued & none)
+            with m.If(in_beat(_BODY_BIT)):
+                record = payload[place.offset : place.offset + place.width]
+                low, high = record[:4], record[self.config.memory_addr_width :]
+                m.d.sync += [
+                    body.eq(payload[:64]),
+                    unaligned.eq(is_end & low.any()),
+                    outside.eq(is_end & high.any()),
+                    misplaced.eq(is_end & (low.any() | high.any())),
                 ]
         m.d.comb += self.ended.eq(self.closing & closer.idle)
         return m

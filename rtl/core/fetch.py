@@ -100,9 +100,10 @@ class RingFetch(wiring.Component):
         bits = self.config.memory_addr_width - _COMMAND_BITS
         index, place = Signal(bits), Signal(bits)
         far, outside = Signal(), Signal()
-        following, wrapped = Signal(32), Signal(32)
+        # `following` is ``taken`` and ``ahead``: not reset, as it is that in a reset, too.
+        following, wrapped = Signal(32, reset_less=True), Signal(32)
+        m.d.sync += following.eq(self.taken + (ahead + asked)[: len(ahead)])
         m.d.comb += [
-            following.eq(self.taken + ahead),
             wrapped.eq(following & (self.size - 1)),
             self.request.payload.address.eq(place << _COMMAND_BITS),
             self.request.payload.last_beat.eq(beats - 1),

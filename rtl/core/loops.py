@@ -1,7 +1,7 @@
 """A command's two loops: the addresses of its iterations."""
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, unsigned
-from amaranth.lib import data, memory, wiring
+from amaranth.hdl import Cat, Module, Mux, Signal, Value, unsigned
+from amaranth.lib import memory, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..isa import Operand
@@ -39,9 +39,11 @@ class LoopWalk(wiring.Component):
         Give nothing in the next cycle.
     give : ``Out(1)``, ``gives``, ``address`` : ``Out``
         An address of an iteration; ``gives`` has a bit for each operand.
-    begin, whole : ``Out(1)``
-        With ``give``: it is the iteration's first, its last address. ``whole`` comes in the cycle
-        after ``made``.
+    begin : ``Out(1)``
+        With ``give``: it is the iteration's first address.
+    whole, complete : ``Out(1)``
+        The iteration's last address is given; or ``hold`` was high in the cycle before. Both and
+        ``give`` are registers, as much hangs on them. ``whole`` comes in the cycle after ``made``.
     first, turns : ``Out(1)``
         With ``give``: it is the command's first iteration; an outer iteration's first one.
     last_inner, last : ``Out(1)``
@@ -70,6 +72,7 @@ class LoopWalk(wiring.Component):
                 "address": Out(32),
                 "begin": Out(1),
                 "whole": Out(1),
+                "complete": Out(1),
                 "first": Out(1),
                 "turns": Out(1),
                 "last_inner": Out(1),
@@ -87,8 +90,8 @@ class LoopWalk(wiring.Component):
         second = Signal()  # the ping-pong offset is to be added
         compared = Signal()  # ``last`` tells of this command
         step, last = Signal(), Signal()
-        given = Signal()  # something has been chosen
-        full = Signal()  # but cannot be given yet: a register, as it holds many
+        # What has been chosen cannot be given yet; or not: that has many loads.
+        full, free = Signal(), Signal(init=1)
         # Much hangs on ``made``: that an iteration's last step is due is found a cycle ahead.
         due, due_next, takes = Signal(), Signal(), Signal()
         pings = [Mux(pong, outer_parity, parity) for pong in self.pong_outer]
@@ -111,6 +114,8 @@ class LoopWalk(wiring.Component):
             compared.eq(self.known & ~self.over),
             due.eq(self.known & due_next),
             full.eq((full | step) & self.hold),
+            free.eq(~((full | step) & self.hold)),
+            self.give.eq((full | step) & ~self.hold),
         ]
         with m.If(step):
             m.d.sync += second.eq(~self.take)
@@ -124,34 +129,31 @@ class LoopWalk(wiring.Component):
         operand = self.operand
         offsets = [operand.inner.as_unsigned(), operand.outer.as_unsigned()]
         offsets += [operand.base, operand.pong]
-        # What they are added to: the operand's address of the iteration before, or of the outer
-        # iteration before; nothing; and the one that is given in this cycle.
-        row, row_write = self._addresses(m, number, "row_addresses")
-        column, column_write = self._addresses(m, number, "column_addresses")
-        starts = [column, row, Const(0, 32), self.address]
         kind = Cat(move | second, fresh | second)
         chosen = tech_select(m, platform, kind, offsets, name="offset_choice")
-        behind = tech_select(m, platform, kind, starts, name="start_choice")
-        with m.If(~full):
+        # What it is added to is the address that is given in this cycle, nothing, or one that is
+        # kept: of the iteration before, or of the outer iteration before.
+        kept = self._addresses(m, number, self.give & ~pong, fresh | move)
+        with m.If(free):
             m.d.sync += [
-                given.eq(step),
                 offset.eq(chosen),
-                start.eq(behind),
+                start.eq(Mux(second, self.address, Mux(fresh, 0, kept))),
                 number.eq(self.turn),
                 of.eq(Cat(step & (self.turn == n) for n in range(self._operands))),
                 pong.eq(second),
-                ends.eq(self.made),
+                ends.eq(due),
                 self.begin.eq((self.turn == 0) & ~second),
                 self.first.eq(fresh),
                 self.turns.eq(fresh | move),
             ]
+        ending = Mux(full, ends, due)
+        m.d.sync += [
+            self.whole.eq(ending & ~self.hold),
+            self.complete.eq(ending | self.hold),
+        ]
         m.d.comb += [
-            self.give.eq(given & ~full),
-            self.gives.eq(of & (~full).replicate(len(of))),
-            self.whole.eq(self.give & ends),
+            self.gives.eq(of & self.give.replicate(len(of))),
             self.address.eq(start + offset),
-            row_write.eq(self.give & ~pong & self.turns),
-            column_write.eq(self.give & ~pong),
         ]
         return m
 
@@ -179,15 +181,23 @@ class LoopWalk(wiring.Component):
             m.d.sync += [outer.eq(1), parity.eq(0), move.eq(0), fresh.eq(1)]
         return parity, outer_parity
 
-    def _addresses(self, m: Module, number: Signal, name: str) -> tuple[data.View, Signal]:
-        """Keep ``address`` of operand ``number``; return that of ``turn``, and what writes it."""
-        m.submodules[name] = addresses = memory.Memory(
-            shape=unsigned(32), depth=4, init=[], attrs={"ram_style": "distributed"}
+    def _addresses(self, m: Module, number: Signal, gives: Value, turns: Value) -> Value:
+        """Keep ``address`` of operand ``number`` with ``gives``; return what ``turn`` begins with.
+
+        There are two of each operand: of the newest iteration that was the first of an outer one
+        (``turns``), and of the newest one that was not.
+        """
+        m.submodules.addresses = addresses = memory.Memory(
+            shape=unsigned(32), depth=2 << len(number), init=[], attrs={"ram_style": "distributed"}
         )
         write, read = addresses.write_port(), addresses.read_port(domain="comb")
+        turned = Signal()  # the former is wanted
+        with m.If(self.made):
+            m.d.sync += turned.eq(turns | self.last_inner)
         m.d.comb += [
-            write.addr.eq(number),
+            write.addr.eq(Cat(number, self.turns)),
             write.data.eq(self.address),
-            read.addr.eq(self.turn),
+            write.en.eq(gives),
+            read.addr.eq(Cat(self.turn, turned)),
         ]
-        return read.data, write.en
+        return read.data

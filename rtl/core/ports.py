@@ -180,7 +180,7 @@ class UnitPort(wiring.Signature):
     start : ``Out(stream)``
         Starts an iteration (`iteration_layout`). ``payload`` holds the iteration that is next, and
         its ``body`` stays the same until all of the command's iterations have ended, or where
-        commands overlap until the last one has been accepted.
+        commands overlap until the cycle behind the one in which the last one is accepted.
     done : ``In(1)``
         Pulses once for each iteration, in order, when all its effects are visible; for the last
         one under way also only when the unit needs the body no longer.

@@ -6,6 +6,7 @@ from amaranth.lib.wiring import In, Out
 
 from ..config import CardConfig
 from ..isa import COMMAND_BYTES, SEMAPHORES, Command, Operand
+from ..tech.gate import Gate
 from .command_rows import CommandRows
 from .loops import LoopWalk
 from .ports import UnitPort
@@ -111,12 +112,11 @@ class CommandQueue(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         self._accept = Signal()
-        self._outstanding = Signal(range(_OUTSTANDING + 1))
+        self._outstanding, self._next_outstanding = (Signal(range(_OUTSTANDING + 1)) for _ in "ab")
         self._active = Signal()  # the body is here
         self._staged = Signal()  # the port's payload holds the next iteration
-        self._staging = Signal()  # it is complete from the next cycle on
         self._last = Signal()  # it is the last one of its command
-        self._may_load = Signal()  # a body may take the place of the last one
+        self._may_load = Signal(init=1)  # a body may take the place of the last one
         self._arrived = Signal()  # the last part of a body is there
         self._activated = Signal()  # it is being taken
         self._readable = Signal()  # the next command's walk may begin
@@ -154,11 +154,13 @@ class CommandQueue(wiring.Component):
             m, self.write.data, "other_rows", row_bits, commands * self._rows, late=not wide
         )
 
-        level = Signal(range(commands))  # commands that wait for their body to be taken
-        self._waiting = (level != 0) | self.write.commit
+        level, some = Signal(range(commands)), Signal()  # that wait for their body to be taken
+        self._waiting = some | self.write.commit
+        commit, activated = self.write.commit, self._activated
         m.d.sync += [
-            level.eq(level + self.write.commit - self._activated),
-            self.write.taken.eq(self._activated),
+            level.eq(level + commit - activated),
+            some.eq((level > 1) | Mux(activated, some & commit, some | commit)),
+            self.write.taken.eq(activated),
         ]
 
         def place(first: int, bits: int, rows: CommandRows) -> None:
@@ -183,50 +185,53 @@ class CommandQueue(wiring.Component):
         rows, wide, walk = self._row, self._wide, self._walk
         header = Signal(_HEADER_BITS, reset_less=True)
         self._command = data.View(Command, Cat(header, Const(0, 8 * COMMAND_BYTES - len(header))))
-        armed = Signal()  # the header is here, and the walk not over
+        # The header is here, and the walk not over; or not: that has many loads.
+        armed, unarmed = Signal(), Signal(init=1)
         body = Signal(self._body_bits, reset_less=True)
-        part = Signal(range(self._rows))  # the next row's place in its command
-        take_header, take_row = Signal(), Signal()
+        part = Signal(self._rows, init=1)  # a bit for the next row's place in its command
+        take_header = Signal()
         source = self._operand_row if wide else rows
+        # Whether a row is taken if its place is the next one's.
+        of_body = ~self._active & self._may_load & rows.there
+        takes = [of_body] * (self._rows - 1) + [of_body & self._waiting & walk.complete]
+        if not wide:
+            takes[0] = ~armed & self._readable
         m.d.comb += [
             self.unit.start.payload.body.eq(body),
-            take_header.eq(~armed & self._readable & (wide | (part == 0))),
-            take_row.eq(~self._active & self._may_load & rows.there & (wide | (part != 0))),
+            take_header.eq(~armed & self._readable & (wide | part[0])),
             walk.run.eq(armed | take_header),
             walk.known.eq(armed),
         ]
-        last = part == self._rows - 1
-        goes = Signal()
         m.d.comb += [
-            self._arrived.eq(take_row & last & self._waiting),
-            self._activated.eq(self._arrived & (self._staged | self._staging)),
-            goes.eq((take_row & ~last) | self._activated),
+            self._arrived.eq(part[-1] & of_body & self._waiting),
+            self._activated.eq(part[-1] & takes[-1]),
         ]
         self._elaborate_readable(m, take_header)
-        following, active = Signal.like(part), Signal()  # what they are in the next cycle
-        m.d.comb += [following.eq(part), active.eq(self._active & ~(self._accept & self._last))]
-        m.d.sync += [part.eq(following), self._active.eq(active)]
+        # What they are in the next cycle; the latter if no body is taken.
+        following, stays = Signal.like(part), Signal()
+        m.d.comb += [
+            stays.eq(self._active & ~(self._accept & self._last)),
+            following.eq(
+                Cat((part[n - 1] & takes[n - 1]) | (part[n] & ~takes[n]) for n in range(self._rows))
+            ),
+        ]
+        m.d.sync += [part.eq(following), self._active.eq(self._activated | stays)]
+        with m.If((part & Cat(takes)).any()):
+            rows.take(m)
         with m.If(take_header):
-            m.d.sync += armed.eq(1)
-        with m.If(~armed):
+            m.d.sync += [armed.eq(1), unarmed.eq(0)]
+        with m.If(unarmed):
             m.d.sync += header.eq(source.data)  # void until there is one
         with m.If(walk.over):
-            m.d.sync += armed.eq(0)
-        if not wide:
-            with m.If(take_header):
-                rows.take(m)
-                m.d.comb += following.eq(1)
-        with m.If(goes):
-            rows.take(m)
-            m.d.comb += [following.eq(Mux(last, 0, part + 1)), active.eq(last)]
+            m.d.sync += [armed.eq(0), unarmed.eq(1)]
         # A part comes again and again until it is taken: its many bits do not wait for that, but
         # only for the units that still work with the last body. So many are enabled by a register.
-        free: Value = Const(1)
+        free: Value = ~self._activated if wide else Const(1)  # else the header is next then
         if not self._overlap:
-            free = (self._outstanding == self.unit.done) & ~self._accept
+            free &= (self._outstanding == self.unit.done) & ~self._accept
         for n in range(self._rows - (not wide)):
             enabled = Signal(name=f"part{n}_enabled")
-            m.d.sync += enabled.eq(~active & free & (following == n + (not wide)))
+            m.d.sync += enabled.eq(free & ~stays & following[n + (not wide)])
             with m.If(enabled):
                 piece = body[n * rows.bits : (n + 1) * rows.bits]
                 m.d.sync += piece.eq(rows.data)
@@ -251,7 +256,12 @@ class CommandQueue(wiring.Component):
     def _elaborate_stage(self, m: Module) -> None:
         """From the walk to the unit's port."""
         command, walk, rows = self._command, self._walk, self._operand_row
-        payload = self.unit.start.payload
+        unit = self.unit.start
+        payload = unit.payload
+        # ``ready`` is late, and comes from far.
+        m.submodules.hold = hold = Gate(
+            lambda whole, staged, valid, ready: whole or (staged and not (valid and ready))
+        )
         word = rows.data
         if self._wide:  # the header and three operands
             word = select(walk.turn, [word.word_select(n + 1, _HEADER_BITS) for n in range(3)])
@@ -271,8 +281,8 @@ class CommandQueue(wiring.Component):
             walk.outer.eq(command.outer),
             walk.pong_outer.eq(command.pong_outer),
             walk.operand.eq(word),
-            walk.hold.eq(self._staging | (self._staged & ~self._accept)),
-            self._staging.eq(walk.whole),
+            hold.bits.eq(Cat(walk.whole, self._staged, unit.valid, unit.ready)),
+            walk.hold.eq(hold.out),
         ]
         m.d.sync += self._staged.eq(walk.hold)
         for n in range(self._operands):
@@ -314,8 +324,9 @@ class CommandQueue(wiring.Component):
             waits.eq(self._wait.any()),
             room.eq(((outstanding != _OUTSTANDING) | unit.done) & signals.room),
             loaded.eq(self._active | self._arrived),  # if staged, as is asked for in the next line
-            eligible.eq((self._staged | self._staging) & loaded & room),
+            eligible.eq(self._walk.complete & loaded & room),
             self._accept.eq(valid & unit.start.ready),
+            self._next_outstanding.eq(outstanding + self._accept - unit.done),
             signals.accept.eq(self._accept),
             signals.signals.eq(self._signals),
             signals.done.eq(unit.done),
@@ -327,7 +338,7 @@ class CommandQueue(wiring.Component):
             self.state.busy.eq(
                 self._waiting | self._active | (outstanding != unit.done) | signals.stays
             ),
-            outstanding.eq(outstanding + self._accept - unit.done),
+            outstanding.eq(self._next_outstanding),
             semaphore.request.eq(eligible & self._seen & waits & ~semaphore.grant & ~valid),
             valid.eq(Mux(valid, ~unit.start.ready, semaphore.grant | (eligible & ~waits))),
         ]
@@ -346,18 +357,21 @@ class CommandQueue(wiring.Component):
         # Whether the oldest and the newest outstanding iteration is the last of its command.
         oldest_last, newest_last = Signal(), Signal()
         several = outstanding == _OUTSTANDING
-        with m.If(self._accept):
+        # Until an iteration is accepted, which comes late: meanwhile they are not looked at.
+        with m.If(self.unit.start.valid):
             m.d.sync += newest_last.eq(self._last)
-        with m.If(self._accept & ((outstanding == 0) | done)):
-            m.d.sync += oldest_last.eq(self._last)
-        with m.Elif(done):
+        with m.If(done & several):
             m.d.sync += oldest_last.eq(newest_last)
+        with m.Elif(done | (outstanding == 0)):
+            m.d.sync += oldest_last.eq(self._last)
 
-        # Of three commands none is loaded, so that the newest one follows the oldest.
-        may_load: Value = outstanding == 0
+        # Of three commands none is loaded, so that the newest one follows the oldest. What is the
+        # oldest iteration of two in the next cycle is that in this one, too.
+        may_load: Value = self._next_outstanding == 0
         if self._overlap:
-            may_load = ~(several & oldest_last)
-        m.d.comb += [self._may_load.eq(may_load), following.eq(newest + 1)]
+            may_load = (self._next_outstanding != _OUTSTANDING) | ~oldest_last
+        m.d.comb += following.eq(newest + 1)
+        m.d.sync += self._may_load.eq(may_load)
         with m.If(self._activated):
             m.d.sync += newest.eq(following)
         # That a body was taken comes late, and is put in from registers.

@@ -8,6 +8,7 @@ from ..array.command import describe_streams, stream_command_layout
 from ..array.product import offset_of
 from ..isa import BITS, Format, MatmulBody, MatmulFlag, Mode
 from ..numerics.widen import mode_of
+from ..tech.copy import copies
 
 __all__ = ["RunningCommands", "columns_layout", "path_layout"]
 
@@ -56,12 +57,13 @@ class RunningCommands(wiring.Component):
     Members
     -------
     body, valid : ``In(MatmulBody)``, ``In(1)``
-        The command of the iteration that is next; still while ``valid``, up to ``take``. While
-        ``valid`` at most one is under way.
+        The command of the iteration that is next; still while ``valid``, up to the cycle behind
+        ``take``. While ``valid`` at most one is under way.
     first : ``In(1)``
         That iteration is the first of its command.
     take : ``In(1)``
-        It starts. What is kept belongs to it from a cycle later on.
+        It starts. ``streams``, ``paths`` and ``columns`` belong to it from two cycles later on,
+        what else is kept from one.
     mode, offset, weight : ``Out``
         The `Mode`, its `offset_of`, and the exponent of the lowest bit of a fixed-point sum.
     next_mode, next_known : ``Out``
@@ -73,7 +75,7 @@ class RunningCommands(wiring.Component):
     streams, paths, columns : ``Out(...).array(2)``
         `stream_command_layout`, `path_layout` and `columns_layout`.
     same : ``Out(2)``
-        The path is that of the iteration before it, which is known three cycles after ``take``.
+        The path is that of the iteration before it, which is known four cycles after ``take``.
     """
 
     def __init__(self) -> None:
@@ -129,25 +131,29 @@ class RunningCommands(wiring.Component):
             "paths": self._path(m),
             "columns": self._columns(m),
         }
-        self._compare(m)
+        taken = Signal(2)  # of each turn, in the cycle before
+        self._compare(m, taken)
         for turn in range(2):
-            for name, now in places.items():
+            # ``take`` comes late, and from far: registers enable so many bits.
+            taking = self.take & (self.turn == turn)
+            enables = copies(m, platform, taking, len(places), name=f"taken{turn}")
+            m.d.comb += taken[turn].eq(enables[0])
+            for enable, (name, now) in zip(enables, places.items(), strict=True):
                 place = Signal(now.shape(), name=f"{name}{turn}", reset_less=True)
                 m.d.comb += getattr(self, name)[turn].eq(place)
-                # Nobody looks at the place before it is taken.
-                with m.If(self.valid & (self.turn == turn)):
+                with m.If(enable):
                     m.d.sync += place.eq(now)
         return m
 
-    def _compare(self, m: Module) -> None:
+    def _compare(self, m: Module, taken: Signal) -> None:
         """Compare the paths of an iteration and the one before it when both are in their places, in
         two steps; nothing is taken meanwhile."""
-        taken, compared = Signal(2), Signal(2)  # of each turn
-        firsts, differ = Signal(2, reset_less=True), Signal(-(-path_layout().size // 16))
+        placed, compared = Signal(2), Signal(2)  # of each turn
+        firsts, differ = Signal(3, reset_less=True), Signal(-(-path_layout().size // 16))
         one, other = (path.as_value() for path in self.paths)
         m.d.sync += [
-            taken.eq(Mux(self.turn, 2, 1) & self.take.replicate(2)),
-            compared.eq(taken),
+            placed.eq(taken),
+            compared.eq(placed),
             firsts.eq(Cat(self.first, firsts)),
             differ.eq(
                 Cat(
@@ -158,7 +164,7 @@ class RunningCommands(wiring.Component):
         ]
         for turn, same in enumerate(self.same):
             with m.If(compared[turn]):
-                m.d.sync += same.eq(~firsts[1] | ~differ.any())
+                m.d.sync += same.eq(~firsts[2] | ~differ.any())
 
     def _path(self, m: Module) -> Signal:
         body, path = self.body, Signal(path_layout(), name="path")

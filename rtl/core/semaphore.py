@@ -85,7 +85,8 @@ class SemaphoreFile(wiring.Component):
     moving : ``Out(1)``
         Credits are being added: what needs them does not see them yet.
     clear : ``In(1)``
-        Sets all semaphores to 0 in the next 16 cycles, in which nothing is granted or added.
+        Sets all semaphores to 0 in the next 17 cycles, in which nothing is granted; what is added
+        is lost.
     ask, ask_queue : ``In``
         Look at the waits of a queue. Only while nothing is granted.
     lacks, lacks_index : ``Out(1)``, ``Out``
@@ -116,12 +117,15 @@ class SemaphoreFile(wiring.Component):
         m.submodules.counts = counts = memory.Memory(
             shape=_Count, depth=SEMAPHORES, init=[], attrs={"ram_style": "distributed"}
         )
+        # It comes late, and has many loads: a cycle later will do.
+        self._clear = Signal()
+        m.d.sync += self._clear.eq(self.clear)
         clearing, sweep = Signal(init=1), Signal(range(SEMAPHORES))  # a reset clears them, too
         with m.If(clearing):
             m.d.sync += sweep.eq(sweep + 1)
             with m.If(sweep == SEMAPHORES - 1):
                 m.d.sync += clearing.eq(0)
-        with m.If(self.clear):
+        with m.If(self._clear):
             m.d.sync += [clearing.eq(1), sweep.eq(0)]
 
         # The change that is made in this cycle was chosen in the one before.
@@ -131,15 +135,14 @@ class SemaphoreFile(wiring.Component):
             self._elaborate_waits(m, port, counts, raised, index, name=f"queue_{n}")
             for n, port in enumerate(ports)
         ]
-        taken = Signal()  # and what is missing after it is known in the next cycle
-        take = self._elaborate_grants(m, ports, missing, taking | taken | clearing)
+        closed = self.clear | self._clear | (clearing & (sweep != SEMAPHORES - 1))  # a cycle later
+        take = self._elaborate_grants(m, ports, missing, taking | closed)
         adds, add, add_index = self._elaborate_adds(m, ports, take | clearing)
         m.d.comb += self.moving.eq(adds | self.adding | changing)
         m.d.sync += [
             changing.eq(take | add),
             raised.eq(add),
             taking.eq(take),
-            taken.eq(taking),
             index.eq(Mux(take, self.lacks_index, add_index)),
         ]
 
@@ -206,15 +209,19 @@ class SemaphoreFile(wiring.Component):
     ) -> Value:
         """Choose a queue whose credits are all there, and take them.
 
-        Returns whether a credit is taken; ``lacks_index`` is its semaphore.
+        ``busy``: what is missing is not known in the next cycle, or void. Returns whether a credit
+        is taken; ``lacks_index`` is its semaphore.
         """
         granted = Signal()
         number = Signal(range(len(Queue)), reset_less=True)
         indices = Signal(_INDEX_BITS * WAITS, reset_less=True)
         left, lacking = Signal(WAITS), Signal(WAITS)  # of the waits that ``indices`` are of
-        free, ready = Signal(), Signal(len(Queue))
-        m.d.comb += free.eq(~granted & ~left.any() & ~busy)
-        m.d.sync += granted.eq(free & ready.any())
+        quiet, free, ready = Signal(), Signal(), Signal(len(Queue))
+        m.d.comb += free.eq(quiet & ~granted)
+        m.d.sync += [
+            quiet.eq(~granted & ~left.any() & ~busy),  # what is granted is at least one credit
+            granted.eq(free & ready.any()),
+        ]
         # Looked at behind a grant, or a question.
         for n in reversed(range(len(ports))):
             with m.If(ready[n]):
@@ -261,14 +268,15 @@ class SemaphoreFile(wiring.Component):
         adds, chosen = Signal(len(Queue)), Signal(range(SEMAPHORES))
         m.d.comb += chosen.eq(index)
         for n, port in reversed(list(enumerate(ports))):
-            hop = ResetInserter(self.clear)(Elastic(unsigned(_INDEX_BITS)))
+            hop = ResetInserter(self._clear)(Elastic(unsigned(_INDEX_BITS)))
             m.submodules[f"add_{n}"] = hop
             m.d.comb += [
                 hop.source.valid.eq(port.add),
                 hop.source.payload.eq(port.add_index),
                 port.added.eq(hop.source.ready),
                 adds[n].eq(hop.target.valid),
-                hop.target.ready.eq(~busy & ~adds[:n].any()),
+                hop.target.ready.eq(~adds[:n].any()),
+                hop.hold.eq(busy),
             ]
             with m.If(adds[n]):
                 m.d.comb += chosen.eq(hop.target.payload)
@@ -281,6 +289,6 @@ class SemaphoreFile(wiring.Component):
             ]
         with m.Elif(~adds.any() & ~busy):
             m.d.sync += [left.eq(left - 1), self.adding.eq(left != 1)]
-        with m.If(self.clear):
+        with m.If(self._clear):
             m.d.sync += self.adding.eq(0)
         return adds.any(), ~busy & (adds.any() | self.adding), chosen

@@ -117,8 +117,10 @@ class Sequencer(wiring.Component):
         m.d.sync += [
             state.eq(bank.state),
             moving.eq(bank.moving),
-            supervisor.unit_error.eq(Cat(unit.error for unit in units)),
             supervisor.result_flags.eq(self.flags),
+        ]
+        m.d.comb += [
+            supervisor.unit_error.eq(Cat(unit.error for unit in units)),
             *(supervisor.unit_status[n].eq(unit.status) for n, unit in enumerate(units)),
         ]
         busy = Cat(queue.busy for queue in state)
@@ -191,6 +193,7 @@ class Sequencer(wiring.Component):
             bank.named.eq(supervisor.named),
             supervisor.command.eq(bank.command),
             bank.ask.eq(supervisor.ask),
+            bank.ask_queue.eq(supervisor.ask_queue),
             supervisor.lacks.eq(bank.lacks),
             supervisor.lacks_index.eq(bank.lacks_index),
             supervisor.memory_idle.eq(self.memory_idle),

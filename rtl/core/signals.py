@@ -12,6 +12,8 @@ __all__ = ["SIGNALS", "SignalQueue", "signals_layout"]
 SIGNALS = 4
 """Signals of a command."""
 
+_INDEX_BITS = (SEMAPHORES - 1).bit_length()
+
 _DEPTH = 4
 """Iterations that are outstanding, or have signals to give."""
 
@@ -71,7 +73,8 @@ class SignalQueue(wiring.Component):
         owed, owing = Signal(range(_DEPTH + 1)), Signal()  # of these, those that have ended; any
         # The first one, and what is left of it, are taken out of the store in advance.
         here, load = Signal(), Signal()
-        index = Signal(data.ArrayLayout(range(SEMAPHORES), SIGNALS), reset_less=True)
+        # Without parts that have names: to yosys one that ends in [1] is bit 1 of something.
+        index = Signal(SIGNALS * _INDEX_BITS, reset_less=True)
         pending, left = Signal(SIGNALS, reset_less=True), Signal(SIGNALS)
         some, more = Signal(reset_less=True), Signal()  # whether there is one in them
         turn = Signal(range(SIGNALS))
@@ -90,7 +93,9 @@ class SignalQueue(wiring.Component):
             self.busy.eq(owing),
             self.stays.eq((owed > 1) | Mux(owing, self.done | ~end, self.done & ~end)),
             self.add.eq(due & some),
-            self.add_index.eq(select(turn, [index[n] for n in range(SIGNALS)])),
+            self.add_index.eq(
+                select(turn, [index.word_select(n, _INDEX_BITS) for n in range(SIGNALS)])
+            ),
         ]
         for n in reversed(range(SIGNALS)):
             with m.If(pending[n]):

@@ -55,11 +55,12 @@ class Supervisor(wiring.Component):
     queue : ``In(ArrayLayout(QueueState))``
         What the queues did in the cycle before.
     named, command : ``Out``, ``In(32)``
-        A unit, and the index of the command that its queue's state tells of.
-    ask, lacks, lacks_index : ``Out(1)``, ``In(1)``, ``In``
-        As in `SemaphoreFile`, of the unit that is ``named``.
+        A unit, and in the next cycle the index of the command that its queue is at. The former is
+        from a register.
+    ask, ask_queue, lacks, lacks_index : ``Out(1)``, ``Out``, ``In(1)``, ``In``
+        As in `SemaphoreFile`.
     unit_error, unit_status : ``In``
-        Each unit's ``error`` and ``status`` of the cycle before.
+        Each unit's ``error`` and ``status``.
     result_flags : ``In(4)``
         `Flag` bits that results of the command of the compute queue raised in the cycle before.
     memory_idle, memory_illegal : ``In(1)``
@@ -103,6 +104,7 @@ class Supervisor(wiring.Component):
                 "named": Out(Unit, init=Unit.COMPUTE),
                 "command": In(32),
                 "ask": Out(1),
+                "ask_queue": Out(range(queues)),
                 "lacks": In(1),
                 "lacks_index": In(range(SEMAPHORES)),
                 "unit_error": In(queues),
@@ -133,11 +135,14 @@ class Supervisor(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         expired = self._elaborate_watchdog(m)
-        status, unit, found, late = self._elaborate_cause(m, expired)
+        unit_error = Signal.like(self.unit_error)  # of the cycle before, as the units lie far away
+        m.d.sync += unit_error.eq(self.unit_error)
+        status, unit, caused, found, late = self._elaborate_cause(m, expired, unit_error)
 
         state = Signal(_State)
         watched = Signal()  # the error is the watchdog's
-        first = Signal()  # it is the job's first one, and its command not known yet
+        # It is the job's first one, and of no unit: its command is told two cycles later.
+        first, named, told = Signal(), Signal(), Signal()
         closed = Signal()  # the job's END has been taken
         lost = Signal()  # the job ends without a record
         wait = Signal(range(_DRAIN_LIMIT + 1), reset_less=True)
@@ -147,7 +152,8 @@ class Supervisor(wiring.Component):
         ends, over = Signal(), Signal()  # the state is over in the next cycle, in this one
         m.d.sync += over.eq(ends & ~over & ~self.reset)
         entered, advance = Signal(), Signal()
-        m.d.comb += advance.eq((state == _State.RUN) & self.took & ~(self.running & found))
+        # While commands are taken the job runs, and does not end: what is caused is found.
+        m.d.comb += advance.eq((state == _State.RUN) & self.took & ~caused)
         m.d.sync += [wait.eq(wait + 1), self.advanced.eq(advance)]
         with m.If((state == _State.RUN) | entered):
             m.d.sync += wait.eq(0)
@@ -157,7 +163,9 @@ class Supervisor(wiring.Component):
             m.d.sync += self.taken.eq(following)
         with m.If(self.advanced):
             m.d.sync += self.index.eq(self.index + 1)
-        with m.If(self.start):
+        begun = Signal()  # a cycle later will do: the first command is not there yet
+        m.d.sync += begun.eq(self.start)
+        with m.If(begun):
             m.d.sync += self.index.eq(0)
 
         def end_job() -> None:
@@ -183,11 +191,19 @@ class Supervisor(wiring.Component):
         m.d.sync += [
             self.flags.eq(self.flags | self.result_flags),
             self.named.eq(Unit.COMPUTE),
-            reported.eq(self.unit_error.any()),
+            reported.eq(unit_error.any()),
+            first.eq(0),
+            named.eq(first),
+            told.eq(named),
         ]
         for n in reversed(range(len(Queue))):
             with m.If(self.unit_error[n]):
                 m.d.sync += self.named.eq(Unit(n))
+        with m.If(first):
+            m.d.sync += self.named.eq(self.error.unit)
+        with m.If((reported & self.running & ~self.failed) | told):
+            counted = told & (self.error.unit >= len(Queue))
+            m.d.sync += self.error.command.eq(Mux(counted, self.index, self.command))
         with m.If(~self.flags.any() & ~self.hold & ~reported):
             m.d.sync += self.flagged.eq(self.command)
         with m.Switch(state):
@@ -196,7 +212,6 @@ class Supervisor(wiring.Component):
                     m.d.sync += [self.running.eq(1), self.flags.eq(0)]
                 with m.If(self.running & found):
                     m.d.sync += [
-                        self.named.eq(unit),
                         watched.eq(late),
                         closed.eq(self.closing),
                         lost.eq(self.failed | self.closing | (self.fault & self.fault_ring)),
@@ -205,8 +220,8 @@ class Supervisor(wiring.Component):
                     ]
                     with m.If(~self.failed):
                         m.d.sync += [
-                            *(self.error.status.eq(status), self.error.unit.eq(unit)),
-                            self.error.command.eq(self.command),
+                            self.error.status.eq(status),
+                            self.error.unit.eq(unit),
                         ]
                     with m.If(late):
                         m.d.sync += [
@@ -218,12 +233,7 @@ class Supervisor(wiring.Component):
                     end_job()
             with m.Case(_State.NAME):
                 queue, step = wait[_NAME_BITS:], wait[:_NAME_BITS]
-                of_unit = self.error.unit < len(Queue)
                 self._name_semaphore(m, queue, step, watched)
-                with m.If(step == _ASK - 1):
-                    m.d.sync += self.named.eq(queue)
-                with m.If(first & (wait == 0)):
-                    m.d.sync += self.error.command.eq(Mux(of_unit, self.command, self.index))
                 m.d.comb += ends.eq(wait == (len(Queue) << _NAME_BITS) - 2)
                 with m.If(over | ~watched):
                     enter(_State.DRAIN)
@@ -247,8 +257,9 @@ class Supervisor(wiring.Component):
             m.d.sync += [
                 signal.eq(0)
                 for signal in (
-                    *(self.running, self.failed, self.taken, self.index, self.completed),
-                    *(self.error.as_value(), self.stall, self.stall_semaphore, lost),
+                    *(self.running, self.failed, self.taken, self.completed),
+                    *(self.error.as_value(), self.stall, self.stall_semaphore),
+                    *(lost, first, named, told),
                 )
             ]
             enter(_State.DRAIN)
@@ -275,11 +286,17 @@ class Supervisor(wiring.Component):
             m.d.sync += [timer.eq(0), expired.eq(0)]
         return expired
 
-    def _elaborate_cause(self, m: Module, expired: Signal) -> tuple[Signal, Signal, Signal, Signal]:
-        """Return status and unit of an error, whether there is one, and whether it is ``expired``.
+    def _elaborate_cause(
+        self, m: Module, expired: Signal, unit_error: Signal
+    ) -> tuple[Signal, Signal, Signal, Signal, Signal]:
+        """Return status and unit of an error, whether there is one, whether it is found now, and
+        whether it is ``expired``.
 
-        All of the cycle before, as the cause is chosen among many; but not if the job ends now.
+        All of the cycle before, as the cause is chosen among many; but not found if the job ends
+        now.
         """
+        unit_status = Signal.like(self.unit_status)
+        m.d.sync += unit_status.eq(self.unit_status)
         cause_status, cause_unit = Signal(Status), Signal(Unit)
         cause, too_late, aborts = Signal(), Signal(), Signal()
         status, unit = Signal(Status, reset_less=True), Signal(Unit, reset_less=True)
@@ -298,8 +315,8 @@ class Supervisor(wiring.Component):
             [queue.stall == kind for queue in self.queue] for kind in (STALL_UNIT, STALL_SEMAPHORE)
         )
         for n in range(len(Queue)):
-            with m.If(self.unit_error[n]) if n == 0 else m.Elif(self.unit_error[n]):
-                blame(self.unit_status[n], Unit(n))
+            with m.If(unit_error[n]) if n == 0 else m.Elif(unit_error[n]):
+                blame(unit_status[n], Unit(n))
         with m.Elif(self.memory_illegal):
             blame(Status.MEMORY_FAULT, Unit.MEMORY)
         with m.Elif(self.fault):
@@ -314,13 +331,13 @@ class Supervisor(wiring.Component):
         with m.Elif(self.abort):
             blame(Status.ABORTED, Unit.SEQUENCER)
             m.d.comb += aborts.eq(1)
-        return status, unit, found, late
+        return status, unit, caused, found, late
 
     def _name_semaphore(self, m: Module, queue: Value, step: Value, watched: Signal) -> None:
         """Latch the first semaphore that each queue lacks; its waits come one a cycle."""
         known = Signal()
         lowest = Signal(range(SEMAPHORES))
-        m.d.comb += self.ask.eq(step == _ASK)
+        m.d.comb += [self.ask.eq(step == _ASK), self.ask_queue.eq(queue)]
         with m.If(self.ask):
             m.d.sync += [known.eq(0), lowest.eq(0)]
         with m.Elif((step >= _ANSWER) & (step < _ANSWER + WAITS) & self.lacks):

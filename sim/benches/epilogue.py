@@ -82,9 +82,11 @@ class Bench:
         self.dut.first.value = int(first)
         self.dut.take.value = 1
         await tick(self.dut)
+        self.dut.take.value = 0
+        self.dut.first.value = int(self.rng.integers(2))
+        await tick(self.dut)
         # What is not kept is lost.
         self.dut.body.value = int.from_bytes(self.rng.bytes(64), "little")
-        self.dut.take.value = 0
         # Whether its path is that of the one before is known later, but before the first visit.
         await tick(self.dut, 3)
 

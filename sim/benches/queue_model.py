@@ -65,7 +65,7 @@ class Bench:
         self.writing: tuple[int, dict[str, Any]] | None = None
         self.room: tuple[int, int] | None = None  # queue, and whether it had room
         self.may_add = False
-        self.named = 0
+        self.named = self.named_before = 0
         self.oldest: list[int | None] = [None] * len(UNITS)  # commands, of the cycle before
         self.held_back = [False] * len(UNITS)  # queues whose unit takes nothing
         for unit in self.units:
@@ -146,7 +146,7 @@ class Bench:
         if adds:
             dut.add_index.value = self.credits[0]
             dut.add_value.value = 1
-        self.named = int(r.integers(len(UNITS)))
+        self.named, self.named_before = int(r.integers(len(UNITS))), self.named
         dut.named.value = self.named
         await sample(dut)
         self._sample_write()
@@ -172,14 +172,15 @@ class Bench:
     def _check_unit(self, n: int, unit: dict[str, Any]) -> None:
         name = UNITS[n]
         running = self.running[n]
-        if n == self.named and self.oldest[n] is not None:
+        if n == self.named_before and self.oldest[n] is not None:
             assert int(self.dut.command.value) == self.oldest[n]
         self.oldest[n] = running[0][0].command if running else None
         if running:
             assert self.state[n]["busy"], f"{name} runs and is not busy"
             assert self.state[n]["stall"] == STALL_UNIT
         if not int(unit["valid"].value):
-            if running and not (n == OVERLAP and running[-1][0].last):
+            recent = self.starts[n][-1:] == [self.cycle - 1]
+            if running and (recent or not (n == OVERLAP and running[-1][0].last)):
                 _, body = used(name, [], running[-1][0].body)
                 got = unpack(iteration_layout(), int(unit["payload"].value))
                 assert used(name, [], got["body"])[1] == body, f"{name}: body changed"
@@ -212,7 +213,7 @@ class Bench:
         """Return the semaphores that a queue lacks, as the bank names them."""
         dut = self.dut
         named: set[int] = set()
-        dut.named.value = queue
+        dut.ask_queue.value = queue
         for step in range(2 + WAITS):
             dut.ask.value = int(step == 0)
             await sample(dut)
