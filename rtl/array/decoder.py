@@ -8,32 +8,16 @@ from amaranth.lib.wiring import In, Out
 from ..config import GRANULE
 from ..isa import Mode, Status
 from ..numerics.widen import begin_widening, halfway_layout, number_layout
-from ..tech.choose import Choose4
-from ..tech.choose8 import Choose8
+from ..tech.copy import copies
 from .command import chosen, stream_command_layout
+from .picker import Picker, form_layout
 from .ports import visit_layout
 from .walk import step_layout
 
 __all__ = ["Decoder", "head_layout"]
 
-_FORM = (
-    "number",
-    "dense",
-    "per_granule",
-    "nibbles",
-    "place_bits",
-    "places",
-    "place_mask",
-    "pairs",
-    "low_bits",
-)
-"""What the decoder keeps of the command of the visit that it decodes."""
-
 _QUEUE = 4
-"""Weights that wait to be issued."""
-
-_FIRST_PLACE = 5
-"""The lowest byte of a granule that tells any k."""
+"""Weights that wait to be issued: a power of two, which the top bit of a count tells."""
 
 
 def head_layout() -> data.StructLayout:
@@ -63,7 +47,6 @@ def _visit_layout() -> data.StructLayout:
 
     Of an empty one only its end is to be told, as if it had one entry. ``form`` is of its command.
     """
-    command = stream_command_layout()
     return data.StructLayout(
         {
             "count": unsigned(16),
@@ -71,7 +54,7 @@ def _visit_layout() -> data.StructLayout:
             "final": unsigned(1),
             "empty": unsigned(1),
             "turn": unsigned(1),
-            "form": data.StructLayout({name: command[name].shape for name in _FORM}),
+            "form": form_layout(),
         }
     )
 
@@ -156,17 +139,25 @@ class Decoder(wiring.Component):
         now, now_valid = Signal(_visit_layout(), reset_less=True), Signal()
         first, last = Signal(reset_less=True), Signal(reset_less=True)
 
-        # A weight is picked where there is room for it behind those that are on their way.
-        picked, picked_valid, room = Signal(), Signal(), Signal(init=1)
+        # A weight is picked where there is room for it behind those that are on their way, and an
+        # entry to pick it from: found out in the cycle before, as it decides much.
+        picked, picked_valid, next_room = Signal(), Signal(), Signal()
+        of_granule = Signal()  # it is picked from the granule
         granule, granule_valid = Signal(8 * GRANULE, reset_less=True), Signal()
-        begin, granule_last = Signal(), Signal()
-        # There is an entry to be picked: found out in the cycle before, as it decides much.
-        has, next_valid, next_granule, next_empty = Signal(), Signal(), Signal(), Signal()
+        begin, form = Signal(), now.form
+        m.submodules.picker = picker = Picker()
         m.d.comb += [
-            picked.eq(has & room),
+            picker.granule.eq(granule),
+            picker.form.eq(form),
+            picker.next_form.eq(following.form),
+            picker.begin.eq(begin),
+            picker.picked.eq(picked),
+            picker.last.eq(last),
+        ]
+        next_valid, next_granule, next_empty = Signal(), Signal(), Signal()
+        m.d.comb += [
             begin.eq(following_valid & (~now_valid | (picked & last))),
-            # Where its last entry is picked, in fewer steps.
-            self.granule_ready.eq(~granule_valid | (now_valid & room & granule_last & ~now.empty)),
+            self.granule_ready.eq(~granule_valid | (of_granule & picker.granule_last)),
             self.busy.eq(following_valid | now_valid | picked_valid),
         ]
         m.d.comb += [
@@ -175,16 +166,17 @@ class Decoder(wiring.Component):
             next_empty.eq(Mux(begin, following.empty, now.empty)),
         ]
         m.d.sync += [
+            picked.eq(next_valid & (next_granule | next_empty) & next_room),
+            of_granule.eq(next_valid & next_granule & ~next_empty & next_room),
             picked_valid.eq(picked),
             now_valid.eq(next_valid),
             granule_valid.eq(next_granule),
-            has.eq(next_valid & (next_granule | next_empty)),
         ]
-        self._describe(m, following, following_valid, begin)
+        self._describe(m, platform, following, following_valid, begin)
         with m.If(self.granule_ready):
             m.d.sync += granule.eq(self.granule)
 
-        form, single = now.form, Signal()
+        single = Signal()
         m.d.comb += single.eq(following.empty | (following.count == 1))
         with m.If(begin):
             m.d.sync += now.eq(following)
@@ -196,16 +188,13 @@ class Decoder(wiring.Component):
                 first.eq(begin),
             ]
 
-        value, low, high, odd = self._pick(
-            m, granule, form, picked, last, begin, following.form, granule_last
-        )
         entry = Signal(_ENTRY, reset_less=True)
         with m.If(picked):
             m.d.sync += [
-                entry.value.eq(value),
-                entry.low.eq(low),
-                entry.high.eq(high),
-                entry.odd.eq(odd),
+                entry.value.eq(picker.value),
+                entry.low.eq(picker.low),
+                entry.high.eq(picker.high),
+                entry.odd.eq(picker.odd),
                 entry.place_mask.eq(Mux(now.empty, 0, form.place_mask)),
                 entry.first.eq(first),
                 entry.last.eq(last),
@@ -218,49 +207,58 @@ class Decoder(wiring.Component):
                 entry.pairs.eq(form.pairs),
                 entry.low_bits.eq(form.low_bits),
             ]
-        self._count(m, entry, picked, picked_valid, room)
+        self._count(m, entry, picked, picked_valid, next_room)
         return m
 
     def _fail(self, m: Module, turn: Value, status: Status) -> None:
         m.d.sync += [self.error.eq(Mux(turn, 2, 1)), self.status.eq(status)]
 
-    def _describe(self, m: Module, following: Signal, valid: Signal, begin: Signal) -> None:
+    def _describe(self, m: Module, platform: object, following, valid, begin) -> None:
         """Take the next visit: describe it, check its entry, and keep what is to be decoded."""
         step = self.step.payload
         visit, visit_valid = Signal(visit_layout(), reset_less=True), Signal()
         turn = Signal()  # of the iteration whose visit is next
-        ready, taken = Signal(init=1), Signal()
+        ready, next_ready, taken = Signal(init=1), Signal(), Signal()
         m.d.comb += [
             self.visit.payload.eq(visit),
             self.visit.payload.address.eq(self.output + visit.address),
             self.visit.valid.eq(visit_valid),
             self.step.ready.eq(ready),
             taken.eq(self.step.valid & ready),
+            # There is room when neither register is taken.
+            next_ready.eq(~taken & ~(valid & ~begin) & ~(visit_valid & ~self.visit.ready)),
         ]
-        # There is room when neither register is taken.
-        m.d.sync += ready.eq(~taken & ~(valid & ~begin) & ~(visit_valid & ~self.visit.ready))
+        m.d.sync += ready.eq(next_ready)
+        (loads,) = copies(m, platform, next_ready, 1, name="loads")
         with m.If(self.visit.ready):
             m.d.sync += visit_valid.eq(0)
         with m.If(begin):
             m.d.sync += valid.eq(0)
-        *forms, odd_bits = chosen(m, self.commands, turn, *_FORM, "odd_bits")
+        *forms, odd_bits = chosen(m, self.commands, turn, *form_layout().members, "odd_bits")
         with m.If(taken):
             m.d.sync += [
                 visit_valid.eq(1),
+                # An empty visit is decoded only where it ends the engine's work on a slice.
+                valid.eq(~step.empty | step.final),
+                turn.eq(turn ^ step.iteration_last),
+            ]
+        # What is void otherwise is taken in any case: it has not to wait for whether one is here.
+        with m.If(loads):
+            m.d.sync += [
                 visit.address.eq(step.entry.out_offset),
                 visit.bias.eq(step.entry.bias),
                 visit.scale.eq(step.entry.scale),
                 visit.empty.eq(step.empty),
                 visit.iteration_last.eq(step.iteration_last),
-                # An empty visit is decoded only where it ends the engine's work on a slice.
-                valid.eq(~step.empty | step.final),
                 following.count.eq(step.entry.count),
                 following.length_less.eq(step.length_less),
                 following.final.eq(step.final),
                 following.empty.eq(step.empty),
-                *(following.form[name].eq(value) for name, value in zip(_FORM, forms, strict=True)),
+                *(
+                    following.form[name].eq(value)
+                    for name, value in zip(form_layout().members, forms, strict=True)
+                ),
                 following.turn.eq(turn),
-                turn.eq(turn ^ step.iteration_last),
             ]
             for name in ("slot", "slice_first", "slice_last", "block_first", "block_new"):
                 m.d.sync += visit[name].eq(step[name])
@@ -282,75 +280,27 @@ class Decoder(wiring.Component):
         with m.Elif(scale):
             self._fail(m, wrong_turn, Status.BAD_SCALE)
 
-    def _pick(self, m: Module, granule, form, picked, last, begin, next_form, granule_last):
-        """Return the next entry's value, and what tells its k, in the parts of `_ENTRY`.
-
-        A value lies at a multiple of its own width, and neither crosses the middle of the granule.
-        """
-        left = Signal(range(33), reset_less=True)  # entries of the granule behind this one
-        nibble, place = Signal(5, reset_less=True), Signal(7, reset_less=True)  # where it lies
-        one_left = Signal(reset_less=True)
-        m.d.comb += granule_last.eq(one_left | last)
-        with m.If(picked | begin):
-            anew = Signal()
-            m.d.comb += anew.eq(begin | granule_last)
-            coming = Signal.like(form)
-            m.d.comb += coming.eq(Mux(begin, next_form.as_value(), form.as_value()))
-            m.d.sync += [
-                left.eq(Mux(anew, coming.per_granule, left - 1)),
-                one_left.eq(~anew & (left == 2)),
-                nibble.eq(Mux(anew, 0, nibble + form.nibbles)),
-                place.eq(Mux(anew, coming.places, place + form.place_bits)),
-            ]
-
-        m.submodules.word = word = Choose8(16)
-        byte = Signal(8)
-        m.d.comb += [
-            word.index.eq(nibble[2:]),
-            *(each.eq(granule.word_select(i, 16)) for i, each in enumerate(word.words)),
-            byte.eq(Mux(nibble[1], word.chosen[8:], word.chosen[:8])),
-        ]
-        # INT4 becomes INT8 here.
-        least = Mux(nibble[0], byte[4:], byte[:4])
-        value = Cat(
-            least, Mux(form.number.is_int4, least[3].replicate(4), byte[4:]), word.chosen[8:]
-        )
-
-        # What tells k is a byte, or a few bits from any bit of a byte on: of the bytes from the
-        # fifth to the seventh or of those behind them.
-        m.submodules.early, m.submodules.late = early, late = Choose4(10), Choose8(10)
-        window = Signal(10)
-        bytes_ = [granule[8 * i : 8 * i + 10] for i in range(GRANULE)]
-        m.d.comb += [
-            early.index.eq(place[3:5]),
-            *(each.eq(bytes_[max(4 + i, _FIRST_PLACE)]) for i, each in enumerate(early.words)),
-            late.index.eq(place[3:6]),
-            *(each.eq(bytes_[8 + i]) for i, each in enumerate(late.words)),
-            window.eq(Mux(place[6], late.chosen, early.chosen)),
-        ]
-        m.submodules.low = low = Choose4(4)
-        m.d.comb += low.index.eq(place[1:3])
-        m.d.comb += [each.eq(window[2 * i :]) for i, each in enumerate(low.words)]
-        return value, low.chosen, window[3:8], place[0]
-
-    def _count(self, m: Module, entry, picked, valid, room) -> None:
-        """Tell the k of each entry, and put it into the queue."""
+    def _count(self, m: Module, entry, picked, valid, next_room) -> None:
+        """Tell the k of each entry, and put it into the queue; say whether there will be room."""
         m.submodules.heads = heads = Memory(
             shape=unsigned(head_layout().size), depth=_QUEUE, init=[]
         )
         write, read = heads.write_port(), heads.read_port(domain="comb")
         level, taken = Signal(range(_QUEUE + 1)), Signal()
-        next_level = Signal.like(level)
+        # What is picked and not known to have been taken: that is late.
+        ahead, next_ahead, left = Signal.like(level), Signal.like(level), Signal()
         m.d.comb += [
-            next_level.eq(level + valid - taken),
+            next_ahead.eq(ahead + picked - left),
+            next_room.eq(~next_ahead[-1]),
             taken.eq(self.head.valid & self.head.ready),
             write.en.eq(valid),
             self.head.payload.eq(read.data),
             self.head.valid.eq(level.any()),
         ]
         m.d.sync += [
-            level.eq(next_level),
-            room.eq(next_level + picked < _QUEUE),
+            level.eq(level + valid - taken),
+            ahead.eq(next_ahead),
+            left.eq(taken),
             write.addr.eq(write.addr + valid),
             read.addr.eq(read.addr + taken),
         ]

@@ -6,12 +6,13 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from ..config import GRANULE, RELEASE_WORDS, CardConfig
-from ..core.ports import READ_LATENCY, ReadPort, banks_of
+from ..core.ports import ReadPort, banks_of
 from ..elastic import Elastic
 from ..hierarchy import Repeated
-from ..isa import LANES, MatmulBody, Mode, Status
+from ..isa import MatmulBody, Mode, Status
 from ..numerics.widen import number_layout
-from ..tech.choose import Choose4
+from ..tech.gate import Gate
+from .chunk_loader import ChunkLoader
 from .fill_walk import row_layout, walk_rows
 from .ports import fill_layout
 from .serializer import SETS, Serializer
@@ -92,7 +93,8 @@ class Fill(wiring.Component):
         # What is still to be known of a chunk when all block columns have been read of.
         chunk = data.StructLayout(
             {
-                "bytes": range(config.fill_bytes + 1),
+                "words_less": range(2 * config.fill_bytes),
+                "single": 1,
                 "number": number_layout(),
                 "block_end": 1,
                 "iteration_end": 1,
@@ -107,10 +109,25 @@ class Fill(wiring.Component):
         command, claimed, asked = self._ask(m, any_free, chunk_in)
         with m.If(started):
             m.d.sync += mode.eq(command.mode)
-        arrived = self._load(m, mode, asked, columns)
+        m.submodules.loader = loader = ChunkLoader(config)
+        m.d.comb += [
+            loader.mode.eq(mode),
+            loader.asked.eq(asked),
+            loader.data.eq(self.read.data),
+            loader.data_valid.eq(self.read.data_valid),
+        ]
+        for column, load in zip(columns, loader.load, strict=True):
+            m.d.comb += [
+                column.load.eq(load),
+                *(port.eq(row) for port, row in zip(column.load_rows, loader.rows, strict=True)),
+                *(port.eq(part) for port, part in zip(column.chunk, loader.chunk, strict=True)),
+            ]
         taken, done = self._write(m, any_full, chunk_out.data, columns)
         m.d.sync += chunk_out.addr.eq(chunk_out.addr + taken)
-        m.d.comb += [next_free.eq(free - claimed + done), next_full.eq(full + arrived - taken)]
+        m.d.comb += [
+            next_free.eq(free - claimed + done),
+            next_full.eq(full + loader.arrived - taken),
+        ]
         m.d.sync += [
             free.eq(next_free),
             any_free.eq(next_free.any()),
@@ -122,8 +139,8 @@ class Fill(wiring.Component):
     def _ask(self, m: Module, free, chunks):
         """Ask for one chunk a cycle: for each row, of one block column after the other.
 
-        Returns what is kept of the command, whether a set was claimed, and for the request on the
-        port its place in a granule and whether it is its chunk's last.
+        Returns what is kept of the command, whether a set was claimed, and `asked_layout` of the
+        request on the port.
         """
         config = self._config
         row, asking, taken = Signal(row_layout(config), reset_less=True), Signal(), Signal()
@@ -162,69 +179,97 @@ class Fill(wiring.Component):
         # A request is worked out in one cycle, checked in the next, and waits in a register.
         placed = Signal()
         address, last = Signal(32, reset_less=True), Signal(range(config.fill_bytes))
-        first, end, placed_turn = Signal(init=1), Signal(), Signal()
-        step, go, begins = Signal(), Signal(), Signal()
+        first, end, wide, placed_turn = Signal(init=1), Signal(), Signal(), Signal()
+        go, begins = Signal(), Signal()
         end_row = Signal(reset_less=True)  # ``left`` is 1
         left = Signal.like(row.columns, reset_less=True)
+
+        def when_open(name: str, now: Value, always: Value | int = 0) -> Signal:
+            """Whether ``now`` and there is room for a request, which is late; or ``always``."""
+            m.submodules[name] = gate = Gate(
+                lambda now, placed, go, always: always or (now and (go or not placed))
+            )
+            m.d.comb += gate.bits.eq(Cat(now, placed, go, always))
+            return gate.out
+
+        # Steps that can be made; of them those that end a row.
+        can, can_end = Signal(), Signal()
+        m.d.comb += [can.eq(asking & (~first | free)), can_end.eq(can & end_row)]
+        step, row_ends = when_open("steps", can), when_open("row_ends", can_end)
         m.d.comb += [
-            step.eq(asking & (~placed | go) & (~first | free)),
             walked.eq(known & ~waits),
-            goes_idle.eq(Mux(idle, ~self.start.valid, ~walking & ~waits & asking & step & end_row)),
+            goes_idle.eq(Mux(idle, ~self.start.valid, ~walking & ~waits & row_ends)),
             begins.eq(~asking & (waits | walked)),
-            taken.eq(begins | (waits & step & end_row)),
+            taken.eq(begins | (waits & row_ends)),
         ]
-        with m.If(go):
-            m.d.sync += placed.eq(0)
+        m.d.sync += [
+            placed.eq(when_open("places", can, placed & ~go)),
+            asking.eq(begins | (asking & ~(row_ends & ~waits))),
+            turn.eq(turn ^ (row_ends & row.block_end & row.last_block)),
+        ]
         with m.If(step):
+            m.d.sync += first.eq(end_row)
+        # What is void otherwise is set in any case: it has not to wait for the step.
+        with m.If(~placed | go):
             m.d.sync += [
-                placed.eq(1),
                 address.eq(row.base + here.offset),
                 last.eq(row.bytes - 1),
                 end.eq(end_row),
+                wide.eq(command.number.is_wide),
                 placed_turn.eq(turn),
-                first.eq(end_row),
-                here.eq(following),
-                inner_last.eq(Mux(inner_last, command.n_inner == 1, here.inner == 2)),
             ]
-            with m.If(end_row):
-                m.d.sync += asking.eq(waits)
-                with m.If(row.block_end):
-                    m.d.sync += [block_spot.eq(following), turn.eq(turn ^ row.last_block)]
-                with m.Else():
-                    m.d.sync += [here.eq(block_spot), inner_last.eq(block_spot.inner == 1)]
-        following_row = data.View(row.shape(), Mux(waits, waiting_row, next_row))
-        with m.If(begins):
-            m.d.sync += asking.eq(1)
-        # Where no row follows, what is taken of it is void: so it has not to be known.
-        with m.If(begins | (step & end_row)):
-            m.d.sync += row.eq(following_row)
-        with m.If(begins | step):
-            goes_on = asking & ~end_row
+        follows_last, goes_back = Signal(), Signal()
+        m.d.comb += [
+            goes_back.eq(end_row & ~row.block_end),
+            follows_last.eq(Mux(inner_last, command.n_inner == 1, here.inner == 2)),
+        ]
+        with m.If(step):
             m.d.sync += [
-                left.eq(Mux(goes_on, left - 1, following_row.columns)),
-                end_row.eq(Mux(goes_on, left == 2, following_row.single)),
+                here.eq(Mux(goes_back, block_spot, following)),
+                inner_last.eq(Mux(goes_back, block_spot.inner == 1, follows_last)),
             ]
+        # Before the step, where it is to come: nothing goes back then.
+        with m.If(asking & end_row & row.block_end):
+            m.d.sync += block_spot.eq(following)
         with m.If(idle):
             inner = self.body.n_inner
             m.d.sync += [
                 *(spot.eq(Cat(Const(0, 64), inner)) for spot in (here, block_spot)),
                 inner_last.eq(inner == 1),
             ]
+        # Where no row follows, what is taken of it is void: so it has not to be known.
+        following_row = data.View(row.shape(), Mux(waits, waiting_row, next_row))
+        with m.If(when_open("row_sets", can_end, ~asking)):
+            m.d.sync += row.eq(following_row)
+        with m.If(when_open("left_sets", can, ~asking)):
+            goes_on = asking & ~end_row
+            m.d.sync += [
+                left.eq(Mux(goes_on, left - 1, following_row.columns)),
+                end_row.eq(Mux(goes_on, left == 2, following_row.single)),
+            ]
         # In a register: it is wanted when the chunk arrives, and the step is known late.
         info = Signal(chunks.data.shape(), reset_less=True)
+        words = Signal(range(2 * config.fill_bytes + 1))
+        with m.If(command.number.is_int4):
+            m.d.comb += words.eq(row.bytes << 1)
+        with m.Elif(command.number.is_wide):
+            m.d.comb += words.eq(row.bytes >> 1)
+        with m.Else():
+            m.d.comb += words.eq(row.bytes)
         m.d.comb += chunks.data.eq(info)
         m.d.sync += [
-            chunks.en.eq(step & end_row),
+            chunks.en.eq(row_ends),
             chunks.addr.eq(chunks.addr + chunks.en),
-            info.bytes.eq(row.bytes),
+            info.words_less.eq(words - 1),
+            info.single.eq(words == 1),
             info.number.eq(command.number),
             info.block_end.eq(row.block_end),
             info.iteration_end.eq(row.block_end & row.last_block),
         ]
-        place = self._request(m, go, placed, address, last, end, placed_turn)
-        return command, step & first, place
+        place = self._request(m, go, placed, address, last, Cat(wide, end), placed_turn)
+        return command, when_open("claims", asking & first & free), place
 
-    def _request(self, m: Module, go, placed, address, last, end, turn) -> Value:
+    def _request(self, m: Module, go, placed, address, last, marks, turn) -> Value:
         """Ask for the chunk from ``address`` to ``last`` bytes on, if it is in the scratchpad, as
         all before it were."""
         spad_bits = (self._config.scratchpad_bytes - 1).bit_length()
@@ -235,7 +280,7 @@ class Fill(wiring.Component):
                 "address": spad_bits,
                 "banks": self._config.scratchpad_banks,
                 "needed": len(self.read.needed),
-                "end": 1,
+                "marks": len(marks),
             }
         )
         m.submodules.requests = requests = Elastic(layout)
@@ -251,7 +296,7 @@ class Fill(wiring.Component):
             source.payload.banks.eq(
                 banks_of(m, self._config, address[4:spad_bits], len(needed), needed)
             ),
-            source.payload.end.eq(end),
+            source.payload.marks.eq(marks),
             go.eq(source.ready),
             requests.target.ready.eq(self.read.ready),
             self.read.needed.eq(request.needed),
@@ -262,80 +307,7 @@ class Fill(wiring.Component):
         ]
         with m.If(outside & ~stopped):
             m.d.sync += [stopped.eq(1), self.error.eq(Mux(turn, 2, 1))]
-        return Cat(request.address[:4], request.end)
-
-    def _load(self, m: Module, mode, asked, columns: list[Serializer]) -> Value:
-        """`READ_LATENCY` cycles after a request its granules are here: store the chunk they hold.
-
-        A chunk of lane l is turned by l quarters of its length. Returns whether one completes its
-        set.
-        """
-        size = self._config.fill_bytes
-        steps = [Signal(5, name=f"asked{step}") for step in range(READ_LATENCY)]
-        m.d.sync += Cat(steps).eq(Cat(asked, steps))
-        shift, last = steps[-1][:4], steps[-1][4]
-        loaded_set = Signal(range(SETS))
-        # Counts lanes by fours: what is not used of an index (1 of 2 lanes, 3 of 1) is passed over.
-        place, lanes = Signal(range(4 * self._config.cols)), Signal(3)
-        arrived = Signal()
-        with m.Switch(mode):
-            for each, count in LANES.items():
-                with m.Case(each):
-                    m.d.comb += lanes.eq(4 // count)
-        with m.If(self.read.data_valid):
-            m.d.sync += place.eq(Mux(last, 0, place + lanes))
-
-        # Byte lanes keep their places until the chunk is turned, in two steps. Granules come from
-        # far: there is a register behind the choice of bytes, which is known before.
-        upper = Signal(size, reset_less=True)
-        bytes_, by = Signal(8 * size, reset_less=True), Signal(range(size), reset_less=True)
-        here, here_place, here_last = Signal(), Signal.like(place), Signal()
-        lower_half, upper_half = (self.read.data[8 * size * i :][: 8 * size] for i in range(2))
-        m.d.sync += [
-            upper.eq(Cat(i < steps[-2][:4] for i in range(size))),
-            bytes_.eq(
-                Cat(
-                    Mux(upper[i], upper_half.word_select(i, 8), lower_half.word_select(i, 8))
-                    for i in range(size)
-                )
-            ),
-            by.eq(shift - (place[:2] << len(by) - 2)),
-            here.eq(self.read.data_valid),
-            here_place.eq(place),
-            here_last.eq(last),
-        ]
-        m.submodules.coarse = coarse = Choose4(8 * size)
-        m.submodules.fine = fine = Choose4(8 * size)
-        half = Signal(8 * size)
-        turned, rest = Signal(8 * size, reset_less=True), Signal(2, reset_less=True)
-        stored, stored_place, stored_last = Signal(), Signal.like(place), Signal()
-        m.d.comb += [
-            half.eq(Mux(by[4], bytes_.rotate_right(128), bytes_) if len(by) > 4 else bytes_),
-            coarse.index.eq(by[2:4]),
-            *(word.eq(half.rotate_right(32 * i)) for i, word in enumerate(coarse.words)),
-            fine.index.eq(rest),
-            *(word.eq(turned.rotate_right(8 * i)) for i, word in enumerate(fine.words)),
-            # What is loaded in the next cycle can be read in the one after it, as a set is then.
-            arrived.eq(here & here_last),
-        ]
-        m.d.sync += [
-            turned.eq(coarse.chosen),
-            rest.eq(by[:2]),
-            stored.eq(here),
-            stored_place.eq(here_place),
-            stored_last.eq(here_last),
-            loaded_set.eq(loaded_set + (stored & stored_last)),
-        ]
-        rows = [Signal(range(4 * SETS), name=f"row{i}") for i in range(4)]
-        for i, row in enumerate(rows):
-            m.d.comb += row.eq(Cat((i - stored_place[:2])[:2], loaded_set))
-        for c, column in enumerate(columns):
-            m.d.comb += [
-                column.load.eq(stored & (stored_place[2:] == c)),
-                *(port.eq(row) for port, row in zip(column.load_rows, rows, strict=True)),
-                *(part.eq(fine.chosen[2 * size * i :]) for i, part in enumerate(column.chunk)),
-            ]
-        return arrived
+        return Cat(request.address[:4], request.marks)
 
     def _write(self, m: Module, full, chunk, columns: list[Serializer]) -> tuple[Signal, Signal]:
         """Write words of full sets to all columns; return whether the next set is taken, and
@@ -348,7 +320,7 @@ class Fill(wiring.Component):
         # The set that is written, and how many of its words come behind this one.
         having, load = Signal(), Signal()
         now = Signal(chunk.shape(), reset_less=True)
-        nibbles, words = Signal(3, reset_less=True), Signal(range(2 * config.fill_bytes))
+        nibbles = Signal(3, reset_less=True)
         left, last = Signal(range(2 * config.fill_bytes), reset_less=True), Signal(reset_less=True)
         write, done = Signal(), Signal()  # a word is written: decided a cycle ahead
         next_having, next_claim, next_any = Signal(), Signal(), Signal()
@@ -357,13 +329,12 @@ class Fill(wiring.Component):
         step = Signal(3)
         m.d.comb += [
             step.eq(2),
-            words.eq(chunk.bytes - 1),
             load.eq(full & (~having | done)),
         ]
         with m.If(chunk.number.is_int4):
-            m.d.comb += [step.eq(1), words.eq((chunk.bytes << 1) - 1)]
+            m.d.comb += step.eq(1)
         with m.Elif(chunk.number.is_wide):
-            m.d.comb += [step.eq(4), words.eq((chunk.bytes >> 1) - 1)]
+            m.d.comb += step.eq(4)
         m.d.comb += [
             done.eq(write & last),
             next_space.eq(space - (write & claim) + self.release),
@@ -390,8 +361,8 @@ class Fill(wiring.Component):
             m.d.sync += [
                 now.eq(chunk),
                 nibbles.eq(step),
-                left.eq(words),
-                last.eq(words == 0),
+                left.eq(chunk.words_less),
+                last.eq(chunk.single),
             ]
 
         # The word leaves the serializers some cycles after it was picked.

@@ -12,6 +12,7 @@ from amaranth.lib.wiring import In, Out
 
 from ..isa import Mode
 from ..numerics.widen import halfway_layout, normalize, parts_layout
+from ..tech.negate import Negate
 
 __all__ = ["OPERAND", "PrepareOperand", "PrepareWeight", "weight_layout"]
 
@@ -123,6 +124,8 @@ class PrepareWeight(wiring.Component):
             special1.eq(special),
         ]
 
+        m.submodules.negate = negate = Negate(len(shifted) + 2)
+        m.d.comb += [negate.number.eq(shifted), negate.minus.eq(minus1)]
         weight = Signal(weight_layout(), reset_less=True)
         m.d.comb += self.weight.eq(weight)
         m.d.sync += [
@@ -135,7 +138,7 @@ class PrepareWeight(wiring.Component):
         with m.Elif(int4):
             m.d.sync += weight.factor.eq(raw1[:4].as_signed())
         with m.Else():
-            m.d.sync += weight.factor.eq(Mux(minus1, -shifted, shifted))
+            m.d.sync += weight.factor.eq(negate.result)
         return m
 
 
@@ -206,8 +209,11 @@ class PrepareOperand(wiring.Component):
 
         word = Signal(OPERAND, reset_less=True)
         significand, lowest = Signal(12), Signal(3)
+        m.submodules.negate = negate = Negate(len(significand))
         m.d.comb += [
-            significand.eq(Mux(minus, -magnitude, magnitude)),
+            negate.number.eq(magnitude),
+            negate.minus.eq(minus),
+            significand.eq(negate.result),
             lowest.eq(
                 Mux(special, Cat(nan, zero), Mux(bf16, field[5:], significand[:3])),
             ),

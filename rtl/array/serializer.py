@@ -22,9 +22,10 @@ _LANES = 4
 class Serializer(wiring.Component):
     """Takes a chunk of one lane a cycle, and gives an operand word of all lanes a cycle.
 
-    There are four memories, each a quarter of a chunk wide. Quarter q of a chunk of lane l lies in
-    memory ``(q + l) % 4``, in row ``4 * set + q``: so a chunk is written in one cycle, and quarter
-    q of all lanes is read from one row.
+    There are four memories, each a quarter of a chunk wide. Bytes b, b + 4, b + 8 ... of a chunk of
+    lane l lie in memory ``(b + l) % 4``, in row ``4 * set + b % 4``: so a chunk is written in one
+    cycle, and byte b of all lanes is read from one row. Of wide numbers, which have one lane, both
+    bytes are in the first one's row.
 
     Parameters
     ----------
@@ -37,7 +38,7 @@ class Serializer(wiring.Component):
     load : ``In(1)``
         Write a chunk.
     load_rows : ``In``, for each memory
-        The row: the set, and the quarter.
+        The row: the set, and the lowest byte.
     chunk : ``In``, for each memory
         A quarter of ``fill_bytes``.
     pick, pick_last : ``In(1)``
@@ -78,9 +79,8 @@ class Serializer(wiring.Component):
                 position.eq(Mux(self.pick_last, 0, position + self.nibbles)),
                 pick_set.eq(pick_set + self.pick_last),
             ]
-        quarter = position[-2:]
-        halves, highs = [], []  # of each memory: the nibble, and the one above it
-        tops = []
+        byte = position[1:3]
+        lows, highs = [], []  # of each memory: the nibble, and the upper one of its byte
         for i in range(4):
             memory = Memory(shape=unsigned(self._bits), depth=4 * SETS, init=[])
             m.submodules[f"memory{i}"] = memory
@@ -89,72 +89,70 @@ class Serializer(wiring.Component):
                 write.en.eq(self.load),
                 write.addr.eq(self.load_rows[i]),
                 write.data.eq(self.chunk[i]),
-                read.addr.eq(Cat(quarter, pick_set)),
+                read.addr.eq(Cat(byte, pick_set)),
             ]
             part = read.data
             if self._bits > 32:
                 part = Signal(32, name=f"part{i}")
-                m.d.comb += part.eq(Mux(position[3], read.data[32:], read.data[:32]))
+                m.d.comb += part.eq(Mux(position[5], read.data[32:], read.data[:32]))
             m.submodules[f"nibble{i}"] = nibble = Choose8(4)
             m.submodules[f"above{i}"] = above = Choose4(4)
             m.d.comb += [
-                nibble.index.eq(position[:3]),
+                nibble.index.eq(Cat(position[0], position[3:5])),
                 *(each.eq(part.word_select(j, 4)) for j, each in enumerate(nibble.words)),
-                above.index.eq(position[1:3]),
+                above.index.eq(position[3:5]),
                 *(each.eq(part[8 * j + 4 : 8 * j + 8]) for j, each in enumerate(above.words)),
             ]
-            halves.append(nibble.chosen)
+            lows.append(nibble.chosen)
             highs.append(above.chosen)
-            tops += [part[8:16], part[24:32]]
 
-        # INT4 is extended, where there are 8 bits for it.
-        extend = self.number.is_int4
-        lows = [self._of_lane(m, f"low{lane}", halves, lane, quarter) for lane in range(_LANES)]
-        high0, high2 = (self._of_lane(m, f"high{lane}", highs, lane, quarter) for lane in (0, 2))
-        m.submodules.top = top = Choose8(8)
-        m.d.comb += [
-            top.index.eq(Cat(position[2], quarter)),
-            *(each.eq(word) for each, word in zip(top.words, tops, strict=True)),
-        ]
-        # A copy of its own: the mode has many users. Numbers come late, so that what is chosen of
-        # them is said in two bits.
-        raw, mode = Signal(16, reset_less=True), Signal(Mode)
-        four, eight = Signal(), Signal()
+        # Of each lane. A wide number's second byte is where lane 1 would have its first one.
+        low, high = (
+            [Signal(4, name=f"{name}_{lane}", reset_less=True) for lane in range(count)]
+            for name, count in (("low", 4), ("high", 3))
+        )
         m.d.sync += [
+            *(
+                low[lane].eq(self._of_lane(m, f"low{lane}", lows, lane, byte))
+                for lane in range(_LANES)
+            ),
+            *(high[lane].eq(self._of_lane(m, f"high{lane}", highs, lane, byte)) for lane in (0, 2)),
+            high[1].eq(Mux(byte[1], highs[3], highs[1])),
+        ]
+        # Copies of its own: what is said of numbers and the mode has many users. What is chosen is
+        # said in two bits. INT4 is extended, where there are 8 bits for it.
+        number, mode = Signal(number_layout(), reset_less=True), Signal(Mode)
+        four, eight, extend = Signal(), Signal(), Signal()
+        m.d.sync += [
+            number.eq(self.number),
             mode.eq(self.mode),
             four.eq(self.mode == Mode.INT4),
             eight.eq(self.mode == Mode.INT8),
+            extend.eq(self.number.is_int4 & (self.mode != Mode.INT4)),
         ]
+        raw = Signal(16)
         m.submodules.second, m.submodules.fourth = second, fourth = Choose4(4), Choose4(4)
-        signs = [lows[lane][3].replicate(4) for lane in (0, 2)]
+        signs = [low[lane][3].replicate(4) for lane in (0, 2)]
         for choose, index, words in (
-            (second, Cat(extend & ~four, four), (high0, signs[0], lows[1], lows[1])),
-            (
-                fourth,
-                Cat(four | (eight & extend), eight),
-                (top.chosen[4:], lows[3], high2, signs[1]),
-            ),
+            (second, Cat(extend, four), (high[0], signs[0], low[1], low[1])),
+            (fourth, Cat(four | extend, eight), (high[1], low[3], high[2], signs[1])),
         ):
             m.d.comb += choose.index.eq(index)
             m.d.comb += [each.eq(word) for each, word in zip(choose.words, words, strict=True)]
-        third = Mux(four | eight, lows[2], top.chosen[:4])
-        m.d.sync += raw.eq(Cat(lows[0], second.chosen, third, fourth.chosen))
+        third = Mux(four | eight, low[2], low[1])
+        m.d.comb += raw.eq(Cat(low[0], second.chosen, third, fourth.chosen))
 
         # Half of the widening; the other half is done where the word is prepared.
-        number = Signal(number_layout(), reset_less=True)
         halfway = Signal(halfway_layout(), reset_less=True)
-        m.d.sync += [
-            number.eq(self.number),
-            halfway.eq(begin_widening(m, raw, number, mode, name="lane0")),
-        ]
+        m.d.sync += halfway.eq(begin_widening(m, raw, number, mode, name="lane0"))
         m.d.comb += self.word.eq(halfway)
         return m
 
-    def _of_lane(self, m: Module, name: str, parts, lane: int, quarter) -> Signal:
-        """Return the part of one lane: memory ``(q + lane) % 4`` has it for quarter q."""
+    def _of_lane(self, m: Module, name: str, parts, lane: int, byte) -> Signal:
+        """Return the part of one lane: memory ``(byte + lane) % 4`` has it."""
         m.submodules[name] = choose = Choose4(len(parts[0]))
         m.d.comb += [
-            choose.index.eq(quarter),
-            *(each.eq(parts[(q + lane) % _LANES]) for q, each in enumerate(choose.words)),
+            choose.index.eq(byte),
+            *(each.eq(parts[(b + lane) % _LANES]) for b, each in enumerate(choose.words)),
         ]
         return choose.chosen

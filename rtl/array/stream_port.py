@@ -9,6 +9,7 @@ from amaranth.lib.wiring import In, Out
 from ..config import GRANULE, CardConfig
 from ..core.ports import READ_LATENCY, ReadPort, banks_of
 from ..tech import KEEP
+from ..tech.select import select
 
 __all__ = ["EngineFetch", "StreamPort"]
 
@@ -76,7 +77,8 @@ class StreamPort(wiring.Component):
         banks = Signal(config.scratchpad_banks, reset_less=True)
         last = Signal(range(max(engines, 2)))
         free = ~held.valid | self.read.ready
-        chosen = Signal(range(max(engines, 2)))
+        # Kept: synthesis would choose words by what decides this, in more steps.
+        chosen = Signal((engines - 1).bit_length(), attrs=KEEP)
         m.d.comb += [
             self.read.valid.eq(held.valid),
             self.read.address.eq(address),
@@ -90,21 +92,19 @@ class StreamPort(wiring.Component):
                         candidate = (turn + 1 + step) % engines
                         with m.If(self.engine[candidate].valid):
                             m.d.comb += chosen.eq(candidate)
-        # Kept: synthesis would choose an address first, and find its banks from that.
-        lies = [
-            Signal(config.scratchpad_banks, name=f"lies{i}", attrs=KEEP) for i in range(engines)
-        ]
-        for engine, its_banks in zip(self.engine, lies, strict=True):
-            m.d.comb += its_banks.eq(banks_of(m, config, engine.address))
         requested = Cat(engine.valid for engine in self.engine).any()
+        # Banks are found before the choice: its result is late.
+        words = [
+            Cat(engine.entry, engine.address, banks_of(m, config, engine.address))
+            for engine in self.engine
+        ]
+        word = select(m, platform, chosen, words, name="word")
         with m.If(free):
             m.d.comb += Array(engine.ready for engine in self.engine)[chosen].eq(1)
             m.d.sync += [
                 held.valid.eq(requested),
                 held.engine.eq(chosen),
-                held.entry.eq(Array(engine.entry for engine in self.engine)[chosen]),
-                address.eq(Array(engine.address for engine in self.engine)[chosen]),
-                banks.eq(Array(lies)[chosen]),
+                Cat(held.entry, address, banks).eq(word),
             ]
             with m.If(requested):
                 m.d.sync += last.eq(chosen)

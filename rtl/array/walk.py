@@ -2,7 +2,6 @@
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed, unsigned
 from amaranth.lib import data, stream, wiring
-from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
@@ -11,15 +10,9 @@ from ..isa import LANES, DirectoryEntry, Mode
 from ..tech.gate import Gate
 from .command import chosen, stream_command_layout
 from .stream_port import EngineFetch
+from .stream_walk import GRANULES_AHEAD, VISITS_AHEAD, StreamWalk, address_shape, outside
 
 __all__ = ["Walk", "engine_start_layout", "step_layout"]
-
-_VISITS_AHEAD = 4
-"""Directory entries that an engine holds or has asked for, beside the one it works on: a power of
-two, which the top bit of a count tells."""
-
-_GRANULES_AHEAD = 7
-"""Granules that an engine holds or has asked for: less than 8."""
 
 
 def engine_start_layout(config: CardConfig) -> data.StructLayout:
@@ -114,26 +107,18 @@ class Walk(wiring.Component):
                 "error": Out(2),
             }
         )
-        # An address with room for one step of up to 16 bits beyond the scratchpad, and with a top
-        # bit that marks a blob outside.
-        self._address = unsigned(max(config.granule_addr_width, 16) + 2)
+        self._address = address_shape(config)
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        m.d.sync += self.error.eq(0)
-        self._held = Signal(range(_VISITS_AHEAD + 1))  # entries held or asked for
+        self._held = Signal(range(VISITS_AHEAD + 1))  # entries held or asked for
         self._next_held = Signal.like(self._held)
-        self._flying = Signal(range(_VISITS_AHEAD + 1))  # entries asked for that have not arrived
+        self._flying = Signal(range(VISITS_AHEAD + 1))  # entries asked for that have not arrived
         self._next_flying = Signal.like(self._flying)
-        self._none_flying = Signal(init=1)
-        self._arriving = Signal()  # the turn of their iteration
         self._blob = Signal(self._address, reset_less=True)
-        self._asked_entry = Signal()  # a directory entry is asked for in this cycle
-        self._asked_granule = Signal()
-        # A stream has more granules that can be asked for; one of these is. The first one that is
-        # asked for at once is not among them: this decides the enables of many registers.
-        self._runs, self._stepped = Signal(), Signal()
-        self._begun = Signal()  # a stream begins, or an empty entry is done with
+        # A directory entry is asked for: now, and in the cycle before, when it is counted. Two are
+        # never asked for in two cycles one after the other.
+        self._asked_entry, self._asked_before = Signal(), Signal()
         # What the port answered in the cycle before: it comes from far.
         self._entry_valid, self._granule_valid = Signal(), Signal()
         self._data = Signal(8 * GRANULE, reset_less=True)
@@ -141,43 +126,44 @@ class Walk(wiring.Component):
             self._entry_valid.eq(self.fetch.entry_valid),
             self._granule_valid.eq(self.fetch.granule_valid),
             self._data.eq(self.fetch.data),
+            self._asked_before.eq(self._asked_entry),
         ]
-        waits, want_granule, granule_address, room = self._streams(m)
-        want_entry, entry_address = self._visits(m)
+        m.submodules.streams = self._streams = streams = StreamWalk(self._config)
+        want_entry, entry_address, entry_error = self._visits(m)
 
         # Entries go first, as few as they are, but not before a stream that has just begun. What
         # is asked for waits in a register: what the port does is not seen in the same cycle.
-        roomy = room >= _GRANULES_AHEAD - 1
-        asking, is_entry, free, granules = Signal(), Signal(reset_less=True), Signal(), Signal()
+        asking, is_entry, free, entry_first = Signal(), Signal(reset_less=True), Signal(), Signal()
         address = Signal(self._config.granule_addr_width, reset_less=True)
         m.d.comb += [
+            *(streams.commands[turn].eq(self.commands[turn]) for turn in range(2)),
+            streams.blob.eq(self._blob),
+            streams.entry.eq(self._data),
+            streams.entry_valid.eq(self._entry_valid),
+            streams.granted.eq(free & (~want_entry | streams.roomy)),
             free.eq(~asking),
-            granules.eq(free & (~want_entry | roomy)),
-            self._asked_entry.eq(free & want_entry & ~(waits & roomy)),
-            self._asked_granule.eq(granules & want_granule),
-            self._stepped.eq(granules & self._runs),
+            entry_first.eq(want_entry & ~streams.hurry),
+            self._asked_entry.eq(free & entry_first),
             self.fetch.valid.eq(asking),
             self.fetch.entry.eq(is_entry),
             self.fetch.address.eq(address),
         ]
-        # ``ready`` is late.
-        m.submodules.asks = asks = Gate(lambda now, ready, asked, _: not ready if now else asked)
-        m.d.comb += asks.bits.eq(
-            Cat(asking, self.fetch.ready, self._asked_entry | self._asked_granule)
+        # ``ready`` is late. A granule that is wanted is granted where no entry goes first.
+        m.submodules.asks = asks = Gate(
+            lambda now, ready, entry, granule: not ready if now else entry or granule
         )
-        m.d.sync += asking.eq(asks.out)
+        m.d.comb += asks.bits.eq(Cat(asking, self.fetch.ready, entry_first, streams.wanted))
+        m.d.sync += [asking.eq(asks.out), self.error.eq(streams.error | entry_error)]
         with m.If(free):
             m.d.sync += [
-                is_entry.eq(self._asked_entry),
-                address.eq(Mux(self._asked_entry, entry_address, granule_address)),
+                is_entry.eq(entry_first),
+                address.eq(Mux(entry_first, entry_address, streams.address)),
             ]
         return m
 
-    def _outside(self, address):
-        return address[self._config.granule_addr_width :].any()
-
-    def _visits(self, m: Module) -> tuple[Signal, Signal]:
-        """Step from visit to visit. Returns the request for the next entry, and its address.
+    def _visits(self, m: Module) -> tuple[Value, Value, Value]:
+        """Step from visit to visit. Returns the request for the next entry, its address, and what
+        is wrong with it, as ``error``.
 
         A visit takes three cycles or more. In the first one its place is worked out, and what would
         be left after it. In the second one its entry is asked for, and it is found out whether the
@@ -192,7 +178,8 @@ class Walk(wiring.Component):
         # Where the walk is: iteration, column block, slice of K, and the engine's row in it.
         walking, settled, sure = Signal(), Signal(), Signal()
         turn = Signal()  # of the iteration that is walked, or is next
-        requested = Signal()  # the row's entry has been asked for
+        # The row's entry has been asked for, and may be if it has one.
+        requested, next_requested, may_ask = Signal(), Signal(), Signal()
         # Its output waits until its first visit is taken; so does the next iteration.
         output, unseen = Signal(32, reset_less=True), Signal()
         k_less, n, slice_less, entries, deal_on = chosen(
@@ -219,7 +206,7 @@ class Walk(wiring.Component):
         behind = Signal(signed(17), reset_less=True)
         k_after = Signal(signed(17), reset_less=True)
         columns_after = Signal(signed(17), reset_less=True)
-        entry, outside = Signal(self._address, reset_less=True), Signal(reset_less=True)
+        entry, is_outside = Signal(self._address, reset_less=True), Signal(reset_less=True)
         place = Signal(self._address)
         m.d.comb += [row.eq(slot * rows + next_row), place.eq(slice_base + row)]
         m.d.sync += [
@@ -227,7 +214,7 @@ class Walk(wiring.Component):
             k_after.eq(k_left + ~Cat(slice_less, Const(0, 1))),
             columns_after.eq(columns - block_columns),
             entry.eq(place),
-            outside.eq(self._outside(place)),
+            is_outside.eq(outside(config, place)),
             settled.eq(walking),
             sure.eq(settled),
         ]
@@ -264,10 +251,10 @@ class Walk(wiring.Component):
         ]
         with m.If(idle):
             m.d.sync += [output.eq(self.start.payload.output), self._blob.eq(blob)]
-        with m.If(self._asked_entry):
-            m.d.sync += requested.eq(1)
+        m.d.comb += next_requested.eq(requested | self._asked_entry)
+        m.d.sync += requested.eq(next_requested & ~step)
         with m.If(step):
-            m.d.sync += [settled.eq(0), sure.eq(0), requested.eq(0)]
+            m.d.sync += [settled.eq(0), sure.eq(0)]
         with m.If(idle | step):
             m.d.sync += [
                 slot.eq(Mux(idle | row_last, 0, slot + 1)),
@@ -289,20 +276,27 @@ class Walk(wiring.Component):
             m.d.sync += next_row.eq(Mux(start, self.index, (~behind + Mux(absent, 0, rows))[:low]))
 
         # At first only one entry is asked for: a second one would hold up the first one's stream.
-        full, filler, may_fill = Signal(), Signal(), Signal()
-        unread, begun = Signal(range(_VISITS_AHEAD + 1)), Signal()
+        filler, may_fill = Signal(), Signal()
+        unread, next_unread = (Signal(range(VISITS_AHEAD + 1)) for _ in range(2))
+        begun, next_begun = Signal(), Signal()
+        m.d.comb += [
+            next_unread.eq(unread + self._asked_before - self._streams.begun),
+            next_begun.eq(~idle & (begun | self._streams.begun)),
+        ]
         m.d.sync += [
-            unread.eq(unread + self._asked_entry - self._begun),
-            begun.eq(~idle & (begun | self._begun)),
+            unread.eq(next_unread),
+            begun.eq(next_begun),
+            may_ask.eq(
+                (walking & ~step & ~next_requested & ~self._next_held[-1])
+                & (~next_unread.any() | (next_begun & ~next_unread[-1]))
+            ),
             may_fill.eq(absent & ~self._next_flying.any() & ~self._next_held[-1]),
         ]
-        wanted = settled & ~absent & ~requested
         m.d.comb += [
-            full.eq(self._held[-1]),
             filler.eq(sure & may_fill),
             step.eq(sure & (requested | may_fill)),
             # None is on its way when a walk begins.
-            self._arriving.eq(turn ^ ~walking),
+            self._streams.turn.eq(turn ^ ~walking),
         ]
         known = Signal(_known_layout())
         m.d.comb += [
@@ -329,10 +323,9 @@ class Walk(wiring.Component):
             idle.eq(~next_walking & ~next_unseen & ~self._next_flying.any()),
         ]
         m.d.comb += self.busy.eq(walking | self._held.any())
-        with m.If(wanted & outside):
-            m.d.sync += self.error.bit_select(turn, 1).eq(1)
-        may_ask = ~full & (~unread.any() | (begun & ~unread[-1]))
-        return may_ask & wanted & ~outside, entry
+        is_wrong = settled & ~absent & ~requested & is_outside
+        wrong = Mux(turn, 2, 1) & is_wrong.replicate(2)
+        return may_ask & ~absent & ~is_outside, entry, wrong
 
     def _join(self, m: Module, step, filler, known) -> Value:
         """Keep what arrives, and put entries next to what the walk knew of their visits before;
@@ -340,18 +333,18 @@ class Walk(wiring.Component):
         whether an iteration's first one is taken."""
         held = self._held
         entry_valid, granule_valid = self._entry_valid, self._granule_valid
-        words = 1 << _GRANULES_AHEAD.bit_length()
-        m.submodules.known = visits = Memory(shape=_known_layout(), depth=_VISITS_AHEAD, init=[])
+        words = 1 << GRANULES_AHEAD.bit_length()
+        m.submodules.known = visits = Memory(shape=_known_layout(), depth=VISITS_AHEAD, init=[])
         m.submodules.arrived = arrived = Memory(
             shape=unsigned(8 * GRANULE), depth=2 * words, init=[]
         )
         visits_in, visits_out = visits.write_port(), visits.read_port(domain="comb")
         # Whether an entry is empty is half told when it arrives: it would be late when it is read.
-        m.submodules.some = some = Memory(shape=unsigned(4), depth=_VISITS_AHEAD, init=[])
+        m.submodules.some = some = Memory(shape=unsigned(4), depth=VISITS_AHEAD, init=[])
         some_in, some_out = some.write_port(), some.read_port(domain="comb")
         count = data.View(DirectoryEntry, self._data).count
         arrived_in, arrived_out = arrived.write_port(), arrived.read_port(domain="comb")
-        entry_to, entry_from = (Signal(range(_VISITS_AHEAD), name=n) for n in ("to", "from"))
+        entry_to, entry_from = (Signal(range(VISITS_AHEAD), name=n) for n in ("to", "from"))
         granule_to, granule_from = (Signal(range(words), name=n) for n in ("into", "out_of"))
         level = Signal(range(words))  # granules
         # Entries that are here, and whether there are any.
@@ -359,8 +352,8 @@ class Walk(wiring.Component):
         take_visit, take_granule = Signal(), Signal()
         visit = self.visit.payload
         m.d.comb += [
-            self._next_flying.eq(self._flying + self._asked_entry - entry_valid),
-            self._next_held.eq(held + (self._asked_entry | (step & filler)) - take_visit),
+            self._next_flying.eq(self._flying + self._asked_before - entry_valid),
+            self._next_held.eq(held + (self._asked_before | (step & filler)) - take_visit),
             visits_in.en.eq(step),
             visits_in.data.eq(known),
             visits_out.addr.eq(entry_from),
@@ -393,68 +386,11 @@ class Walk(wiring.Component):
             granule_to.eq(granule_to + granule_valid),
             granule_from.eq(granule_from + take_granule),
             level.eq(level + granule_valid - take_granule),
-            self._granule_taken.eq(take_granule),
+            self._streams.taken.eq(take_granule),
             held.eq(self._next_held),
             self._flying.eq(self._next_flying),
-            self._none_flying.eq(~self._next_flying.any()),
         ]
         first = Signal(init=1)
         with m.If(take_visit):
             m.d.sync += first.eq(visit.iteration_last)
         return take_visit & first
-
-    def _streams(self, m: Module):
-        """Ask for the streams that the entries name. Returns whether there is a stream, the request
-        for a granule, its address, and for how many granules there is room.
-
-        A stream that finds nothing before it is asked for when its entry is here; the step to its
-        second granule is made in the cycle after that (``behind``).
-        """
-        address = Signal(self._address, reset_less=True)
-        left = Signal(16, reset_less=True)  # values whose granules have not been asked for
-        idle, behind = Signal(init=1), Signal()  # there are none; one too many
-        turn = Signal(reset_less=True)
-
-        layout = data.StructLayout({"address": self._address, "count": 16, "turn": 1})
-        m.submodules.streams = streams = SyncFIFO(width=layout.size, depth=_VISITS_AHEAD)
-        arriving = data.View(DirectoryEntry, self._data)
-        found, next_one, at_once = Signal(layout), Signal(layout), Signal()
-        m.d.comb += [
-            found.address.eq(self._blob + arriving.stream),
-            found.count.eq(arriving.count),
-            found.turn.eq(self._arriving),
-            streams.w_data.eq(found),
-            # What finds nothing before it does not wait there.
-            at_once.eq(idle & ~streams.r_rdy),
-            next_one.eq(Mux(at_once, found, streams.r_data)),
-            streams.w_en.eq(self._entry_valid & ~at_once),
-            streams.r_en.eq(idle),
-            self._begun.eq(idle & (streams.r_rdy | self._entry_valid)),
-        ]
-        (per_granule,) = chosen(m, self.commands, turn, "per_granule")
-        with m.If(self._begun):
-            m.d.sync += turn.eq(next_one.turn)
-        m.d.sync += behind.eq(idle & self._asked_granule)
-        # Synthesis would find that what is asked for at once begins, and take that for the step.
-        m.submodules.moves = moves = Gate(lambda *either: any(either[:3]))
-        m.d.comb += moves.bits.eq(Cat(self._begun, self._stepped, behind))
-        with m.If(moves.out):
-            m.d.sync += [
-                address.eq(Mux(idle, next_one.address, address + 1)),
-                left.eq(Mux(idle, next_one.count, left - per_granule)),
-                idle.eq(Mux(idle, ~next_one.count.any(), left <= per_granule)),
-            ]
-
-        room = Signal(range(_GRANULES_AHEAD + 1), init=_GRANULES_AHEAD)
-        self._granule_taken = Signal()
-        waits, wanted, first = Signal(), Signal(), Signal(self._address)
-        m.d.comb += [
-            waits.eq(Mux(idle, at_once & self._entry_valid, ~behind)),
-            first.eq(Mux(idle, found.address, address)),
-            self._runs.eq(~idle & ~behind & room.any() & ~self._outside(address)),
-            wanted.eq(waits & room.any() & ~self._outside(first) & (~idle | found.count.any())),
-        ]
-        with m.If(~idle & self._outside(address)):
-            m.d.sync += self.error.bit_select(turn, 1).eq(1)
-        m.d.sync += room.eq(room - self._asked_granule + self._granule_taken)
-        return waits, wanted, first, room

@@ -8,6 +8,7 @@ from amaranth.lib.wiring import In, Out
 from ..array.ports import drain_layout, visit_layout
 from ..config import CardConfig
 from ..elastic import Elastic
+from ..tech.copy import copies
 from ..tech.select import select
 
 __all__ = ["LaneShare"]
@@ -129,7 +130,9 @@ class LaneShare(wiring.Component):
         """Offer visits to the lane; ``claim`` those that have results."""
         count = self._config.engines_per_lane
         lane, leaves = self.lane_visit, Signal()
-        vacant = Signal(init=1)  # nothing is offered: a register of its own, as that has many loads
+        # Nothing is offered: a register of its own, and one for the many that it enables.
+        vacant, next_vacant = Signal(init=1), Signal()
+        (loads,) = copies(m, platform, next_vacant, 1, name="loads")
         shown = Signal(range(count), reset_less=True)
         head, here, heads = self._queue(m, platform, offered, shown, leaves)
         # What lies at the head of each queue is looked at a cycle later: `known` says that no
@@ -176,8 +179,9 @@ class LaneShare(wiring.Component):
         payload = Signal(shape, name="lane_word", reset_less=True)
         m.d.comb += lane.payload.eq(payload)
         stays = ~vacant & ~lane.ready
-        m.d.sync += [lane.valid.eq(leaves | stays), vacant.eq(~(leaves | stays))]
-        with m.If(vacant):
+        m.d.comb += next_vacant.eq(~(leaves | stays))
+        m.d.sync += [lane.valid.eq(leaves | stays), vacant.eq(next_vacant)]
+        with m.If(loads):
             m.d.sync += payload.eq(word)
         with m.If(begin):
             m.d.sync += [entered.eq(0), ended.eq(0)]
@@ -233,9 +237,10 @@ class LaneShare(wiring.Component):
                 ),
                 read.addr.eq(next_out[: len(beat_out) + 1]),
                 last_in.eq(beat_in == beats - 1),
-                last_out.eq(beat_out == beats - 1),
                 goes.eq(sent[e] & some[e] & move),
             ]
+            with m.If(goes):  # the next one is the visit's last
+                m.d.sync += last_out.eq(beat_out == beats - 2)
             with m.If(drained.valid):
                 m.d.sync += beat_in.eq(Mux(last_in, 0, beat_in + 1))
             m.d.sync += [

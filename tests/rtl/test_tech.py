@@ -28,6 +28,7 @@ from deepseek.rtl.tech.clock_gate import ClockGate
 from deepseek.rtl.tech.copy import copies
 from deepseek.rtl.tech.gate import Gate
 from deepseek.rtl.tech.multiply import Multiply
+from deepseek.rtl.tech.negate import Negate
 from deepseek.rtl.tech.ram import RegisteredRam
 from deepseek.rtl.tech.select import select
 from deepseek.sim.verilated.convert import _ports, to_design
@@ -98,6 +99,11 @@ def test_gate(tmp_path, function):
     simulator = Simulator(gate)
     simulator.add_testbench(testbench)
     simulator.run()
+
+
+@pytest.mark.parametrize("width", [2, 12])
+def test_negate(tmp_path, width):
+    assert _prove(lambda: Negate(width), tmp_path)
 
 
 @pytest.mark.parametrize("width", [1, 32])
