@@ -275,10 +275,10 @@ class DepthwiseTiling:
         They begin at ``start``, and ``pitch`` bytes behind each other.
         """
         memory = self.problem.memory
-        row_bytes = self.problem.beats(row_bytes, start, pitch)
-        long = row_bytes / memory.bytes_per_cycle
+        moved = self.problem.beats(row_bytes, start, pitch)
+        long = moved / memory.bytes_per_cycle
         speed = SHORT_IN_ONE if self.problem.config.hbm_channels > 1 else SHORT
-        short = (row_bytes + gap * memory.burst_bytes) / (speed * memory.bytes_per_cycle)
+        short = (moved + gap * memory.burst_bytes) / (speed * memory.bytes_per_cycle)
         return rows * max(long, short)
 
     def _transfers(self, rows: int, section: Section, *, leads: bool) -> tuple[float, float]:
