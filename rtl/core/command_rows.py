@@ -3,7 +3,12 @@
 from amaranth.hdl import Cat, Module, Mux, Signal, Value, unsigned
 from amaranth.lib import memory
 
+from ..tech.copy import copies
+
 __all__ = ["CommandRows"]
+
+_PIECE = 32
+"""Bits of a row that one memory holds: a row is as wide as what it goes to is apart."""
 
 
 class CommandRows:
@@ -11,8 +16,8 @@ class CommandRows:
 
     Parameters
     ----------
-    m : Module
-        Where it is put.
+    m, platform : Module, object
+        Where it is put, and what that elaborates with.
     beat : Value
         What is written into a lane of a row.
     name : str
@@ -21,6 +26,9 @@ class CommandRows:
         Width of a row, a multiple of the beat's; rows.
     late : bool
         ``there`` comes from a register. ``out`` then only changes by `take`.
+    far : bool
+        Each piece of a row is read by an address of its own. ``out`` then only changes by `take`,
+        and a row that follows a reset is read from the second cycle behind it on.
 
     Members
     -------
@@ -33,25 +41,45 @@ class CommandRows:
     """
 
     def __init__(
-        self, m: Module, beat: Value, name: str, bits: int, depth: int, *, late: bool = False
+        self,
+        m: Module,
+        platform: object,
+        beat: Value,
+        name: str,
+        bits: int,
+        depth: int,
+        *,
+        late: bool = False,
+        far: bool = False,
     ) -> None:
         self.bits = bits
-        m.submodules[name] = store = memory.Memory(
-            shape=unsigned(bits), depth=depth, init=[], attrs={"ram_style": "distributed"}
-        )
-        self._write = store.write_port(granularity=len(beat))
-        read = store.read_port(domain="comb")
         self._into = Signal(range(depth), name=f"{name}_into")
+        self._enable = Signal(bits // len(beat), name=f"{name}_enable")
         self.out = Signal(range(depth), name=f"{name}_out")
+        self._next = Signal(range(depth), name=f"{name}_next")
         self._depth = depth
         self.following = self._behind(self.out)
         self.there = Signal(name=f"{name}_there")
-        self.data = read.data
-        m.d.comb += [
-            self._write.addr.eq(self._into),
-            self._write.data.eq(beat.replicate(bits // len(beat))),
-            read.addr.eq(self.out),
-        ]
+        m.d.comb += self._next.eq(self.out)
+        m.d.sync += self.out.eq(self._next)
+        starts = range(0, bits, _PIECE)
+        addresses = [self.out] * len(starts)
+        if far:
+            addresses = copies(m, platform, self._next, len(starts), name=f"{name}_address")
+        pieces = []
+        for start, address in zip(starts, addresses, strict=True):
+            m.submodules[f"{name}_{start}"] = store = memory.Memory(
+                shape=unsigned(_PIECE), depth=depth, init=[], attrs={"ram_style": "distributed"}
+            )
+            write, read = store.write_port(), store.read_port(domain="comb")
+            m.d.comb += [
+                write.en.eq(self._enable[start // len(beat)]),
+                write.addr.eq(self._into),
+                write.data.eq(beat[start % len(beat) :][:_PIECE]),
+                read.addr.eq(address),
+            ]
+            pieces.append(read.data)
+        self.data = Cat(pieces)
         self._late = late
         self._ends = Signal(name=f"{name}_ends")  # a row is whole in the next cycle
         if late:
@@ -66,13 +94,13 @@ class CommandRows:
 
     def write(self, m: Module, lane: int, *, end: bool) -> None:
         """Write the beat to a lane of the row; with ``end`` the row is whole."""
-        m.d.comb += self._write.en.eq(1 << lane)
+        m.d.comb += self._enable.eq(1 << lane)
         if end:
             m.d.comb += self._ends.eq(1)
             m.d.sync += self._into.eq(self._behind(self._into))
 
     def take(self, m: Module) -> None:
         """Go on to the next row."""
-        m.d.sync += self.out.eq(self.following)
+        m.d.comb += self._next.eq(self.following)
         if self._late:
             m.d.sync += self.there.eq((self.following != self._into) | self._ends)

@@ -121,14 +121,14 @@ class CommandQueue(wiring.Component):
         self._activated = Signal()  # it is being taken
         self._readable = Signal()  # the next command's walk may begin
         m.submodules.walk = self._walk = LoopWalk(self._operands)
-        self._elaborate_store(m)
+        self._elaborate_store(m, platform)
         self._elaborate_load(m)
         self._elaborate_stage(m)
         self._elaborate_issue(m)
         self._elaborate_oldest(m)
         return m
 
-    def _elaborate_store(self, m: Module) -> None:
+    def _elaborate_store(self, m: Module, platform: object) -> None:
         """The waiting commands, in two memories: operands, and the rest in the order of its use.
 
         Both are read while they are written: a row is there when its last beat has been written.
@@ -145,13 +145,21 @@ class CommandQueue(wiring.Component):
         self._rows = body_rows + (not wide)  # of a command in the second memory
         self._operand_row = CommandRows(
             m,
+            platform,
             self.write.data,
             "operand_rows",
             operand_bits,
             commands * (1 if wide else self._operands),
         )
         self._row = CommandRows(
-            m, self.write.data, "other_rows", row_bits, commands * self._rows, late=not wide
+            m,
+            platform,
+            self.write.data,
+            "other_rows",
+            row_bits,
+            commands * self._rows,
+            late=not wide,
+            far=True,
         )
 
         level, some = Signal(range(commands)), Signal()  # that wait for their body to be taken
