@@ -204,6 +204,7 @@ def estimate(problem: ConvProblem, tiling: ConvTiling, compute: float, tail: flo
     elif memory.turn_cycles:
         contention = HBM_CONTENTION
     if memory.turn_cycles:
+        # Where the array takes longer, most of what competition delays is made up for.
         contention *= min(1.0, transfers / compute) ** 3
     step = max(compute, transfers) + contention * min(compute, transfers)
     step, tail = step + ITERATION * tiling.tiles, tail + ITERATION * tiling.tiles
