@@ -17,12 +17,17 @@ from typing import Any
 from ..board import Board, BoardError
 from ..families import Family
 from .synthesis import WORKERS
-from .tools import Processes, Progress, ToolFailure, cache_dir, tool_version, write_whole
+from .tools import Processes, Progress, Silent, ToolFailure, cache_dir, tool_version, write_whole
 
 __all__ = ["Placed", "pack", "place_and_route", "reached_mhz"]
 
 MOST_STEPS = 1000
 """Steps of the static placer, which knows no limit itself. Whole cards take 570 to 590."""
+
+
+QUIET_S = 1200.0
+"""How long nextpnr may print nothing. Of a whole card it does for less than two minutes, but the
+static placer may look for legal places for ever."""
 
 
 class Unsettled(ToolFailure):
@@ -121,10 +126,13 @@ def _route(
             for placer in family.placers:
                 options = [*arguments, "--placer", placer]
                 try:
-                    log = processes.run(family.route_tool, options, folder, heard=heard)
+                    log = processes.run(
+                        family.route_tool, options, folder, heard=heard, quiet_s=QUIET_S
+                    )
                     break
                 except ToolFailure as error:
-                    if not isinstance(error, Unsettled) or placer == family.placers[-1]:
+                    stuck = isinstance(error, Unsettled | Silent)
+                    if not stuck or placer == family.placers[-1]:
                         raise ToolFailure(f"seed {seed}: {error}", error.log) from None
             (folder / "in.json").unlink()
             routed = folder / "routed.json"

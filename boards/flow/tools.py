@@ -22,6 +22,7 @@ from ..board import BoardError
 __all__ = [
     "Processes",
     "Progress",
+    "Silent",
     "ToolFailure",
     "cache_dir",
     "prune",
@@ -34,6 +35,9 @@ Progress = Callable[[str, float], None]
 """Called with a phase's name and the fraction of it that is done."""
 
 INSTALL = "pip install 'deepseek-card[boards]'"
+
+QUIET_S = 3600.0
+"""How long a tool may print nothing, unless its caller knows better."""
 
 # Package of the tool, in WebAssembly or Python, and what runs it there.
 PACKAGES = {
@@ -136,6 +140,42 @@ def _stop(process: "subprocess.Popen[str]") -> None:
         os.killpg(process.pid, signal.SIGKILL)
 
 
+class Silent(ToolFailure):
+    """A tool printed nothing for too long, and was stopped."""
+
+
+class _Watch:
+    """Context that stops a process which prints nothing for ``quiet_s`` seconds. `line` tells of
+    each line; ``silent`` says that it came to that."""
+
+    def __init__(self, process: "subprocess.Popen[str]", quiet_s: float) -> None:
+        self.silent = False
+        self._process, self._quiet_s = process, quiet_s
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def line(self) -> None:
+        self._heard = time.monotonic()
+
+    def _watch(self) -> None:
+        left = self._quiet_s
+        while left > 0:
+            if self._ended.wait(left):
+                return
+            left = self._heard + self._quiet_s - time.monotonic()
+        self.silent = True
+        _stop(self._process)
+
+    def __enter__(self) -> "_Watch":
+        self.line()
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+
 class Processes:
     """Context in which tools run; those that still do at its end are stopped."""
 
@@ -160,6 +200,7 @@ class Processes:
         folder: Path,
         *,
         heard: Callable[[str], None] | None = None,
+        quiet_s: float = QUIET_S,
         log: str = "",
     ) -> str:
         """Run a tool in a folder and return what it printed.
@@ -168,11 +209,15 @@ class Processes:
         ----------
         heard : callable
             Called with each line that the tool prints. If it raises, the tool is stopped.
+        quiet_s : float
+            The longest time in seconds in which it may print nothing.
         log : str
             File in which the tool says what it does not print.
 
         Raises
         ------
+        Silent
+            If it printed nothing for ``quiet_s``.
         ToolFailure
             If it does not end well; the message has its first error.
         """
@@ -197,10 +242,12 @@ class Processes:
         lines = []
         try:
             assert process.stdout is not None
-            for line in process.stdout:
-                lines.append(line)
-                if heard is not None:
-                    heard(line)
+            with _Watch(process, quiet_s) as watch:
+                for line in process.stdout:
+                    watch.line()
+                    lines.append(line)
+                    if heard is not None:
+                        heard(line)
             code = process.wait()
         except BaseException:
             _stop(process)
@@ -209,6 +256,8 @@ class Processes:
         finally:
             with self._lock:
                 self._running.discard(process)
+        if watch.silent:
+            raise Silent(f"{name} printed nothing for {quiet_s:g} s", "".join(lines))
         if code:
             with contextlib.suppress(OSError):
                 lines += (folder / log).read_text(errors="replace").splitlines(keepends=True)

@@ -18,7 +18,7 @@ from deepseek.boards.flow.build import build, build_hash
 from deepseek.boards.flow.convert import TOP, convert
 from deepseek.boards.flow.place import reached_mhz
 from deepseek.boards.flow.report import peak
-from deepseek.boards.flow.tools import Processes, ToolFailure, prune
+from deepseek.boards.flow.tools import Processes, Silent, ToolFailure, prune
 from deepseek.boards.manifest import Manifest
 from deepseek.boards.top import BoardTop
 from deepseek.rtl.isa import ABI_VERSION
@@ -325,11 +325,26 @@ def test_what_a_listener_refuses_is_stopped(tmp_path, monkeypatch):
         os.kill(int((tmp_path / "pid").read_text()), 0)
 
 
+def test_a_silent_tool_is_stopped(tmp_path, monkeypatch):
+    script = tmp_path / "yosys"
+    script.write_text("#!/bin/sh\nfor i in 1 2 3 4; do sleep 0.3; echo $i; done\nexec sleep $1\n")
+    script.chmod(0o755)
+    monkeypatch.setenv("YOSYS", str(script))
+    start = time.monotonic()
+    with Processes() as processes:
+        assert processes.run("yosys", ["0"], tmp_path, quiet_s=1.1) == "1\n2\n3\n4\n"
+        with pytest.raises(Silent, match=r"yosys printed nothing for 1\.1 s") as error:
+            processes.run("yosys", ["60"], tmp_path, quiet_s=1.1)
+    assert error.value.log == "1\n2\n3\n4\n"
+    assert time.monotonic() - start < 30
+
+
 ROUTER = """#!/bin/sh
 case "$*" in *--version*) echo 1; exit;; esac
 echo "$*" >> {calls}
 case "$*" in *{endless}*) i=0
-  while true; do i=$((i+1)); echo "Info: iter=$i steplen=1.0 a=1.0 penalty=[1.0]"; done;;
+  while {talks}; do i=$((i+1)); echo "Info: iter=$i steplen=1.0 a=1.0 penalty=[1.0]"; done
+  exec sleep 60;;
 esac
 echo '{{"fmax": {{"clk": {{"achieved": 50.0}}}}, "critical_paths": []}}' > report.json
 echo '{{}}' > routed.json
@@ -341,13 +356,15 @@ def place_with(cache, tmp_path, monkeypatch):
     """Place with a tool that never ends where ``endless`` is among its options; return what was
     placed, and the placers that were tried."""
 
-    def run(endless):
+    def run(endless, talks=True):
         script, calls = tmp_path / "nextpnr", tmp_path / "calls"
-        script.write_text(ROUTER.format(calls=calls, endless=endless))
+        talks = str(talks).lower()
+        script.write_text(ROUTER.format(calls=calls, endless=endless, talks=talks))
         script.chmod(0o755)
         monkeypatch.setenv("NEXTPNR_ECP5", str(script))
         netlist = tmp_path / "in.json.gz"
-        netlist.write_bytes(gzip.compress(json.dumps({"creator": endless, "modules": {}}).encode()))
+        design = {"creator": f"{endless} {talks}", "modules": {}}  # not what the cache has
+        netlist.write_bytes(gzip.compress(json.dumps(design).encode()))
         placed = place.place_and_route(ULX3S, "CABGA381", netlist, "", 10**7, [1])
         return placed, [line.rsplit(" ", 1)[1] for line in calls.read_text().splitlines()]
 
@@ -357,10 +374,18 @@ def place_with(cache, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("endless", "placers"), [("static", ["static", "heap"]), ("nothing", ["static"])]
+    ("endless", "talks", "placers"),
+    [
+        ("static", True, ["static", "heap"]),
+        ("static", False, ["static", "heap"]),
+        ("nothing", True, ["static"]),
+    ],
 )
-def test_a_placer_without_an_end_gives_way_to_another(place_with, endless, placers):
-    (placed,), tried = place_with(endless)
+def test_a_placer_without_an_end_gives_way_to_another(
+    place_with, monkeypatch, endless, talks, placers
+):
+    monkeypatch.setattr(place, "QUIET_S", 60.0 if talks else 1.0)
+    (placed,), tried = place_with(endless, talks)
     assert placed.fmax_mhz == 50
     assert tried == placers
 
