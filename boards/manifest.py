@@ -1,11 +1,14 @@
 """What a bitstream is: the file beside it, by which a host knows the card before it talks to it."""
 
+import ast
 import dataclasses
 import functools
 import hashlib
 import importlib.metadata
+import io
 import json
 import os
+import tokenize
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_origin
@@ -49,15 +52,30 @@ def _release() -> str:
         return ""
 
 
+def code(source: str) -> str:
+    """Return what of a module's text is code: no comments, docstrings, and blank lines."""
+    lines = source.splitlines()
+    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
+    spans = [(token.start, token.end) for token in tokens if token.type == tokenize.COMMENT]
+    for node in ast.walk(ast.parse(source)):
+        match node:
+            case ast.Expr(value=ast.Constant(value=str()), lineno=first, end_lineno=int(last)):
+                spans.append(((first, 0), (last, len(lines[last - 1]))))
+    for (first, begin), (last, end) in sorted(spans, reverse=True):
+        lines[first - 1 : last] = [lines[first - 1][:begin] + lines[last - 1][end:]]
+    return "\n".join(line.rstrip() for line in lines if line.strip())
+
+
 @functools.cache
 def sources_hash() -> str:
-    """Return a hash of the sources that decide what becomes of a configuration."""
+    """Return a hash of the sources that decide what becomes of a configuration, as far as they are
+    `code`: who explains them better changes no card."""
     boards = Path(__file__).parent
     package = boards.parent
     deciding = [path for path in boards.rglob("*.py") if path.name not in HARMLESS]
     digest = hashlib.sha256()
     for path in sorted([*(package / "rtl").rglob("*.py"), *deciding]):
-        content = path.read_bytes()
+        content = code(path.read_text(encoding="utf-8")).encode()
         digest.update(f"{path.relative_to(package)} {len(content)} ".encode())
         digest.update(content)
     return digest.hexdigest()

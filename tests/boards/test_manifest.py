@@ -6,7 +6,13 @@ import json
 import pytest
 
 from deepseek.boards import BOARDS
-from deepseek.boards.manifest import MANIFEST_VERSION, Manifest, ManifestError, manifest_path
+from deepseek.boards.manifest import (
+    MANIFEST_VERSION,
+    Manifest,
+    ManifestError,
+    code,
+    manifest_path,
+)
 from deepseek.rtl.config import PRESETS
 
 
@@ -132,3 +138,36 @@ def test_no_json(tmp_path, content):
 def test_build_hash_is_checked(tmp_path, wrong):
     with pytest.raises(ValueError, match="16 hexadecimal digits"):
         make(tmp_path / "a.bit", build_hash=wrong)
+
+
+SOURCE = '''"""What it is."""
+
+import math  # for pi
+
+SIDES = 4
+"""Of a square.
+No more."""
+
+
+def area(side, note="# none"):
+    """Return it."""
+    # A comment of its own.
+    text = """kept # too"""
+    return side * side  # squared
+'''
+
+
+def test_code_is_what_decides():
+    assert code(SOURCE).splitlines() == [
+        "import math",
+        "SIDES = 4",
+        'def area(side, note="# none"):',
+        '    text = """kept # too"""',
+        "    return side * side",
+    ]
+    explained = (
+        SOURCE.replace("What it is", "Mäße").replace("\nNo more.", "").replace("  # squ", "#")
+    )
+    assert code(explained) == code(SOURCE)
+    for old, new in (("= 4", "= 5"), ("# none", "# one"), ("kept # too", "kept # two")):
+        assert code(SOURCE.replace(old, new)) != code(SOURCE)
