@@ -94,37 +94,38 @@ class PE(wiring.Component):
             product.w.eq(factor.weight),
             product.x.eq(operands.data),
         ]
-        segments, flags = self._accumulate(m, product, first[-1])
+        segments, flags = self._accumulate(m, product, first)
         self._drain(m, last[-1], segments, flags)
         return m
 
-    def _accumulate(self, m: Module, product: Product, first: Value) -> tuple[list[Signal], Signal]:
+    def _accumulate(self, m: Module, product: Product, first: Signal) -> tuple[list[Signal], Signal]:
         """Add to the segments; return each with its saved carry on top, and the flags."""
         segments = [
             Signal(SEGMENT + 1, name=f"segment{i}", reset_less=True) for i in range(SEGMENTS)
         ]
         flags = Signal(5, reset_less=True)
-        # Where a carry goes on into the next segment: not over the border of two sums.
-        inner, middle = Signal(), Signal()
-        m.d.comb += [
-            inner.eq(self._mode != Mode.INT4),
-            middle.eq((self._mode == Mode.FP16) | (self._mode == Mode.BF16)),
-        ]
+        # Where a carry does not go on into the next segment: at the first product, and over the
+        # border of two sums.
+        apart = Signal(2, reset_less=True)
+        floats = (self._mode == Mode.FP16) | (self._mode == Mode.BF16)
+        m.d.sync += apart.eq(Cat(self._mode == Mode.INT4, ~floats) | first[-2].replicate(2))
         adders = [SegmentAdder(SEGMENT) for _ in segments]
         for i, adder in enumerate(adders):
             m.submodules[f"adder{i}"] = adder
-            below = segments[i - 1][-1] & (0, inner, middle, inner)[i]
             m.d.comb += [
                 adder.total.eq(segments[i][:SEGMENT]),
                 adder.addend.eq(product.addend[i]),
-                adder.first.eq(first),
-                adder.carry_in.eq(Cat(product.carry_in[i], below & ~first)),
+                adder.first.eq(first[-1]),
+                adder.carry_in.eq(product.carry_in[i]),
             ]
+            if i:
+                below = segments[i - 1][-1]
+                m.d.comb += [adder.carry_below.eq(below), adder.apart.eq(apart[i % 2 == 0])]
         with m.If(product.valid_o):
             for adder, segment in zip(adders, segments, strict=True):
                 m.d.sync += segment.eq(adder.sum)
             marks = Cat(product.nan, product.inf_pos, product.inf_neg, product.below, product.above)
-            m.d.sync += flags.eq(Mux(first, 0, flags) | marks)
+            m.d.sync += flags.eq(Mux(first[-1], 0, flags) | marks)
         return segments, flags
 
     def _drain(self, m: Module, last: Value, segments: list[Signal], flags: Signal) -> None:

@@ -8,8 +8,8 @@ from . import ECP5, technology
 
 __all__ = ["SegmentAdder"]
 
-_INTO_CARRY = 0x000E
-"""Half a CCU2C without a sum, whose carry out is A | B."""
+_INTO_CARRY = 0x400E
+"""Half a CCU2C without a sum, whose carry out is A, or B unless C. Needs D."""
 
 _ADD_UNLESS_C = 0xA6AA
 """Half a CCU2C that adds A and the carry to B, or to 0 if C or not D."""
@@ -21,8 +21,8 @@ _CARRY = 0x0000
 class SegmentAdder(wiring.Component):
     """Adds to a segment, or starts it anew, combinationally.
 
-    On ECP5 what is not to be added, and both carries, are in the cells of the carry chain itself:
-    there is no logic before it.
+    On ECP5 what is not to be added, and the choice of carries, is in the cells of the carry chain
+    itself: there is no logic before it.
 
     Parameters
     ----------
@@ -36,8 +36,8 @@ class SegmentAdder(wiring.Component):
         Add to 0 instead of ``total``.
     goes_on : ``In(1, init=1)``
         Without it as with ``first``.
-    carry_in : ``In(2)``
-        One is added if any of the two is high.
+    carry_in, carry_below, apart : ``In(1)``
+        One is added if ``carry_in`` is high, or ``carry_below`` without ``apart``.
     sum : ``Out(width + 1)``
         With the carry on top.
     """
@@ -51,7 +51,9 @@ class SegmentAdder(wiring.Component):
                 "addend": In(width),
                 "first": In(1),
                 "goes_on": In(1, init=1),
-                "carry_in": In(2),
+                "carry_in": In(1),
+                "carry_below": In(1),
+                "apart": In(1),
                 "sum": Out(width + 1),
             }
         )
@@ -64,14 +66,14 @@ class SegmentAdder(wiring.Component):
         m.d.comb += self.sum.eq(
             Mux(self.first | ~self.goes_on, 0, self.total)
             + self.addend
-            + (self.carry_in[0] | self.carry_in[1])
+            + (self.carry_in | self.carry_below & ~self.apart)
         )
         return m
 
     def _ecp5(self, m: Module) -> None:
         """Half cells in a chain: the carry in, the bits, and the carry out."""
         unused = Signal()
-        halves = [(_INTO_CARRY, self.carry_in[0], self.carry_in[1], 0, 1, unused)]
+        halves = [(_INTO_CARRY, self.carry_in, self.carry_below, self.apart, 1, unused)]
         halves += [
             (_ADD_UNLESS_C, self.addend[i], self.total[i], self.first, self.goes_on, self.sum[i])
             for i in range(len(self.addend))
