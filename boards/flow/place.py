@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from ..board import Board, BoardError
 from ..families import Family
@@ -60,15 +60,18 @@ class Placed:
 
 class _Listener:
     """Guesses from nextpnr's lines how far it is, with any of its placers and routers; raises
-    `Unsettled` where that is nowhere."""
+    `Unsettled` where that is nowhere. Writes them to ``log``, line by line."""
 
     SPREAD, PLACED = 0.25, 0.5
 
     def __init__(self, phase: str, progress: Progress | None) -> None:
         self.phase, self.progress = phase, progress
+        self.log: TextIO | None = None
         self.most = self.fraction = 0.0  # the most that was to be routed
 
     def __call__(self, line: str) -> None:
+        if self.log is not None:
+            self.log.write(line)
         fraction = self.fraction
         if (match := re.search(r"iter=(\d+) steplen", line)) and int(match[1]) > MOST_STEPS:
             raise Unsettled(f"the placer found no end in {MOST_STEPS} steps")
@@ -122,13 +125,14 @@ def _route(
             (folder / f"in.{family.constraints}").write_text(constraints)
             if progress is not None:
                 progress(phase, 0.0)
-            heard = _Listener(phase, progress)
+            listener = _Listener(phase, progress)
             for placer in family.placers:
                 options = [*arguments, "--placer", placer]
                 try:
-                    log = processes.run(
-                        family.route_tool, options, folder, heard=heard, quiet_s=QUIET_S
-                    )
+                    with (folder / "log").open("w", buffering=1) as listener.log:
+                        processes.run(
+                            family.route_tool, options, folder, heard=listener, quiet_s=QUIET_S
+                        )
                     break
                 except ToolFailure as error:
                     stuck = isinstance(error, Unsettled | Silent)
@@ -139,7 +143,6 @@ def _route(
             with routed.open("rb") as source, gzip.open(f"{routed}.gz", "wb", 1) as target:
                 shutil.copyfileobj(source, target)
             routed.unlink()
-            (folder / "log").write_text(log)
             try:
                 folder.rename(done)
             except OSError:  # another build has just done the same
