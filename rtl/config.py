@@ -145,10 +145,10 @@ class CardConfig:
                 f"engines_per_lane must be a power of two that divides the {self.rows} rows, "
                 f"not {shared!r}"
             )
-        if shared > 1 and self.partial_rows * shared > 256:
+        if self.partial_rows * shared > 256:
             raise ValueError(
-                "an epilogue lane keeps partial sums of at most 256 rows, not of "
-                f"{shared!r} engines with {self.partial_rows!r}"
+                "an epilogue lane keeps partial sums of at most 256 rows, and partial_beats of "
+                f"{self.partial_beats!r} are {self.partial_rows!r} for each of {shared!r} engines"
             )
         for field in ("rows", "cols"):
             value = getattr(self, field)

@@ -22,6 +22,8 @@ def test_refusals() -> None:
     for engines in (0, 3, 8):
         with pytest.raises(ValueError, match=f"divides the 4 rows, not {engines}"):
             dataclasses.replace(tiny, engines_per_lane=engines)
-    with pytest.raises(ValueError, match="at most 256 rows, not of 4 engines with 128"):
-        dataclasses.replace(tiny, engines_per_lane=4, partial_beats=1024)
+    for engines, beats in ((4, 1024), (1, 4096)):
+        told = f"{beats} are {beats // 8} for each of {engines}"
+        with pytest.raises(ValueError, match=told):
+            dataclasses.replace(tiny, engines_per_lane=engines, partial_beats=beats)
     assert dataclasses.replace(tiny, engines_per_lane=2).min_visit == 2 * tiny.min_visit
