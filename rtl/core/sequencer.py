@@ -39,7 +39,7 @@ class Sequencer(wiring.Component):
         `Flag` bits that the results of the compute queue's command raise.
     events : ``In(Events)``
     count_engine : ``Out(8)``
-        `Csr.COUNT_ENGINE`: whose cycles ``events`` shows two cycles later.
+        `Csr.COUNT_ENGINE`: whose cycles ``events`` shows three cycles later.
     progress : ``In(1)``
         Some unit moved data: the watchdog starts again.
     halt : ``Out(1)``

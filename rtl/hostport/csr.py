@@ -120,7 +120,7 @@ class CsrBank(wiring.Component):
     ring_base, ring_size, ring_tail, watchdog : ``Out(32)``
     ideal, irq : ``Out(1)``
     count_engine : ``Out(8)``
-        What ``events`` shows two cycles later.
+        Whose cycles ``events`` shows three cycles later.
     running : ``In(1)``
         A job runs: the counters count.
     start : ``In(1)``
@@ -330,13 +330,14 @@ class CsrBank(wiring.Component):
         }
         working, transferring = events["working"], later(self.transferring, "transferring")
         # All but those that worked were idle, at one cause a cycle: nothing is counted twice.
-        engines = Signal(range(rows + 1))  # as many are counted, three cycles later
+        engines = Signal(range(rows + 1))  # as many are counted; later, when events show them
         idle = Signal(range(rows + 1))
         with m.If(self.count_engine == ALL_ENGINES):
             m.d.sync += engines.eq(rows)
         with m.Else():
             m.d.sync += engines.eq(self.count_engine < rows)
-        engines = later(later(engines, "engines"), "engines_again")
+        for i in range(3):
+            engines = later(engines, f"engines{i}")
         stalled = events["stall_stream"] + events["stall_fill"] + events["stall_drain"]
         m.d.comb += idle.eq(engines - events["mac_active"] - stalled)
         amounts: dict[Csr, tuple[ValueLike, int, int]] = {  # amount, the largest one, zeros behind

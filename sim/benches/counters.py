@@ -59,6 +59,30 @@ async def flags(dut: Any) -> None:
 
 
 @cocotb.test()
+async def another_engine_while_a_job_runs(dut: Any) -> None:
+    """Engines are counted from the same cycle on in which their events show them."""
+    bench = await begin(dut, stall=0.0, latency=30)
+    rows = bench.config.rows
+    at, tag = bench.new_record()
+    command = bench.queue_command(0, on=Queue.COMPUTE, inner=3, outer=2)
+    await bench.send([command, end(at, tag)])
+    chosen = [ALL_ENGINES] * 3  # in the last cycles
+    for cycle in range(400):
+        if cycle % 7 == 0:
+            engine = bench.rng.choice([ALL_ENGINES, 0, rows - 1, rows])
+            dut.host__address.value, dut.host__write_data.value = Csr.COUNT_ENGINE, int(engine)
+        dut.host__write.value = int(cycle % 7 == 0)
+        counted = rows if chosen[-3] == ALL_ENGINES else int(chosen[-3] < rows)
+        dut.events__mac_active.value = counted  # all engines are active
+        await bench.step()
+        chosen.append(int(dut.count_engine.value))
+    dut.host__write.value = 0
+    await bench.finish()
+    for register in (Csr.IDLE_IMBALANCE, Csr.IDLE_MEMORY, Csr.IDLE_OTHER):
+        assert await bench.read(register) == 0, register.name
+
+
+@cocotb.test()
 async def counters(dut: Any) -> None:
     """Counters add what they are told while a job runs, and only then; a new job clears them."""
     bench = await begin(dut, stall=0.0, latency=1)
