@@ -98,8 +98,13 @@ class PE(wiring.Component):
         self._drain(m, last[-1], segments, flags)
         return m
 
-    def _accumulate(self, m: Module, product: Product, first: Signal) -> tuple[list[Signal], Signal]:
-        """Add to the segments; return each with its saved carry on top, and the flags."""
+    def _accumulate(
+        self, m: Module, product: Product, first: Signal
+    ) -> tuple[list[Signal], Signal]:
+        """Add to the segments; return each with its saved carry on top, and the flags.
+
+        ``first``: a product is the first of its sum, in each of the cycles in ``product``.
+        """
         segments = [
             Signal(SEGMENT + 1, name=f"segment{i}", reset_less=True) for i in range(SEGMENTS)
         ]
