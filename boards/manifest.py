@@ -17,6 +17,7 @@ from ..rtl.config import CardConfig
 
 __all__ = [
     "MANIFEST_VERSION",
+    "NETLIST_SUFFIX",
     "Manifest",
     "ManifestError",
     "build_number",
@@ -26,19 +27,26 @@ __all__ = [
 
 MANIFEST_VERSION = 1
 
+NETLIST_SUFFIX = ".netlist.json.gz"
+"""In place of a bitstream's own: its netlist after place and route."""
+
 HARMLESS = (
-    *(
-        "build.py",
-        "check.py",
-        "ecp5_delays.py",
-        "manifest.py",
-        "report.py",
-        "timing.py",
-        "tools.py",
-    ),
+    "__init__.py",
+    "check.py",
+    "families/__init__.py",
+    "families/ecp5_delays.py",
+    "families/ecp5_places.py",
+    "families/gowin_places.py",
+    "families/places.py",
+    "flow/build.py",
+    "flow/place.py",
+    "flow/report.py",
+    "flow/timing.py",
+    "flow/tools.py",
+    "manifest.py",
     "unit.py",
 )
-"""Sources of this package that do not decide what is in a bitstream."""
+"""Sources of this package that do not decide what a card is; where its cells lie is all one."""
 
 
 class ManifestError(ValueError):
@@ -55,24 +63,42 @@ def _release() -> str:
 def code(source: str) -> str:
     """Return what of a module's text is code: no comments, docstrings, and blank lines."""
     lines = source.splitlines()
+
+    def place(line: int, byte: int) -> tuple[int, int]:
+        return line, len(lines[line - 1].encode()[:byte].decode())
+
     tokens = tokenize.generate_tokens(io.StringIO(source).readline)
     spans = [(token.start, token.end) for token in tokens if token.type == tokenize.COMMENT]
     for node in ast.walk(ast.parse(source)):
         match node:
-            case ast.Expr(value=ast.Constant(value=str()), lineno=first, end_lineno=int(last)):
-                spans.append(((first, 0), (last, len(lines[last - 1]))))
+            case ast.Expr(ast.Constant(str()), end_lineno=int(last), end_col_offset=int(byte)):
+                spans.append((place(node.lineno, node.col_offset), place(last, byte)))
     for (first, begin), (last, end) in sorted(spans, reverse=True):
         lines[first - 1 : last] = [lines[first - 1][:begin] + lines[last - 1][end:]]
     return "\n".join(line.rstrip() for line in lines if line.strip())
 
 
+def _harmless(board: str) -> set[str]:
+    """Return the sources that do not decide what this board's card is."""
+    from . import BOARDS
+    from .families import FAMILIES
+
+    own = None if BOARDS[board].is_virtual else BOARDS[board].family
+    families = (type(family).__module__ for family in FAMILIES if family is not own)
+    return {
+        *HARMLESS,
+        *(f"{name}.py" for name in BOARDS if name != board),
+        *(f"families/{name.rpartition('.')[2]}.py" for name in families),
+    }
+
+
 @functools.cache
-def sources_hash() -> str:
-    """Return a hash of the sources that decide what becomes of a configuration, as far as they are
-    `code`: who explains them better changes no card."""
+def sources_hash(board: str) -> str:
+    """Return a hash of the sources that decide what becomes of a configuration on a board, as far
+    as they are `code`: who explains them better, or works on another board, changes no card."""
     boards = Path(__file__).parent
     package = boards.parent
-    deciding = [path for path in boards.rglob("*.py") if path.name not in HARMLESS]
+    deciding = set(boards.rglob("*.py")) - {boards / name for name in _harmless(board)}
     digest = hashlib.sha256()
     for path in sorted([*(package / "rtl").rglob("*.py"), *deciding]):
         content = code(path.read_text(encoding="utf-8")).encode()
@@ -93,7 +119,8 @@ def build_number(
     """Return the build hash of a card on a board: 64 bits of a hash of the sources of RTL and
     boards, of the versions of the tools, and of the settings. The seed is not among them."""
     text = json.dumps((tools, board, baud, clock_hz, memory, config), sort_keys=True)
-    return int.from_bytes(hashlib.sha256(f"{sources_hash()} {text}".encode()).digest()[:8], "big")
+    digest = hashlib.sha256(f"{sources_hash(board)} {text}".encode()).digest()
+    return int.from_bytes(digest[:8], "big")
 
 
 def manifest_path(bitstream: str | os.PathLike[str]) -> Path:
@@ -209,9 +236,8 @@ class Manifest:
         return path
 
     @staticmethod
-    def measure(bitstream: str | os.PathLike[str]) -> dict[str, Any]:
-        """Return the fields ``bitstream_bytes`` and ``bitstream_sha256`` of a file."""
-        content = Path(bitstream).read_bytes()
+    def measure(content: bytes) -> dict[str, Any]:
+        """Return the fields ``bitstream_bytes`` and ``bitstream_sha256`` of a bitstream."""
         return {
             "bitstream_bytes": len(content),
             "bitstream_sha256": hashlib.sha256(content).hexdigest(),
@@ -285,7 +311,7 @@ class Manifest:
             )
         manifest = cls.read(manifest_path(path))
         again = "copy it again, or build it again with: deepseek-host build"
-        found = cls.measure(path)
+        found = cls.measure(path.read_bytes())
         if found["bitstream_bytes"] < manifest.bitstream_bytes:
             raise ManifestError(
                 f"{path} is truncated: {found['bitstream_bytes']:,} of "

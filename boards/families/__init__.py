@@ -6,6 +6,7 @@ from .gowin import GOWIN
 
 __all__ = [
     "ECP5",
+    "FAMILIES",
     "GOWIN",
     "BoardError",
     "ClockSetting",
@@ -16,9 +17,12 @@ __all__ = [
 ]
 
 
+FAMILIES = (ECP5, GOWIN)
+
+
 def family_of(device: str) -> Family:
     """Return the family of a device; raise `BoardError` if it is none of those there are."""
-    for family in (ECP5, GOWIN):
+    for family in FAMILIES:
         if device.startswith(family.prefix):
             return family
     raise BoardError(f"no family in boards/families has a device {device!r}")

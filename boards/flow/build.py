@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import gzip
+import hashlib
 import importlib.metadata
 import json
 import os
@@ -19,7 +20,7 @@ from ...rtl.isa.link import LINK_VERSION
 from ...rtl.memory.sdram_timing import SdramTiming
 from ..board import BLOCK, MEMORIES, Board, BoardError
 from ..families import ClockSetting
-from ..manifest import Manifest, build_number
+from ..manifest import NETLIST_SUFFIX, Manifest, build_number
 from . import report as reports
 from .convert import Converted, convert
 from .netlist import Design, split
@@ -82,25 +83,6 @@ def build_hash(board: Board, config: CardConfig, clock_hz: int, memory: str = BL
     )
 
 
-def _shell(
-    config: CardConfig,
-    *,
-    clock_hz: int,
-    baud: int,
-    build_hash: int,
-    sdram: SdramTiming | None = None,
-) -> Any:
-    from ...rtl.memory.sdram import SdramController
-    from ...rtl.shell import Shell
-
-    memory = None
-    if sdram is not None:
-        memory = SdramController(
-            sdram, clock_hz=clock_hz, bytes=config.memory_bytes, beat_bytes=config.bus_bytes
-        )
-    return Shell(config, clock_hz=clock_hz, baud=baud, build_hash=build_hash, memory=memory)
-
-
 @dataclasses.dataclass(frozen=True)
 class Prepared:
     """A board's design before place and route.
@@ -134,7 +116,7 @@ def prepare(
     *,
     build_hash: int,
     sdram: SdramTiming | None = None,
-    make_shell: Callable[..., Any] = _shell,
+    make_shell: Callable[..., Any] | None = None,
     progress: Progress | None = None,
 ) -> Prepared:
     """Convert and synthesise a board's design, block by block. ``sdram`` is what holds the card's
@@ -146,18 +128,19 @@ def prepare(
     package = family.package(platform)
     # What a test puts in the shell's place is not among what the hash is made of.
     kept = cache_dir() / "converted" / f"{board.name}-{build_hash:016x}.json.gz"
-    if make_shell is _shell and kept.exists():
+    if make_shell is None and kept.exists():
         os.utime(kept)
         found = Converted(**json.loads(gzip.decompress(kept.read_bytes())))
     else:
+        from ..shell import board_shell
         from ..top import BoardTop
 
         settings = {"clock_hz": setting.hz, "baud": board.baud, "build_hash": build_hash}
         if sdram is not None:
             settings["sdram"] = sdram
-        shell = make_shell(config, **settings)
+        shell = (make_shell or board_shell)(config, **settings)
         found = convert(BoardTop(board, shell, setting), platform, family.constraints)
-        if make_shell is _shell:
+        if make_shell is None:
             text = json.dumps(dataclasses.asdict(found)).encode()
             write_whole(kept, gzip.compress(text, 1))
     if progress is not None:
@@ -234,6 +217,68 @@ def _too_slow(board: Board, clock_hz: int, report: dict[str, Any], bitstream: Pa
     )
 
 
+@dataclasses.dataclass(frozen=True)
+class _Implemented:
+    """What came out of place and route: for the report, for the bitstream (None if the clock was
+    not reached), and where the netlist lies."""
+
+    report: dict[str, Any]
+    bitstream: bytes | None = None
+    netlist: Path | None = None
+
+
+def _implement(
+    board: Board,
+    config: CardConfig,
+    setting: ClockSetting,
+    *,
+    build_hash: int,
+    sdram: SdramTiming | None,
+    seeds: int,
+    make_shell: Callable[..., Any] | None,
+    progress: Progress | None,
+) -> _Implemented:
+    """Make the bitstream of a card, with the best of the seeds."""
+    start = time.monotonic()
+    prepared = prepare(
+        board,
+        config,
+        setting,
+        build_hash=build_hash,
+        sdram=sdram,
+        make_shell=make_shell,
+        progress=progress,
+    )
+    path, linked = link(prepared.design, prepared.netlists, progress, family=board.family)
+    found = netlist_resources(linked, prepared.design, family=board.family)
+    rows = reports.block_rows(found, prepared.design)
+    _check_fit(board, config.name, rows)
+    report: dict[str, Any] = {"synthesis_seconds": round(time.monotonic() - start, 1)}
+    placed = place_and_route(
+        board,
+        prepared.package,
+        path,
+        prepared.constraints,
+        setting.hz,
+        range(1, seeds + 1),
+        progress,
+    )
+    report |= reports.summary(board, rows, placed, linked, prepared.design)
+    if make_shell is None:
+        report["peak"] = reports.peak(config, setting.hz, report["use"])
+    report["seconds"] = round(time.monotonic() - start, 1)
+    best = placed[0]
+    if best.fmax_mhz * 1e6 < setting.hz:
+        return _Implemented(report)
+    if progress is not None:
+        progress("pack", 0.0)
+    about = f"{board.name} {config.name} {build_hash:016x} ABI {ABI_VERSION} link {LINK_VERSION}"
+    bitstream = pack(board, best, build_hash=build_hash, about=about)
+    if progress is not None:
+        progress("pack", 1.0)
+    return _Implemented(report, bitstream, best.folder / "routed.json.gz")
+
+
 def build(
     board: Board,
     preset: str,
@@ -243,7 +288,7 @@ def build(
     freq_mhz: float | None = None,
     memory: str = BLOCK,
     netlist: bool = False,
-    make_shell: Callable[..., Any] = _shell,
+    make_shell: Callable[..., Any] | None = None,
     progress: Progress | None = None,
 ) -> Built:
     """Build the bitstream of a preset's card for a board.
@@ -302,57 +347,41 @@ def build(
     report: dict[str, Any] = {name: manifest[name] for name in told}
     report |= {"clock_mhz": clock_hz / 1e6, "bitstream": str(bitstream)}
     if setting is None:
-        content = json.dumps({"deepseek virtual board": 1, **manifest}, indent=2)
-        write_whole(bitstream, f"{content}\n".encode())
+        text = json.dumps({"deepseek virtual board": 1, **manifest}, indent=2)
+        made = _Implemented({}, f"{text}\n".encode())
     else:
-        start = time.monotonic()
         _check_memories(board, config, memory)
         with _lock(f"{board.name}-{number:016x}", progress):
-            prepared = prepare(
+            made = _implement(
                 board,
                 config,
                 setting,
                 build_hash=number,
                 sdram=sdram,
+                seeds=seeds,
                 make_shell=make_shell,
                 progress=progress,
             )
-            path, linked = link(prepared.design, prepared.netlists, progress, family=board.family)
-            found = netlist_resources(linked, prepared.design, family=board.family)
-            rows = reports.block_rows(found, prepared.design)
-            _check_fit(board, preset, rows)
-            report["synthesis_seconds"] = round(time.monotonic() - start, 1)
-            placed = place_and_route(
-                board,
-                prepared.package,
-                path,
-                prepared.constraints,
-                clock_hz,
-                range(1, seeds + 1),
-                progress,
-            )
-            report |= reports.summary(board, rows, placed, linked, prepared.design)
-            if make_shell is _shell:
-                report["peak"] = reports.peak(config, clock_hz, report["use"])
-            report["seconds"] = round(time.monotonic() - start, 1)
-            if placed[0].fmax_mhz * 1e6 < clock_hz:
-                _write_report(bitstream, {**report, "bitstream": None})
-                raise _too_slow(board, clock_hz, report, bitstream)
-            manifest |= {"seed": report["seed"], "fmax_mhz": report["fmax_mhz"]}
-            if progress is not None:
-                progress("pack", 0.0)
-            about = f"{board.name} {preset} {number:016x} ABI {ABI_VERSION} link {LINK_VERSION}"
-            pack(board, placed[0], bitstream, build_hash=number, about=about)
-            if netlist:
-                routed = (placed[0].folder / "routed.json.gz").read_bytes()
-                write_whole(bitstream.with_suffix(".netlist.json.gz"), routed)
-            if progress is not None:
-                progress("pack", 1.0)
         for name in ("converted", "synthesis", "netlists", "routes", "locks"):
             prune(cache_dir() / name, KEEP_DAYS)
-    written = Manifest(**manifest, **Manifest.measure(bitstream))
-    written.write(bitstream)
-    _write_report(bitstream, report)
+        report |= made.report
+        if made.bitstream is None:
+            _write_report(bitstream, {**report, "bitstream": None})
+            raise _too_slow(board, clock_hz, report, bitstream)
+        manifest |= {"seed": report["seed"], "fmax_mhz": report["fmax_mhz"]}
+    assert made.bitstream is not None
+    written = Manifest(**manifest, **Manifest.measure(made.bitstream))
+    # Files of one name belong together, also where two builds write them.
+    place = hashlib.sha256(os.fsencode(bitstream.resolve())).hexdigest()[:16]
+    with _lock(f"output-{place}", progress):
+        write_whole(bitstream, made.bitstream)
+        routed = bitstream.with_suffix(NETLIST_SUFFIX)
+        if netlist and made.netlist is not None:
+            write_whole(routed, made.netlist.read_bytes())
+        else:
+            routed.unlink(missing_ok=True)
+        written.write(bitstream)
+        _write_report(bitstream, report)
     return Built(bitstream, written, report)
 
 

@@ -17,7 +17,7 @@ from typing import Any, TextIO
 from ..board import Board, BoardError
 from ..families import Family
 from .synthesis import WORKERS
-from .tools import Processes, Progress, Silent, ToolFailure, cache_dir, tool_version, write_whole
+from .tools import LONG_QUIET_S, Processes, Progress, Silent, ToolFailure, cache_dir, tool_version
 
 __all__ = ["Placed", "pack", "place_and_route", "reached_mhz"]
 
@@ -26,8 +26,8 @@ MOST_STEPS = 1000
 
 
 QUIET_S = 1200.0
-"""How long nextpnr may print nothing. Of a whole card it does for less than two minutes, but the
-static placer may look for legal places for ever."""
+"""How long a placer may print nothing that another one can stand in for. Of a whole card the
+static one does for less than two minutes, but it may look for legal places for ever."""
 
 
 class Unsettled(ToolFailure):
@@ -128,15 +128,16 @@ def _route(
             listener = _Listener(phase, progress)
             for placer in family.placers:
                 options = [*arguments, "--placer", placer]
+                last = placer == family.placers[-1]
+                quiet_s = LONG_QUIET_S if last else QUIET_S
                 try:
                     with (folder / "log").open("w", buffering=1) as listener.log:
                         processes.run(
-                            family.route_tool, options, folder, heard=listener, quiet_s=QUIET_S
+                            family.route_tool, options, folder, heard=listener, quiet_s=quiet_s
                         )
                     break
                 except ToolFailure as error:
-                    stuck = isinstance(error, Unsettled | Silent)
-                    if not stuck or placer == family.placers[-1]:
+                    if last or not isinstance(error, Unsettled | Silent):
                         raise ToolFailure(f"seed {seed}: {error}", error.log) from None
             (folder / "in.json").unlink()
             routed = folder / "routed.json"
@@ -229,8 +230,8 @@ def place_and_route(
     return sorted(found, key=lambda placed: (-placed.fmax_mhz, placed.seed))
 
 
-def pack(board: Board, placed: Placed, path: Path, *, build_hash: int, about: str) -> None:
-    """Write the bitstream of a placed design to ``path``, all of it or nothing.
+def pack(board: Board, placed: Placed, *, build_hash: int, about: str) -> bytes:
+    """Return the bitstream of a placed design.
 
     Parameters
     ----------
@@ -246,5 +247,4 @@ def pack(board: Board, placed: Placed, path: Path, *, build_hash: int, about: st
         def run(arguments: Sequence[str]) -> str:
             return processes.run(family.pack_tool, arguments, folder)
 
-        content = family.pack(board, run, placed.folder, folder, build_hash=build_hash, about=about)
-        write_whole(path, content)
+        return family.pack(board, run, placed.folder, folder, build_hash=build_hash, about=about)

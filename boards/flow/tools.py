@@ -20,6 +20,7 @@ import platformdirs
 from ..board import BoardError
 
 __all__ = [
+    "LONG_QUIET_S",
     "Processes",
     "Progress",
     "Silent",
@@ -36,8 +37,9 @@ Progress = Callable[[str, float], None]
 
 INSTALL = "pip install 'deepseek-card[boards]'"
 
-QUIET_S = 3600.0
-"""How long a tool may print nothing, unless its caller knows better."""
+LONG_QUIET_S = 3 * 3600.0
+"""How long a tool may print nothing, unless its caller knows better: the placer for GW5A may for
+more than an hour."""
 
 # Package of the tool, in WebAssembly or Python, and what runs it there.
 PACKAGES = {
@@ -200,7 +202,7 @@ class Processes:
         folder: Path,
         *,
         heard: Callable[[str], None] | None = None,
-        quiet_s: float = QUIET_S,
+        quiet_s: float = LONG_QUIET_S,
         log: str = "",
     ) -> str:
         """Run a tool in a folder and return what it printed.

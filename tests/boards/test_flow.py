@@ -106,6 +106,7 @@ def test_bitstream(cache, tmp_path, make_shell, monkeypatch):
     monkeypatch.setattr(Processes, "run", recorded)
     again = build(ULX3S, "tiny", out, seeds=2, make_shell=make_shell, progress=progress)
     assert again.bitstream.read_bytes() == before
+    assert not (out / "ulx3s-tiny.netlist.json.gz").exists()  # an earlier build's
     assert used == ["ecppack"]
     assert not [p for p in (cache / "routes").iterdir() if p.name.startswith("partial")]
 

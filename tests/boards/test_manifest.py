@@ -2,10 +2,12 @@
 
 import dataclasses
 import json
+import shutil
+from pathlib import Path
 
 import pytest
 
-from deepseek.boards import BOARDS
+from deepseek.boards import BOARDS, manifest
 from deepseek.boards.manifest import (
     MANIFEST_VERSION,
     Manifest,
@@ -33,7 +35,7 @@ def make(path, **changes):
         "tools": {"yosys": "0.70"},
         "seed": 1,
         "fmax_mhz": 101.5,
-        **Manifest.measure(path),
+        **Manifest.measure(path.read_bytes()),
     }
     manifest = Manifest(**{**fields, **changes})
     manifest.write(path)
@@ -171,3 +173,24 @@ def test_code_is_what_decides():
     assert code(explained) == code(SOURCE)
     for old, new in (("= 4", "= 5"), ("# none", "# one"), ("kept # too", "kept # two")):
         assert code(SOURCE.replace(old, new)) != code(SOURCE)
+
+
+def test_what_changes_a_build_hash(tmp_path, monkeypatch):
+    package = Path(manifest.__file__).parent.parent
+    for tree in ("rtl", "boards"):
+        shutil.copytree(package / tree, tmp_path / tree)
+    monkeypatch.setattr(manifest, "__file__", str(tmp_path / "boards" / "manifest.py"))
+
+    def changes(name, text):
+        before = manifest.sources_hash.__wrapped__("ulx3s")
+        with (tmp_path / name).open("a") as file:
+            file.write(text)
+        return manifest.sources_hash.__wrapped__("ulx3s") != before
+
+    assert all((tmp_path / "boards" / name).exists() for name in manifest.HARMLESS)
+    assert not changes("rtl/card.py", "\n# A comment.\n")
+    assert not changes("boards/ecpix5.py", "\nNUMBER = 1\n")
+    assert not changes("boards/families/gowin.py", "\nNUMBER = 1\n")
+    assert not changes("boards/flow/place.py", "\nNUMBER = 1\n")
+    for name in ("rtl/card.py", "boards/ulx3s.py", "boards/shell.py", "boards/families/ecp5.py"):
+        assert changes(name, "\nNUMBER = 1\n"), name
