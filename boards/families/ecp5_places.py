@@ -22,6 +22,8 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from .places import element, nearest, numbered
+
 __all__ = ["places"]
 
 _GROUPS = (4, 13, 22, 31, 40, 49, 58, 69, 78, 87, 96, 105, 114)
@@ -47,7 +49,6 @@ _NEAR = (
 )
 """What else has a place: the type, a part of the names, and what is to be near."""
 
-_PE = re.compile(r"\bpe_(\d+)_(\d+)\b")
 _BLOCK = re.compile(r"\bscratchpad\.bank(\d+)\.block(\d+)$")
 _CARD_MEMORY = ".storage.lane_"
 
@@ -69,15 +70,6 @@ def _sites(kind: str) -> Iterator[str]:
         yield from reversed(row) if turn % 2 else row
 
 
-def _distance(site: str, x: int, y: int) -> int:
-    column, row = map(int, re.findall(r"[XY](\d+)", site))
-    return abs(column - x) + abs(row - y)
-
-
-def _natural(name: str) -> list[int | str]:
-    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
-
-
 def places(cells: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
     """Return the places of cells, by their names.
 
@@ -93,14 +85,11 @@ def places(cells: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
         most 4 rows and 13 columns.
     """
     kinds = {
-        kind: sorted((name for name, cell in cells.items() if cell["type"] == kind), key=_natural)
+        kind: sorted((name for name, cell in cells.items() if cell["type"] == kind), key=numbered)
         for kind in (_RAM, _MULTIPLIER)
     }
     elements = {
-        name: (int(match[1]), int(match[2]))
-        for names in kinds.values()
-        for name in names
-        if (match := _PE.search(name))
+        name: at for names in kinds.values() for name in names if (at := element(name)) is not None
     }
     rows, cols = (max((at[axis] for at in elements.values()), default=-1) + 1 for axis in (0, 1))
     if not 0 < rows <= len(_ARRAY_ROWS) or cols > len(_GROUPS):
@@ -123,9 +112,7 @@ def places(cells: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
     )
     found |= dict(zip(blocks, beside, strict=False))
     for kind, part, x, y in _NEAR:
-        free = sorted(
-            set(_sites(kind)) - set(found.values()), key=lambda site: (_distance(site, x, y), site)
-        )
+        free = nearest(set(_sites(kind)) - set(found.values()), x, y)
         found |= dict(zip((name for name in kinds[kind] if part in name), free, strict=False))
     # Card memory takes what is left; so each of its lanes is in one piece.
     free = [site for site in _sites(_RAM) if site not in found.values()]

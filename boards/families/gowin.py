@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...rtl.tech.gw5a import A_BITS, B_BITS, UNUSED, parameters
 from ..divider import Divider, DividerSetting, divider_setting
+from . import gowin_places
 from .base import BoardError, Device, Family, Resources, link_script, synthesis_script
 
 if TYPE_CHECKING:
@@ -109,6 +110,11 @@ class Gowin(Family):
         # The multiplexers are beside the look-up tables, and take none.
         luts = found["LUT"] + found["carry cell"] + RAM16_LUTS * found["LUT RAM"]
         return Resources(luts, found["register"], found["multiplier"], found["block RAM"])
+
+    def places(self, device: str, cells: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+        return gowin_places.places(
+            name for name, cell in cells.items() if KINDS.get(cell["type"]) == "block RAM"
+        )
 
     def platform(self, base: Any) -> dict[str, Any]:
         wanted = ("{{name}}.il", "{{name}}.cst")

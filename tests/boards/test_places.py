@@ -6,7 +6,7 @@ import re
 import pytest
 
 from deepseek.boards import BOARDS
-from deepseek.boards.families import ecp5_places
+from deepseek.boards.families import ecp5_places, gowin_places
 from deepseek.boards.flow.tools import Processes
 
 TOP = "shell.card."
@@ -70,8 +70,58 @@ def test_what_is_no_card_is_left_to_place_and_route():
     assert ecp5_places.places(cells(2, 14)) == {}
     for board in BOARDS.values():
         if not board.is_virtual:
-            placed = board.family.places(board.device, cells(4, 4))
-            assert bool(placed) == (board.device[-3:] == "85F"), board.name
+            design = cells(4, 4)
+            if board.name == "tangmega":
+                design = {name: {"type": "DPB"} for name in design}
+            placed = board.family.places(board.device, design)
+            known = board.device[-3:] == "85F" or board.name == "tangmega"
+            assert bool(placed) == known, board.name
+
+
+def test_a_card_on_gw5a():
+    names = [name.replace("DP16KD", "DPB") for name in cells(4, 4) if "multipl" not in name]
+    design = {name: {"type": "DPB"} for name in names}
+    design |= {"shell.card.x": {"type": "DFF"}}
+    found = BOARDS["tangmega"].family.places("GW5AST-LV138FPG676A", design)
+    assert set(found) == set(names) and len(set(found.values())) == len(found)
+    assert set(found.values()) <= gowin_places._sites()
+    for row in range(4):
+        line = [at(found[f"{MESH}pe_{row}_{column}.instance.operands.ram"]) for column in range(4)]
+        assert [x for x, _ in line] == sorted(x for x, _ in line)
+        assert {y for _, y in line} == {45 if row < 2 else 63}
+    assert gowin_places.places(f"{TOP}scratchpad.bank{i}.block0" for i in range(4)) == {}
+    assert len(gowin_places.places(f"{MESH}pe_0_0.instance.{i}" for i in range(400))) == 340
+
+
+def _placed(board, sites, folder):
+    """Place a design with a cell in each of these places, of this kind; return where they are."""
+    netlist = {
+        name: {
+            "type": kind,
+            "attributes": {"BEL": site, "keep": "1"},
+            "parameters": {},
+            "port_directions": {},
+            "connections": {},
+        }
+        for name, (kind, site) in sites.items()
+    }
+    top = {"attributes": {"top": "1"}, "ports": {}, "netnames": {}, "cells": netlist}
+    (folder / "in.json").write_text(json.dumps({"modules": {"top": top}}))
+    (folder / f"in.{board.family.constraints}").write_text("")
+    options = board.family.route(board, board.family.package(board.make_platform()), 10**7, 1)
+    with Processes() as processes:
+        tool = board.family.route_tool
+        processes.run(tool, [*options, "--placer", "heap", "--no-route"], folder)
+    placed = json.loads((folder / "routed.json").read_text())["modules"]["top"]["cells"]
+    return {name: placed[name]["attributes"]["NEXTPNR_BEL"] for name in sites}
+
+
+def test_the_gw5a_has_all_places(tmp_path):
+    tangmega = BOARDS["tangmega"]
+    sites = {f"ram{i}": ("DPB", site) for i, site in enumerate(sorted(gowin_places._sites()))}
+    assert len(sites) == tangmega.capacity.ebr
+    found = _placed(tangmega, sites, tmp_path)
+    assert found == {name: site for name, (_, site) in sites.items()}
 
 
 def test_the_device_has_all_places(tmp_path):
@@ -84,22 +134,5 @@ def test_the_device_has_all_places(tmp_path):
     }
     capacity = ulx3s.capacity
     assert len(sites) == capacity.ebr + capacity.dsp
-    netlist = {
-        name: {
-            "type": kind,
-            "attributes": {"BEL": site, "keep": "1"},
-            "parameters": {},
-            "port_directions": {},
-            "connections": {},
-        }
-        for name, (kind, site) in sites.items()
-    }
-    top = {"attributes": {"top": "1"}, "ports": {}, "netnames": {}, "cells": netlist}
-    (tmp_path / "in.json").write_text(json.dumps({"modules": {"top": top}}))
-    (tmp_path / "in.lpf").write_text("")
-    options = ulx3s.family.route(ulx3s, "CABGA381", 10**7, 1)
-    with Processes() as processes:
-        processes.run("nextpnr-ecp5", [*options, "--placer", "heap", "--no-route"], tmp_path)
-    placed = json.loads((tmp_path / "routed.json").read_text())["modules"]["top"]["cells"]
-    found = {name: cell["attributes"]["NEXTPNR_BEL"] for name, cell in placed.items()}
+    found = _placed(ulx3s, sites, tmp_path)
     assert found == {name: site for name, (_, site) in sites.items()}
