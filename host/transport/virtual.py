@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ...boards import board as find_board
 from ...boards.board import MEMORIES, SDRAM
-from ...boards.manifest import Manifest
+from ...boards.manifest import NETLIST_SUFFIX, Manifest
 from .base import Progress, SetupError
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ _MODELLED = "LFE5U"
 
 def netlist_path(bitstream: Path) -> Path:
     """Return where the netlist of a bitstream lies: ``card.bit`` has ``card.netlist.json.gz``."""
-    return bitstream.with_suffix(".netlist.json.gz")
+    return bitstream.with_suffix(NETLIST_SUFFIX)
 
 
 def open_virtual(

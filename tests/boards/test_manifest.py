@@ -160,6 +160,7 @@ def area(side, note="# none"):
 
 
 def test_code_is_what_decides():
+    assert code('class E(B): """What."""\nx = "Ü"; "n"; y = 2') == 'class E(B):\nx = "Ü"; ; y = 2'
     assert code(SOURCE).splitlines() == [
         "import math",
         "SIDES = 4",
