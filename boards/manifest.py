@@ -208,6 +208,13 @@ class Manifest:
         ManifestError
             If it was not; says what differs.
         """
+        from . import BOARDS
+
+        if self.board not in BOARDS:
+            raise ManifestError(
+                f"{Path(bitstream).name} is for a board {self.board!r}, which is not known here; "
+                f"known ones: {', '.join(BOARDS)}"
+            )
         number = build_number(
             tools=self.tools,
             board=self.board,

@@ -176,6 +176,11 @@ def test_code_is_what_decides():
         assert code(SOURCE.replace(old, new)) != code(SOURCE)
 
 
+def test_sources_of_a_board_that_is_not_known(tmp_path):
+    with pytest.raises(ManifestError, match="is for a board 'x', which is not known here"):
+        make(tmp_path / "card.bit", board="x").check_sources("card.bit")
+
+
 def test_what_changes_a_build_hash(tmp_path, monkeypatch):
     package = Path(manifest.__file__).parent.parent
     for tree in ("rtl", "boards"):
