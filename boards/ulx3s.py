@@ -12,7 +12,7 @@ BOARD = Board(
     summary="ULX3S, LFE5U-85F grade 6, USB serial",
     device="LFE5U-85F",
     speed="6",
-    # Place and route made 66.8 MHz where 70 was asked for (seed 1).
+    # Leaves room for a placement without luck: docs/fpga.md has what place and route makes.
     clock_hz=70_000_000,
     baud=3_000_000,  # the most that its bridge takes
     platform="amaranth_boards.ulx3s:ULX3S_85F_Platform",

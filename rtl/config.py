@@ -1,7 +1,8 @@
 """Every size of the card in one frozen dataclass, and the named presets.
 
 Nothing else in the project holds a size: the RTL, the simulators and the driver take a
-`CardConfig`. A card reports the sizes that software needs through its CSRs.
+`CardConfig`. A card reports its main sizes through its CSRs; ``partial_beats`` and
+``engines_per_lane``, which limit and cost slices, software has from the preset or the manifest.
 """
 
 import dataclasses

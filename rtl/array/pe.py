@@ -36,7 +36,7 @@ class PE(wiring.Component):
     -------
     mode : ``In(Mode)``
         Still from the cycle before a command's first weight to its last sums.
-    pick_i, pick_o : addresses of weights, one PE to the right each cycle
+    pick_i, pick_o : for each weight the ring address of its operand, one PE to the right each cycle
     factor_i, factor_o : the weights, `PrepareWeight.LATENCY` cycles later, one PE to the right
     fill_i, fill_o : operands, one PE down each cycle
     drain_i, drain_o : sums, one PE to the left each cycle

@@ -8,7 +8,9 @@ from ..tech.copy import copies
 __all__ = ["CommandRows"]
 
 _PIECE = 32
-"""Bits of a row that one memory holds: a row is as wide as what it goes to is apart."""
+"""Bits of a row that one memory holds. What reads a row lies spread over the device: so a row is
+cut into memories that can lie near their readers, and with ``far`` each has a register of its own
+with the address that it is read at."""
 
 
 class CommandRows:
@@ -23,17 +25,17 @@ class CommandRows:
     name : str
         Of the memory in ``m``.
     bits, depth : int
-        Width of a row, a multiple of the beat's; rows.
+        Width of a row, a multiple of the beat's and of 32; rows.
     late : bool
         ``there`` comes from a register. ``out`` then only changes by `take`.
     far : bool
-        Each piece of a row is read by an address of its own. ``out`` then only changes by `take`,
-        and a row that follows a reset is read from the second cycle behind it on.
+        Each memory of a row has a read address register of its own. ``out`` then only changes by
+        `take`, and a row that follows a reset is read from the second cycle behind it on.
 
     Members
     -------
     there : Signal
-        The next row is whole. Meaningless where all rows are.
+        The next row is whole. Void when all ``depth`` rows are: full looks like empty.
     data, out : Value, Signal
         The next row, and its number.
     following : Value

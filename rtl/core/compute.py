@@ -59,8 +59,8 @@ class ComputeUnit(wiring.Component):
     fill_read : ``Out(ReadPort)``, as wide as two chunks of the fill
     write : ``Out(WritePort)``
     flags : ``Out(4)``
-        `Flag` bits that a result raises, at latest with the ``done`` of its iteration, and after
-        that of the iteration before it.
+        `Flag` bits that a result raises: after the ``done`` of the iteration before its own, and at
+        the latest with that of its own.
     count_engine : ``In(8)``
         Whose cycles ``events`` shows: an engine's index, or `ALL_ENGINES`.
     events : ``Out(engine_events_layout)``

@@ -135,8 +135,11 @@ class Dispatcher(wiring.Component):
     ended : ``Out(1)``
         The record is in memory, or had no place there: the job is over.
     fault : ``Out(1)``
-        The command at hand, or with ``fault_ring`` its address, is refused for ``fault_status``;
-        high until reset.
+        The command at hand is refused; high until reset.
+    fault_ring : ``Out(1)``
+        With ``fault``: there is no command, its address is what is wrong.
+    fault_status : ``Out(Status)``
+        With ``fault``: why.
     request, record : ``Out(stream)``
         The bus's ``request`` and ``write``.
     written : ``In(1)``

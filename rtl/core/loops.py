@@ -14,8 +14,8 @@ __all__ = ["LoopWalk"]
 class LoopWalk(wiring.Component):
     """Makes the addresses of one iteration after the other, one operand at a time.
 
-    It takes a cycle for an operand, and one more for the second half of its ping-pong. The first
-    address of the iteration behind is on its way while it may give none.
+    A cycle for each operand, and a second one where its ``pong`` is added. While ``hold`` is high,
+    it works out the next iteration's first address, and gives none.
 
     Parameters
     ----------

@@ -116,16 +116,20 @@ class ReadPort(wiring.Signature):
 class WritePort(wiring.Signature):
     """Scratchpad write port, seen from the writer.
 
-    The write is accepted in a cycle with ``valid`` and ``ready`` high. ``mask`` has a bit a byte;
-    ``banks`` is as in `ReadPort`, of all granules.
-    Reads accepted in a later cycle see the new bytes; what those see that are accepted in the same
-    cycle is not specified.
+    The write is accepted in a cycle with ``valid`` and ``ready`` high. Reads accepted in a later
+    cycle see the new bytes; what those see that are accepted in the same cycle is not specified.
 
     Parameters
     ----------
     config : CardConfig
     granules : int
         Granules written at once, to consecutive addresses; all or none.
+
+    Members
+    -------
+    valid, address, ready : request, address in granules
+    banks : `banks_of` all granules, as in `ReadPort`
+    data, mask : lowest address in the lowest bits; ``mask`` has a bit for each byte to write
     """
 
     def __init__(self, config: CardConfig, granules: int = 1) -> None:
@@ -182,8 +186,8 @@ class UnitPort(wiring.Signature):
         its ``body`` stays the same until all of the command's iterations have ended, or where
         commands overlap until the cycle behind the one in which the last one is accepted.
     done : ``In(1)``
-        Pulses once for each iteration, in order, when all its effects are visible; for the last
-        one under way also only when the unit needs the body no longer.
+        Pulses once for each iteration, in order, when all its effects are visible. For the last
+        iteration under way it waits, too, until the unit no longer reads the body.
     error : ``In(1)``
         Pulses when the oldest iteration outstanding has failed, with ``status``. The core is reset
         after it.

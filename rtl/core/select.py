@@ -10,6 +10,7 @@ __all__ = ["select"]
 def select(index: Value, values: Sequence[ValueLike]) -> Value:
     """Return the value that ``index`` picks, or 0 beyond the last, as a tree of multiplexers.
 
+    `deepseek.rtl.tech.select` gives any of the values there, and is made of cells on ECP5.
     A `Switch` becomes an AND-OR of all values, which takes more LUTs, and more again where it
     decodes an index that is a few bits wide.
     """

@@ -96,13 +96,15 @@ class Status(enum.Enum, shape=unsigned(8)):
     BAD_FORMAT = 6
     """A format, function or flag that the unit does not know, or a pair that has no path."""
     BAD_INDEX = 7
-    """A compressed stream names an index that is not below K, or out of order."""
+    """An entry's k is not below the length of its slice, or two places of a group do not ascend;
+    or a DENSE ``count`` is not the length of the slice."""
     WATCHDOG = 8
     """No unit made progress for `Csr.WATCHDOG` cycles."""
     ABORTED = 9
     """The host aborted the job."""
     MEMORY_FAULT = 10
-    """The memory controller broke a rule of the DRAM: a fault of the card, not of the job."""
+    """The memory controller broke a rule of the DRAM: a fault of the card, not of the job. Only
+    where the RTL is simulated: no device has the model of the DRAM that tells."""
     BAD_SCALE = 11
     """A scale is zero, subnormal, infinite or not a number."""
 
@@ -125,7 +127,7 @@ class SemaphoreRef(data.Struct):
 
     A wait takes 1 from the semaphore before an iteration starts; a signal adds 1 after one has
     ended. With ``outer`` it happens once an outer iteration: before its first inner one, after
-    its last.
+    its last. A semaphore stops at 255: what is added beyond is lost.
     """
 
     index: unsigned(4)
@@ -169,7 +171,8 @@ class Command(data.Struct):
 class TransferBody(data.Struct):
     """LOAD and STORE: a copy of ``z * y`` rows of ``x_bytes`` bytes.
 
-    Operand 0 is the byte address in card memory, operand 1 in the scratchpad, operand 2 unused.
+    Operand 0 is the byte address in card memory, operand 1 in the scratchpad, operand 2 unused. Row
+    (z, y) lies at ``operand + z * z_stride + y * y_stride``, on each side with its own strides.
     Every address, stride and length is a multiple of 16.
     """
 
@@ -184,7 +187,7 @@ class TransferBody(data.Struct):
 
 
 class SemaphoreBody(data.Struct):
-    """SEMAPHORE: add ``value`` to semaphore ``index``."""
+    """SEMAPHORE: add ``value`` to semaphore ``index``, which stops at 255."""
 
     index: unsigned(8)
     value: unsigned(8)

@@ -61,7 +61,9 @@ class MatmulBody(data.Struct):
     n_inner: unsigned(16)
     entries: unsigned(16)
     """Rows: directory entries of each slice. With more than one slice at most
-    ``rows * CardConfig.partial_rows``; in `Mode.INT4` with BLOCK_SCALE ``partial_rows // 2``."""
+    ``rows * partial_rows``; in `Mode.INT4` with BLOCK_SCALE ``rows * (partial_rows // 2)``.
+    ``partial_rows`` is ``partial_beats // (2 * cols)``; no register has either: they are known from
+    the preset or the manifest (`CardConfig`)."""
     run_bytes: unsigned(16)
     slice: unsigned(16)
     """Numbers in a slice of K; if below ``k``, a multiple of `RELEASE_WORDS`. At most

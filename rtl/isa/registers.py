@@ -80,4 +80,6 @@ class Csr(enum.IntEnum):
     IDLE_OTHER = 0xE0
     """Engine-cycles in which neither engines nor load or store units had work."""
     COUNT_ENGINE = 0xE8
-    """Whose cycles the engine counters count: an engine's index, or 0xFF for all (reset value)."""
+    """Whose cycles the engine counters count: an engine's index, or 0xFF for all (reset value). It
+    may change while a job runs: a cycle counts for whom it names then, and shows a few cycles
+    later."""

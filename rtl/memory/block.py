@@ -35,9 +35,12 @@ class StorageLane(wiring.Component):
     Members
     -------
     card, host : ports
-        A byte is written with ``write`` and ``mask``. ``answer`` is the byte that ``address`` named
-        `STORAGE_LATENCY` cycles before, of the host two more; void where a port wrote it in the
-        cycle in which it was read. The host writes a cycle later than the card.
+        Each with what follows. The host writes a cycle later than the card.
+    address : which byte is read, and may be written
+    write, mask, data : it is written with both bits high
+    answer : ``Out(8)``, seen from the lane
+        The byte that ``address`` named `STORAGE_LATENCY` cycles before, of the host two more; void
+        where a port wrote it in the cycle in which it was read.
     """
 
     def __init__(self, *, depth: int) -> None:

@@ -58,7 +58,8 @@ class MemorySystem(wiring.Component):
         Events of HBM, counted over the channels in this cycle: column commands that found their
         row in use, activates, refreshes. Zero with ``ideal``.
     illegal : ``Out(1)``
-        The controller broke a rule of the DRAM. Stays until reset.
+        The controller broke a rule of the DRAM. Stays until reset. Only where the
+        RTL is simulated: no device has the model of the DRAM that tells.
     """
 
     def __init__(self, config: CardConfig, *, timing: Timing = HBM3_6400) -> None:

@@ -1,4 +1,4 @@
-"""A segment of an accumulator."""
+"""An adder that can start anew from 0."""
 
 from amaranth.hdl import Const, Instance, Module, Mux, Signal
 from amaranth.lib import wiring
@@ -19,7 +19,8 @@ _CARRY = 0x0000
 
 
 class SegmentAdder(wiring.Component):
-    """Adds to a segment, or starts it anew, combinationally.
+    """Adds to a total, or starts it anew, combinationally: a segment of an accumulator, but also
+    sums of windows, addresses and counters of loops.
 
     On ECP5 what is not to be added, and the choice of carries, is in the cells of the carry chain
     itself: there is no logic before it.
@@ -35,7 +36,7 @@ class SegmentAdder(wiring.Component):
     first : ``In(1)``
         Add to 0 instead of ``total``.
     goes_on : ``In(1, init=1)``
-        Without it as with ``first``.
+        Low: add to 0, as with ``first``.
     carry_in, carry_below, apart : ``In(1)``
         One is added if ``carry_in`` is high, or ``carry_below`` without ``apart``.
     sum : ``Out(width + 1)``

@@ -13,7 +13,8 @@ __all__ = ["select"]
 def select(
     m: Module, platform: object, index: Value, values: Sequence[Value], *, name: str
 ) -> Signal:
-    """Return ``values[index]``; any of them where the index is too large.
+    """Return ``values[index]``; any of them where the index is too large (0 with
+    `deepseek.rtl.core.select`).
 
     On ECP5 it is made of `Choose4`.
 

@@ -1,4 +1,4 @@
-"""Bench of what `Sequencer` records of jobs that end well: latency, flags of results, counters."""
+"""Bench of `Sequencer`: latency of jobs, and what it records of them: flags of results, counts."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Tests of `QueueBank`: five queues, their semaphores, and units of random latency."""
+"""Bench of `QueueBank`: random commands, stalls and latencies, and what a queue reports."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Bench of `QueueBank`: five queues, their semaphores, and units of random latency.
+"""A model of `QueueBank` for its bench: it drives all ports, and checks them in every cycle.
 
 The model holds the credits of every semaphore at its ports' level: an iteration that starts takes
 its waits' credits, one that ends gives its signals'. A start must never take credits that are not
