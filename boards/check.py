@@ -12,14 +12,13 @@ longer by `NS_PERCENT`. Record it anew, with its reason in the commit's message,
 import csv
 import dataclasses
 import io
-import os
 from pathlib import Path
 
 from .board import Board, BoardError
 from .flow.build import build_hash, prepare
 from .flow.report import block_rows, estimated_ns
 from .flow.synthesis import Resources, link, netlist_resources
-from .flow.tools import Progress, tool_version
+from .flow.tools import Progress, tool_version, write_whole
 
 __all__ = [
     "CELLS",
@@ -176,7 +175,5 @@ def record_resources(board: Board, preset: str, progress: Progress | None = None
     writer = csv.DictWriter(text, HEAD, lineterminator="\n")
     writer.writeheader()
     writer.writerows(kept)
-    partial = TABLE.with_name(f"{TABLE.name}.{os.getpid()}")
-    partial.write_text(text.getvalue(), encoding="utf-8")
-    partial.replace(TABLE)
+    write_whole(TABLE, text.getvalue())
     return TABLE

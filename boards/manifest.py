@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_origin
 
+from ..files import write_whole
 from ..rtl.config import CardConfig
 
 __all__ = [
@@ -237,9 +238,7 @@ class Manifest:
         """Write the manifest beside its bitstream, all of it or nothing; return its path."""
         path = manifest_path(bitstream)
         text = json.dumps({"manifest": MANIFEST_VERSION, **dataclasses.asdict(self)}, indent=2)
-        partial = path.with_name(f"{path.name}.{os.getpid()}")
-        partial.write_text(text + "\n", encoding="utf-8")
-        partial.replace(path)
+        write_whole(path, text + "\n")
         return path
 
     @staticmethod

@@ -12,10 +12,11 @@ from xml.etree import ElementTree
 
 from amaranth.lib import wiring
 
+from ..files import cache_dir, prune
 from ..rtl.config import CardConfig
 from .verilated.build import Recipe, build
 from .verilated.convert import to_verilog
-from .verilated.toolchain import ToolError, cache_dir, prune
+from .verilated.toolchain import ToolError
 
 __all__ = ["DEFAULT_SEED", "build_bench", "run_bench"]
 

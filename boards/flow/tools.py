@@ -6,7 +6,6 @@ import importlib.metadata
 import importlib.util
 import os
 import shlex
-import shutil
 import signal
 import subprocess
 import sys
@@ -15,8 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import platformdirs
-
+from ...files import cache_dir, prune, write_whole
 from ..board import BoardError
 
 __all__ = [
@@ -40,6 +38,9 @@ INSTALL = "pip install 'deepseek-card[boards]'"
 LONG_QUIET_S = 3 * 3600.0
 """How long a tool may print nothing, unless its caller knows better: the placer for GW5A may for
 more than an hour."""
+
+VERSION_S = 600.0
+"""In which a tool says its version; the first time WebAssembly is compiled for that."""
 
 # Package of the tool, in WebAssembly or Python, and what runs it there.
 PACKAGES = {
@@ -71,40 +72,6 @@ class ToolFailure(BoardError):
         self.log = log
 
 
-def cache_dir() -> Path:
-    """Return the folder for everything built, from ``$DEEPSEEK_CACHE`` or the user's cache."""
-    override = os.environ.get("DEEPSEEK_CACHE")
-    if override:
-        return Path(override).expanduser().absolute()
-    return Path(platformdirs.user_cache_dir("deepseek-card", appauthor=False))
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file, all of it or nothing; make its folder where that is missing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}")
-    try:
-        partial.write_bytes(content)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def prune(folder: Path, days: float) -> None:
-    """Remove what is in ``folder`` and was not used for ``days``."""
-    limit = time.time() - days * 86400
-    for entry in folder.iterdir() if folder.is_dir() else ():
-        try:
-            if entry.stat().st_mtime >= limit:
-                continue
-            if entry.is_dir():
-                shutil.rmtree(entry, ignore_errors=True)
-            else:
-                entry.unlink()
-        except OSError:
-            continue  # removed by another process
-
-
 def tool(name: str) -> list[str]:
     """Return the command line of a tool.
 
@@ -129,9 +96,12 @@ def tool_version(name: str) -> str:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             return importlib.metadata.version(package)
     option = "-V" if name == "yosys" else "--version"
+    command = [*tool(name), option]
     try:
-        found = subprocess.run([*tool(name), option], capture_output=True, text=True, check=False)
-    except OSError as error:
+        found = subprocess.run(
+            command, capture_output=True, text=True, check=False, timeout=VERSION_S
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
         raise BoardError(f"{variable}: {error}; correct or unset it") from None
     lines = (found.stdout + found.stderr).strip().splitlines()
     return lines[0] if lines else ""

@@ -4,13 +4,14 @@ import dataclasses
 import gzip
 import hashlib
 import os
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
+from ...files import cache_dir, prune, write_whole
 from ...rtl.memory.sdram_timing import SdramTiming
-from ..verilated.build import Progress
+from ..verilated.build import KEEP_DAYS, Progress
 from ..verilated.design import Design, Port
-from ..verilated.toolchain import cache_dir
 from .ecp5 import LOCK_CYCLES
 from .ecp5 import to_verilog as ecp5_verilog
 from .writer import NetlistError, plain
@@ -121,10 +122,8 @@ def netlist_design(
         if progress is not None:
             progress("convert", 0.0)
         netlist = _convert(path, content)
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        partial = kept.with_name(f"{kept.name}.{os.getpid()}")
-        partial.write_text(netlist)
-        partial.replace(kept)
+        write_whole(kept, netlist)
+        prune(kept.parent, KEEP_DAYS)
         if progress is not None:
             progress("convert", 1.0)
     top, chip = _top(path, netlist, pins, clock_hz, sdram), ""
@@ -136,7 +135,7 @@ def netlist_design(
 def _convert(path: Path, content: bytes) -> str:
     try:
         text = gzip.decompress(content) if path.suffix == ".gz" else content
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise NetlistError(f"{path} is damaged ({error}); {_AGAIN}") from None
     try:
         netlist = ecp5_verilog(text, top="netlist")

@@ -12,15 +12,14 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from ...files import cache_dir, prune
 from .toolchain import (
     BuildError,
     Compiler,
-    cache_dir,
     ccache,
     cpu_id,
     find_compiler,
     package_version,
-    prune,
     verilator_binary,
     verilator_root,
 )
@@ -41,6 +40,9 @@ HEADER_BYTES = 50_000
 
 KEEP_DAYS = 30
 """Days after which a build that nobody used is removed."""
+
+RUN_S = 2 * 3600.0
+"""The longest time in which Verilator, or one compiler, does its work."""
 
 WARNINGS = (
     # What yosys writes causes these, and none of them is a fault. UNOPTFLAT is left on: it means a
@@ -119,16 +121,23 @@ def _key(*parts: object) -> str:
 
 
 def _run(command: Sequence[str], cwd: Path, what: str, **env: str) -> None:
-    result = subprocess.run(
-        command,
-        cwd=cwd,
-        env={**os.environ, **env},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        check=False,
-    )
+    try:
+        result = subprocess.run(
+            command,
+            cwd=cwd,
+            env={**os.environ, **env},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            check=False,
+            timeout=RUN_S,
+        )
+    except subprocess.TimeoutExpired:
+        raise BuildError(
+            f"{what} in {cwd} did not end within {RUN_S:g} s and was stopped; next: try again "
+            "on a computer with less to do, or with another compiler (CXX)"
+        ) from None
     if result.returncode:
         text = result.stdout.strip()
         marks = ("%Error", "%Warning", "error:", "undefined")
@@ -226,8 +235,9 @@ def _compile(cxx: _Cxx, folder: Path, progress: Progress) -> None:
         objects.append(target)
     for source, target in cxx.runtime():
         objects.append(target)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        os.utime(target.parent)  # it is in use: `prune`
         if not target.exists():
-            target.parent.mkdir(parents=True, exist_ok=True)
             # Another build may make the same object: each writes its own and renames it.
             partial = target.with_name(f"{target.name}.{os.getpid()}.o")
             jobs.append((Path(source).stat().st_size, source, partial, recipe.fast))
@@ -286,7 +296,9 @@ def build(recipe: Recipe, *, progress: Progress | None = None) -> Built:
         return Built(result, False)
     folder.parent.mkdir(parents=True, exist_ok=True)
     progress("lock", 0.0)
-    with FileLock(folder.with_suffix(".lock")):
+    lock = folder.with_suffix(".lock")
+    lock.touch()  # `prune` in another process leaves it alone, then
+    with FileLock(lock):
         if stamp.exists():
             return Built(result, False)
         shutil.rmtree(folder, ignore_errors=True)
@@ -297,4 +309,5 @@ def build(recipe: Recipe, *, progress: Progress | None = None) -> Built:
         _compile(cxx, folder, progress)
         stamp.touch()
     prune(folder.parent, KEEP_DAYS, stamp="stamp")
+    prune(cache_dir() / "runtime", KEEP_DAYS)
     return Built(result, True)

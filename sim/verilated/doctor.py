@@ -8,11 +8,11 @@ import shutil
 import sys
 import time
 
+from ...files import cache_dir
 from .design import Design, Port
 from .toolchain import (
     CompilerMissingError,
     ToolError,
-    cache_dir,
     candidate_compilers,
     ccache,
     find_compiler,

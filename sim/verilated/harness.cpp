@@ -238,9 +238,4 @@ API int card_wave_open(Card* card, const char* path, uint64_t cycles) {
     card->wave_end = cycles ? card->cycles + cycles : ~uint64_t{0};
     return card->wave->isOpen() ? 0 : -1;
 }
-
-API void card_wave_close(Card* card) {
-    if (card->wave) card->wave->close();
-    card->wave.reset();
-}
 #endif

@@ -9,12 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ...files import cache_dir, prune, write_whole
 from ...rtl.config import CardConfig
 from ...rtl.memory.sdram_timing import SdramTiming
-from .build import Progress
+from .build import KEEP_DAYS, Progress
 from .design import Design
 from .model import Model
-from .toolchain import cache_dir, package_version
+from .toolchain import package_version
 
 if TYPE_CHECKING:
     from amaranth.lib.wiring import Component
@@ -63,10 +64,8 @@ def _cached_design(name: str, progress: Progress | None, make: Callable[[], Desi
     if progress:
         progress("convert", 0.0)
     design = make()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}")
-    partial.write_text(design.to_json())
-    partial.replace(path)
+    write_whole(path, design.to_json())
+    prune(path.parent, KEEP_DAYS)
     if progress:
         progress("convert", 1.0)
     return design

@@ -153,7 +153,6 @@ class Model:
         wave_cycles: int = 0,
         progress: Progress | None = None,
     ) -> None:
-        self.has_waves = waves is not None
         self.design = design
         self.memory_bytes = memory_bytes
         recipe = model_recipe(design, memory_bytes=memory_bytes, waves=waves is not None)
@@ -215,11 +214,6 @@ class Model:
             raise ValueError("the design has no host port")
         if not 0 <= address < 1 << port[1].width:
             raise ValueError(f"register addresses have {port[1].width} bits, not {address!r}")
-
-    def close_waves(self) -> None:
-        """Finish the file of waves; the model runs on without."""
-        if self.has_waves:
-            self._library.card_wave_close(self._handle)
 
     def close(self) -> None:
         """Finish the waves and give back the memory. The object is of no use afterwards."""
@@ -327,7 +321,6 @@ def _load(path: Path) -> ctypes.CDLL:
         "card_csr_write": (None, [handle, u32, u32]),
         "card_csr_read": (u32, [handle, u32]),
         "card_wave_open": (status, [handle, buffer, u64]),
-        "card_wave_close": (None, [handle]),
         "card_serve": (status, [handle, status, status, u64, u64, u64]),
     }
     for name, (result, arguments) in signatures.items():

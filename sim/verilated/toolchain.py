@@ -12,28 +12,28 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
-import platformdirs
+from ...files import cache_dir
 
 __all__ = [
     "BuildError",
     "Compiler",
     "CompilerMissingError",
     "ToolError",
-    "cache_dir",
     "candidate_compilers",
     "ccache",
     "cpu_id",
     "find_compiler",
     "package_version",
-    "prune",
     "verilator_binary",
     "verilator_root",
 ]
 
 PROBE = "#include <string>\nstd::string probe() { return std::string(3, 'x'); }\n"
+
+PROBE_S = 600.0
+"""In which a compiler compiles that; zig first makes its standard library."""
 
 
 class ToolError(RuntimeError):
@@ -86,28 +86,6 @@ class Compiler:
     @property
     def is_zig(self) -> bool:
         return "ziglang" in self.command or "zig" in self.version.lower()
-
-
-def cache_dir() -> Path:
-    """Return the folder for everything built, from ``$DEEPSEEK_CACHE`` or the user's cache."""
-    override = os.environ.get("DEEPSEEK_CACHE")
-    if override:
-        return Path(override).expanduser().absolute()
-    return Path(platformdirs.user_cache_dir("deepseek-card", appauthor=False))
-
-
-def prune(folder: Path, days: float, *, stamp: str = "") -> None:
-    """Remove the folders in ``folder`` that nobody has used for ``days``.
-
-    The time of use is that of the file ``stamp`` in each, or of the folder itself.
-    """
-    limit = time.time() - days * 86400
-    for entry in folder.iterdir() if folder.is_dir() else ():
-        try:
-            if entry.is_dir() and (entry / stamp).stat().st_mtime < limit:
-                shutil.rmtree(entry, ignore_errors=True)
-        except OSError:
-            continue  # half built, or removed by another process
 
 
 @functools.cache
@@ -206,9 +184,13 @@ def _works(compiler: Compiler) -> bool:
         command = [*compiler.command, "-std=c++20", "-fPIC", "-shared", "-o", "probe.so"]
         try:
             result = subprocess.run(
-                [*command, source.name], cwd=folder, capture_output=True, check=False
+                [*command, source.name],
+                cwd=folder,
+                capture_output=True,
+                check=False,
+                timeout=PROBE_S,
             )
-        except OSError:
+        except (OSError, subprocess.TimeoutExpired):
             return False
     if result.returncode == 0:
         good.parent.mkdir(parents=True, exist_ok=True)

@@ -1,11 +1,14 @@
 """Translation of netlists: tables as expressions, pins without nets, what is refused."""
 
+import gzip
 import itertools
 import json
+import os
 import random
 
 import pytest
 
+from deepseek.sim.netlist.board import BoardPins, netlist_design
 from deepseek.sim.netlist.ecp5 import NetlistError, to_verilog
 from deepseek.sim.netlist.writer import lut
 
@@ -66,6 +69,51 @@ def cell(kind, connections=None, **parameters):
         "port_directions": dict.fromkeys(connections, "input"),
         "connections": connections,
     }
+
+
+@pytest.mark.parametrize("harm", ["cut off", "overwritten", "spoilt", "no gzip", "no netlist"])
+def test_damaged_files(tmp_path, monkeypatch, harm):
+    """One line that names the file and says what to do."""
+    monkeypatch.setenv("DEEPSEEK_CACHE", str(tmp_path / "cache"))
+    path = tmp_path / "card.netlist.json.gz"
+    whole = gzip.compress(random.Random(2).randbytes(2000))
+    content = {
+        "cut off": whole[:-100],
+        "overwritten": whole[:10] + bytes([255]) * 100 + whole[110:],
+        "spoilt": whole[:1000] + bytes([whole[1000] ^ 255]) + whole[1001:],
+        "no gzip": b"{}",
+        "no netlist": whole,
+    }
+    path.write_bytes(content[harm])
+    pins = BoardPins(clock="clk", rx="rx", tx="tx", running=None)
+    with pytest.raises(NetlistError) as caught:
+        netlist_design(path, pins, clock_hz=25_000_000)
+    message = str(caught.value)
+    assert message.startswith(str(path)) and "next: build it again" in message
+    assert "\n" not in message
+
+
+def test_a_design_is_made_once(tmp_path, monkeypatch):
+    """And what nobody has used for long goes when another one is made."""
+    monkeypatch.setenv("DEEPSEEK_CACHE", str(tmp_path / "cache"))
+    old = tmp_path / "cache" / "verilog" / "netlist-old.v"
+    old.parent.mkdir(parents=True)
+    old.touch()
+    os.utime(old, (1, 1))
+    ways = {"clk": "input", "rx": "input", "tx": "output"}
+    ports = {
+        name: {"direction": way, "bits": [2 + n]} for n, (name, way) in enumerate(ways.items())
+    }
+    path = tmp_path / "card.netlist.json"
+    path.write_text(json.dumps({"modules": {"top": {"ports": ports, "cells": {}}}}))
+    pins, phases = BoardPins(clock="clk", rx="rx", tx="tx", running=None), []
+    for _ in range(2):
+        design = netlist_design(
+            path, pins, clock_hz=25_000_000, progress=lambda *at: phases.append(at)
+        )
+        assert "netlist netlist (.clk(clk), .rx(rx), .tx(tx));" in design.verilog
+    assert phases == [("convert", 0.0), ("convert", 1.0)]
+    assert not old.exists()
 
 
 def test_places_that_are_kept_free():

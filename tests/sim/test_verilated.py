@@ -12,6 +12,7 @@ from amaranth.hdl import Array, Cat, Module, Mux, Signal, signed
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from deepseek.files import prune
 from deepseek.rtl.config import preset
 from deepseek.rtl.hostport.csr import HOST_READ_LATENCY
 from deepseek.rtl.memory.bus import STORAGE_LATENCY, Storage
@@ -115,8 +116,19 @@ def test_card_copies(name):
         assert card.run(7) == 7
 
 
+def make_old(path):
+    """Make an empty file, and its folder, that nobody has used for 40 days."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+    then = time.time() - 40 * 86400
+    for each in (path, path.parent):
+        os.utime(each, (then, then))
+    return path
+
+
 def test_conversion_is_cached(tmp_path, monkeypatch):
     monkeypatch.setenv("DEEPSEEK_CACHE", str(tmp_path))
+    old = make_old(tmp_path / "verilog" / "tiny-old.json")
     made = []
 
     def card(config, *, build_hash):
@@ -129,7 +141,7 @@ def test_conversion_is_cached(tmp_path, monkeypatch):
     first = library.card_design(preset("tiny"), progress=lambda *at: phases.append(at))
     assert phases == [("convert", 0.0), ("convert", 1.0)]
     assert library.card_design(preset("tiny")) == first
-    assert len(made) == 1
+    assert len(made) == 1 and not old.exists()
     library.card_design(preset("ecp5"))
     assert made == [preset("tiny"), preset("ecp5")]
     before = library.card_hash(preset("tiny"))
@@ -137,18 +149,6 @@ def test_conversion_is_cached(tmp_path, monkeypatch):
     assert library.card_hash(preset("tiny")) != before
     assert library.card_design(preset("tiny")) == first
     assert len(made) == 3
-
-
-def test_prune(tmp_path):
-    for name, age in (("old", 40), ("young", 20)):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "stamp").touch()
-        then = time.time() - age * 86400
-        os.utime(tmp_path / name / "stamp", (then, then))
-    (tmp_path / "half").mkdir()
-    toolchain.prune(tmp_path, 30, stamp="stamp")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["half", "young"]
-    toolchain.prune(tmp_path / "absent", 30)
 
 
 def test_ports_and_limits():
@@ -202,8 +202,13 @@ def test_cache(tmp_path, monkeypatch):
     phases = []
 
     # Without the runtime it links all the same (a shared library may lack symbols), and quickly.
+    old = [
+        make_old(tmp_path / folder / "file")
+        for folder in (f"{recipe.kind}/doctor-cut-off", "runtime/of-another-compiler")
+    ]
     first = build(recipe, progress=lambda *at: phases.append(at))
     assert first.fresh and first.path.is_file()
+    assert not any(path.parent.exists() for path in old)
     assert [phase for phase, fraction in phases if fraction == 1.0] == [
         "verilate",
         "compile",
@@ -221,6 +226,53 @@ def test_cache(tmp_path, monkeypatch):
     assert build(recipe).path == first.path
     with pytest.raises(RuntimeError, match="would build"):
         build(changed)
+
+
+def test_runtime_in_use_is_kept(tmp_path):
+    """Its objects are old; the folder's time is that of its last use."""
+    target = make_old(tmp_path / "key" / "verilated.o")
+    cxx = types.SimpleNamespace(
+        recipe=model_recipe(doctor._COUNTER),
+        runtime=lambda: [("verilated.cpp", target)],
+        compile=_refuse,
+        link=lambda objects, cwd: None,
+    )
+    (tmp_path / "work").mkdir()
+    build_module._compile(cxx, tmp_path / "work", lambda *_: None)
+    assert time.time() - target.parent.stat().st_mtime < 1000
+
+
+def test_the_lock_of_a_build_under_way_is_kept(tmp_path, monkeypatch):
+    """Another process's `prune` must not take it for one of long ago."""
+    monkeypatch.setenv("DEEPSEEK_CACHE", str(tmp_path))
+    recipe = dataclasses.replace(model_recipe(doctor._COUNTER), runtime=())
+    folder = build(recipe).path.parent
+    (folder / "stamp").unlink()
+    lock = make_old(folder.with_suffix(".lock"))
+    seen = []
+
+    def verilate(*_):
+        prune(folder.parent, build_module.KEEP_DAYS, stamp="stamp")
+        seen.append(lock.exists() and folder.exists())
+        raise RuntimeError("enough")
+
+    monkeypatch.setattr(build_module, "_verilate", verilate)
+    with pytest.raises(RuntimeError, match="enough"):
+        build(recipe)
+    assert seen == [True]
+
+
+def test_tools_that_do_not_end(tmp_path, monkeypatch):
+    monkeypatch.setattr(build_module, "RUN_S", 0.2)
+    message = r"linking in .* did not end within 0.2 s and was stopped; next: "
+    with pytest.raises(toolchain.BuildError, match=message):
+        build_module._run(["sleep", "100"], tmp_path, "linking")
+    monkeypatch.setenv("DEEPSEEK_CACHE", str(tmp_path))
+    monkeypatch.setattr(toolchain, "PROBE_S", 0.2)
+    stuck = toolchain.Compiler("stuck", ("sh", "-c", "exec sleep 100"), "")
+    monkeypatch.setattr(toolchain, "candidate_compilers", lambda: [stuck])
+    with pytest.raises(toolchain.CompilerMissingError, match=r"no working C\+\+ compiler \(stuck"):
+        toolchain.find_compiler()
 
 
 def _refuse(*_):
