@@ -8,6 +8,7 @@
 """
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -22,6 +23,12 @@ from .errors import CardError
 __all__ = ["SIGNALS", "Capture", "Recording", "parse_trigger", "write_vcd"]
 
 _PICOSECONDS = 10**12
+
+_STATE = (
+    *(ShellCsr.CAPTURE_CONTROL, ShellCsr.CAPTURE_COUNT),
+    *(ShellCsr.CAPTURE_FIRST, ShellCsr.CAPTURE_TRIGGER),
+)
+_SAMPLE = (ShellCsr.CAPTURE_DATA, ShellCsr.CAPTURE_DATA_HIGH, ShellCsr.CAPTURE_AGE)
 
 
 def _signals(layout: data.Layout, prefix: str = "", offset: int = 0) -> dict[str, tuple[int, int]]:
@@ -42,7 +49,7 @@ SIGNALS = _signals(data.Layout.cast(Probe))
 class Registers(Protocol):
     """The part of a `transport.Transport` that a capture needs."""
 
-    def csr_read(self, address: int) -> int: ...
+    def csr_read_many(self, addresses: Sequence[int]) -> list[int]: ...
 
     def csr_write(self, address: int, value: int) -> None: ...
 
@@ -100,9 +107,8 @@ class Capture:
     """
 
     def __init__(self, registers: Registers) -> None:
-        self._read, self._write = registers.csr_read, registers.csr_write
-        self.depth = self._read(ShellCsr.CAPTURE_DEPTH)
-        self.clock_hz = self._read(ShellCsr.CLOCK_HZ)
+        self._read, self._write = registers.csr_read_many, registers.csr_write
+        self.depth, self.clock_hz = self._read((ShellCsr.CAPTURE_DEPTH, ShellCsr.CLOCK_HZ))
         if not self.depth or not self.clock_hz:
             raise CardError("the board has no capture; build its bitstream anew")
 
@@ -135,20 +141,16 @@ class Capture:
     def read(self) -> Recording:
         """Stop the capture, if it still runs, and return what it has recorded."""
         self._write(ShellCsr.CAPTURE_CONTROL, int(CaptureControl.STOP))
-        triggered = self._read(ShellCsr.CAPTURE_CONTROL) & 2
-        count = self._read(ShellCsr.CAPTURE_COUNT)
-        first = self._read(ShellCsr.CAPTURE_FIRST)
-        position = (self._read(ShellCsr.CAPTURE_TRIGGER) - first) % self.depth
+        state, count, first, trigger = self._read(_STATE)
+        position = (trigger - first) % self.depth
         cycles: list[int] = []
         values: list[int] = []
         for number in range(count):
             self._write(ShellCsr.CAPTURE_INDEX, (first + number) % self.depth)
-            low = self._read(ShellCsr.CAPTURE_DATA)
-            high = self._read(ShellCsr.CAPTURE_DATA_HIGH)
-            age = self._read(ShellCsr.CAPTURE_AGE)
+            low, high, age = self._read(_SAMPLE)
             values.append(low | high << 32)
             cycles.append(cycles[-1] + age if cycles else 0)
-        seen = triggered and position < count
+        seen = state & 2 and position < count
         return Recording(tuple(cycles), tuple(values), cycles[position] if seen else None)
 
 

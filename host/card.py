@@ -7,6 +7,7 @@
 ...     result.counters.cycles
 """
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -25,7 +26,7 @@ from .identity import CardInfo, check_identity
 from .job import Job, JobResult
 from .ring import Ring, ring_bytes
 from .step import Stepper
-from .transport import Progress, Transport, open_transport
+from .transport import LinkError, Progress, Transport, open_transport
 from .waiting import COMPLETION_BYTES, Waiter
 
 __all__ = ["Card", "CardInfo", "Job", "JobResult"]
@@ -224,7 +225,9 @@ class Card:
         return Counters.read(self.transport.csr_read_many)
 
     def set_watchdog(self, cycles: int) -> None:
-        """End jobs in which nothing moves for ``cycles`` cycles; 0 is never."""
+        """End jobs in which nothing moves for ``cycles`` cycles, fewer than 2^32; 0 is never."""
+        if not 0 <= cycles < 1 << 32:
+            raise ValueError(f"cycles must be from 0 to {(1 << 32) - 1}, not {cycles!r}")
         self._watchdog = cycles
         self.transport.csr_write(Csr.WATCHDOG, cycles)
 
@@ -243,8 +246,7 @@ class Card:
                 "next: use --backend rtl, or a bitstream"
             )
         self._stepper = stepper
-        if stepper is None:
-            self.transport.csr_write(Csr.STEP, 0)
+        self.transport.csr_write(Csr.STEP, 0)
 
     def submit(self, commands: Sequence[bytes], *, labels: Mapping[int, str] | None = None) -> Job:
         """Queue a job: ``commands``, and an END that the driver adds.
@@ -257,6 +259,13 @@ class Card:
         labels : mapping
             Names of commands, by their index, such as that of the tensor that one makes. Errors
             and warnings then name it.
+
+        Raises
+        ------
+        CardError
+            If the ring is full and the card takes no command. After this, and whatever else cuts
+            this short, the card is reset: all jobs that have not ended are lost.
+        OutOfMemoryError, ValueError
         """
         for index, command in enumerate(commands):
             if len(command) != COMMAND_BYTES:
@@ -265,20 +274,30 @@ class Card:
                 )
         self._tag += 1
         record = self.allocate(COMPLETION_BYTES, "a completion record")
-        self.write(record, np.zeros(COMPLETION_BYTES, np.uint8))
-        whole = [*commands, end(record.address, self._tag)]
-        job = Job(self, self._tag, whole, record, self._ring.tail, labels)
-        waiting = job.commands
-        if self._stepper is not None:
-            self._stepper.begin(self, job)
+        try:
+            self.write(record, np.zeros(COMPLETION_BYTES, np.uint8))
+            whole = [*commands, end(record.address, self._tag)]
+            job = Job(self, self._tag, whole, record, self._ring.tail, labels)
+            if self._stepper is not None:
+                self._stepper.begin(self, job)
+            self._queue(job.commands)
+        except BaseException:
+            # Half a job, without its END, must not stay in the ring.
+            with contextlib.suppress(LinkError):
+                self.reset()
+            self.free(record)
+            raise
+        return job
+
+    def _queue(self, waiting: Sequence[bytes]) -> None:
+        """Write commands to the ring, as it has room."""
         while waiting:
             room = self._ring.room()
-            if not room:
+            if room:
+                self._ring.write(waiting[:room])
+                waiting = waiting[room:]
+            else:
                 self._make_room()
-                continue
-            self._ring.write(waiting[:room])
-            waiting = waiting[room:]
-        return job
 
     def abort(self) -> None:
         """Abort the running job; its `Job.wait` then raises."""
@@ -300,7 +319,11 @@ class Card:
             self._stepper.run(self, self._ring.tail)
             return
         if not self._waiter.make_room():
-            raise CardError("the ring is full and the card does not move; reset it")
+            raise CardError(
+                "the ring is full and the card takes no command, so it was reset and its jobs are "
+                "lost; next: check that every wait has a signal, and set a watchdog, which names "
+                "the one that has none"
+            )
 
     def finish(self, job: Job, max_cycles: int | None, deadline_s: float | None) -> JobResult:
         """Run until a job has ended: what `Job.wait` does, once."""

@@ -7,11 +7,9 @@ from ..rtl.config import VECTOR_PARTS
 from ..rtl.isa import ABI_VERSION, Csr
 from .errors import CardMismatchError
 from .transport import Transport
+from .transport.base import CARD_ID
 
-__all__ = ["CARD_ID", "CardInfo", "check_identity"]
-
-CARD_ID = 0x4B535044
-"""What `Csr.ID` reads."""
+__all__ = ["CardInfo", "check_identity"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

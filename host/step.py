@@ -68,13 +68,20 @@ class Stepper:
     def run(self, card: "Card", until: int) -> None:
         """Step through jobs until the card has taken so many commands since its reset (modulo
         2^32)."""
-        while self.active:
+        while self.active and self._jobs:
             head = card.transport.csr_read(Csr.RING_HEAD)
             if not 0 < (until - head) % _COUNT < _COUNT // 2:
                 return
-            while (index := (head - self._jobs[0].first) % _COUNT) >= len(self._jobs[0].commands):
+            job = self._jobs[0]
+            index = (head - job.first) % _COUNT
+            if index >= _COUNT // 2:
+                # Of a job from before the first that is held.
+                card.transport.csr_write(Csr.STEP, ENABLE | 1)
+                self._settle(card, "of an earlier job")
+            elif index >= len(job.commands):
                 self._jobs.pop(0)
-            self._step(card, self._jobs[0], index)
+            else:
+                self._step(card, job, index)
 
     def _step(self, card: "Card", job: "Job", index: int) -> None:
         if index == 0:
@@ -91,7 +98,7 @@ class Stepper:
         self._pending -= 1
         before = card.transport.csr_read_many((Csr.ERROR, *_WORK))
         card.transport.csr_write(Csr.STEP, ENABLE | 1)
-        self._settle(card, index)
+        self._settle(card, str(index))
         self._report(card, before)
 
     def _answer(self) -> int:
@@ -107,7 +114,7 @@ class Stepper:
                 return int(words)
             self._show("Enter: one command; a number: so many; c: all that is left")
 
-    def _settle(self, card: "Card", index: int) -> None:
+    def _settle(self, card: "Card", command: str) -> None:
         """Let the card run until nothing moves."""
         read = card.transport.csr_read_many
         seen: list[int] = []
@@ -120,7 +127,7 @@ class Stepper:
             seen = now
         if seen[0] & ~ENABLE:
             raise CardError(
-                f"the card did not take command {index} within "
+                f"the card did not take command {command} within "
                 f"{MOST_TURNS * TURN_CYCLES:,} cycles; next: reset it"
             )
 

@@ -25,8 +25,15 @@ ROOM_CYCLES = 1000
 JOB_S = 60
 """Seconds at its clock that such a card has for a job, if no other deadline is given."""
 
+STUCK_CYCLES = 20_000_000
+"""A simulated card with a full ring is stuck if nothing is seen to move for so long; a command may
+work longer than that, but not unseen."""
+
 STALLED_CYCLES = 1000
 """A job in which nothing moves for so long has stalled, and is not only slow."""
+
+_MOVES = (Csr.RING_HEAD, Csr.STATE, Csr.MAC_ACTIVE, Csr.BYTES_READ, Csr.BYTES_WRITTEN)
+"""Registers in which a card is seen to move, first that of the commands it has taken."""
 
 _COMPLETION = Packer(Completion)
 COMPLETION_BYTES = _COMPLETION.size // 8
@@ -50,22 +57,22 @@ class Waiter:
         self._reset = reset
 
     def make_room(self) -> bool:
-        """Let the card fetch, while its ring is full; False if it does not. The watchdog ends a
-        job that blocks the ring."""
+        """Let the card fetch, while its ring is full, until it has taken a command; False if it
+        does not. The watchdog ends a job that blocks the ring; it may be off."""
         clock_hz = self._transport.clock_hz
-        if clock_hz is None:
-            return self._run(RUN_CYCLES) != 0
-        return self._fetches(JOB_S * clock_hz)
-
-    def _fetches(self, max_cycles: int) -> bool:
-        """Wait until a card that runs by itself has taken a command; False if it does not."""
-        head, spent = self._ring.head(), 0
-        while self._ring.head() == head:
-            ran = self._run(ROOM_CYCLES)
-            spent += ran or 0
-            if ran == 0 or spent > max_cycles:
+        turn, most = RUN_CYCLES, STUCK_CYCLES
+        if clock_hz is not None:
+            turn, most = ROOM_CYCLES, JOB_S * clock_hz
+        seen, still = self._transport.csr_read_many(_MOVES), 0
+        while still <= most:
+            ran = self._run(turn)
+            before, seen = seen, self._transport.csr_read_many(_MOVES)
+            if seen[0] != before[0]:
+                return True
+            if ran == 0:
                 return False
-        return True
+            still = still + (ran or 0) if seen == before else 0
+        return False
 
     def finish(self, job: Job, max_cycles: int | None, deadline_s: float | None) -> JobResult:
         """Run until a job has ended, and return how; see `Job.wait`."""

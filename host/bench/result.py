@@ -209,6 +209,10 @@ def run_job(
 def compare(actual: npt.NDArray, wanted: npt.NDArray, name: str = "C") -> None:
     """Raise `MismatchError` unless two results, called ``name``, have the same bits."""
     found = raw(actual)
+    if found.shape != wanted.shape:
+        raise MismatchError(
+            f"{name} has the shape {found.shape} instead of {wanted.shape}; no figure is given"
+        )
     wrong = np.argwhere(found != wanted)
     if len(wrong):
         first = tuple(wrong[0])

@@ -12,7 +12,10 @@ from ...rtl.config import CardConfig
 if TYPE_CHECKING:
     from .line import LinkStatistics
 
-__all__ = ["Progress", "SetupError", "ToolCheck", "Transport"]
+__all__ = ["CARD_ID", "Progress", "SetupError", "ToolCheck", "Transport"]
+
+CARD_ID = 0x4B535044
+"""What `Csr.ID` reads."""
 
 Progress = Callable[[str, float], None]
 """Called with the name of a phase and the fraction of it that is done, 0 to 1."""

@@ -157,6 +157,8 @@ class Link:
 
     def write_register(self, address: int, value: int) -> None:
         """Write a 32-bit register."""
+        if not 0 <= value < 1 << 32:
+            raise ValueError(f"a register takes 32 bits, not {value!r}")
         self._send(LinkOp.WRITE_CSR, address, 4, value.to_bytes(4, "little"), None)
         self.statistics.data_written += 4
 

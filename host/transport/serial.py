@@ -13,7 +13,7 @@ from ...boards import board as find_board
 from ...boards.manifest import Manifest
 from ...rtl.isa import ABI_VERSION, Csr
 from ...rtl.isa.link import LINK_VERSION, ShellCsr
-from .base import Progress, SetupError, ToolCheck
+from .base import CARD_ID, Progress, SetupError, ToolCheck
 from .line import LinkError, LinkStatistics
 from .link import Link
 from .loader import BoardLoading, board_loading, check_loader, load
@@ -42,8 +42,6 @@ VIRTUAL_BAUD = 3000
 
 NETLIST_SLOWER = 20
 """So many times more patience is for a board whose netlist is simulated."""
-
-CARD_ID = 0x4B535044
 
 _FIXED = (*range(Csr.ID, Csr.OPERAND_DEPTH + 4, 4), int(Csr.PARTS))
 """Registers that never change."""
@@ -208,9 +206,11 @@ class SerialTransport:
 
     def close(self) -> None:
         # What was written and not read back has to arrive, too; a cut line was reported before.
-        with contextlib.suppress(LinkError):
-            self._link.flush()
-        self._opened.close()
+        try:
+            with contextlib.suppress(LinkError):
+                self._link.flush()
+        finally:
+            self._opened.close()
 
 
 def open_board(

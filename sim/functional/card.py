@@ -178,8 +178,9 @@ class FunctionalCard:
 
     def csr_write(self, addr: int, value: int) -> None:
         """Write a control register; others keep their values."""
+        if not 0 <= value <= WORD:
+            raise ValueError(f"a register takes 32 bits, not {value!r}")
         addr &= ADDRESS_MASK
-        value &= WORD
         if addr == Csr.CONTROL:
             if value & 1:
                 self._reset()

@@ -39,6 +39,14 @@ def test_fixed_registers():
     assert card.csr_read(Csr.CYCLES) == 0
 
 
+@pytest.mark.parametrize("value", [-1, 1 << 32])
+def test_registers_take_32_bits(value):
+    with FunctionalCard(preset("tiny")) as card:
+        with pytest.raises(ValueError, match=f"a register takes 32 bits, not {value}"):
+            card.csr_write(Csr.WATCHDOG, value)
+        assert card.csr_read(Csr.WATCHDOG) == 100_000
+
+
 def test_memory_access_is_checked():
     with FunctionalCard(preset("tiny")) as card:
         for addr, n in ((-1, 4), (card.config.memory_bytes - 3, 4)):

@@ -237,7 +237,7 @@ def make_bitstream(folder, config=None, **changes):
         "tools": {"yosys": "0.1"},
         "seed": 1,
         "fmax_mhz": 30.0,
-        **Manifest.measure(path),
+        **Manifest.measure(path.read_bytes()),
     }
     Manifest(**{**fields, **changes}).write(path)
     return path

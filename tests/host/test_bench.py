@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import re
 
 import numpy as np
 import pytest
@@ -117,6 +118,14 @@ def test_compare_names_the_first_difference():
     actual[1, 2], actual[2, 0] = 1, 2
     with pytest.raises(bench.MismatchError, match=r"2 of 12 results, first in C\[1, 2\]: 0x3c00 "):
         bench.compare(actual, wanted)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (4, 1), (4, 7), (8, 4), (32,), (0, 8)])
+def test_compare_wants_the_same_shape(shape):
+    """One number is no result of 32, though NumPy would compare it with each."""
+    message = f"C has the shape {shape} instead of (4, 8); no figure is given"
+    with pytest.raises(bench.MismatchError, match=re.escape(message)):
+        bench.compare(np.zeros(shape, np.int8), np.zeros((4, 8), np.int8))
 
 
 def test_encodings_have_names():

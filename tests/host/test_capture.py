@@ -18,6 +18,7 @@ class Board:
         self.trace = np.asarray(trace, np.uint64)
         self.registers = {ShellCsr.CAPTURE_DEPTH: DEPTH, ShellCsr.CLOCK_HZ: 50_000_000}
         self.recording = None
+        self.trips = 0
 
     def csr_write(self, address, value):
         self.registers[address] = value
@@ -56,6 +57,10 @@ class Board:
             ShellCsr.CLOCK_HZ: self.registers[ShellCsr.CLOCK_HZ],
         }[address]
 
+    def csr_read_many(self, addresses):
+        self.trips += 1
+        return [self.csr_read(address) for address in addresses]
+
 
 def bit(name):
     return 1 << SIGNALS[name][0]
@@ -90,7 +95,9 @@ def test_recording_and_vcd(tmp_path):
     board = Board(trace)
     capture = Capture(board)
     capture.arm("irq=1", after=2)
+    board.trips = 0
     recording = capture.read()
+    assert board.trips == 1 + len(recording.values)
     assert recording.cycles == (0, 2, 4, 5, 8, 9)
     assert recording.values == (0, beat, 0, irq, irq | beat, 0)
     assert recording.trigger == 5

@@ -352,6 +352,56 @@ def test_a_card_that_is_not_the_one_expected(register, message):
         Card(Liar({register: 0x1234}))
 
 
+def test_a_blocked_ring_is_given_up(card, monkeypatch):
+    """Without a watchdog too; the card is as good as before."""
+    monkeypatch.setattr("deepseek.host.waiting.STUCK_CYCLES", 300_000)
+    free = card.info().free_bytes
+    card.set_watchdog(0)
+    blocked = commands.store(Operand(), Operand(), x_bytes=16, wait=[Wait(5)])
+    with pytest.raises(CardError, match="the ring is full and the card takes no command, so it"):
+        card.submit([blocked] * (RING_COMMANDS + 8))
+    assert card.info().free_bytes == free
+    assert card.transport.csr_read(Csr.WATCHDOG) == 0
+    card.submit([commands.barrier()]).wait()
+
+
+def test_a_long_command_is_waited_for_with_a_full_ring(card, monkeypatch):
+    """What moves is not stuck, however long it takes."""
+    monkeypatch.setattr("deepseek.host.waiting.STUCK_CYCLES", 3000)
+    monkeypatch.setattr("deepseek.host.waiting.RUN_CYCLES", 1000)
+    card.set_watchdog(0)
+    long = commands.load(Operand(), Operand(), x_bytes=4096, inner=100)
+    begin = card.transport.cycles
+    job = card.submit([long, *[commands.barrier()] * (RING_COMMANDS + 8)])
+    assert card.transport.cycles - begin > 10_000
+    job.wait()
+
+
+def test_a_submission_that_is_cut_short_leaves_nothing(card, monkeypatch):
+    free = card.info().free_bytes
+    earlier = card.submit([starved()])
+
+    def interrupt():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(card, "_make_room", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        card.submit([commands.barrier()] * 2 * RING_COMMANDS)
+    monkeypatch.undo()
+    with pytest.raises(CardError, match="lost in a reset; submit it again"):
+        earlier.wait()
+    assert card.info().free_bytes == free
+    card.submit([commands.barrier()]).wait(max_cycles=10_000)
+
+
+@pytest.mark.parametrize("cycles", [-1, 1 << 32])
+def test_watchdogs_that_no_register_holds(card, cycles):
+    with pytest.raises(ValueError, match=f"cycles must be from 0 to 4294967295, not {cycles}"):
+        card.set_watchdog(cycles)
+    card.reset()
+    assert card.transport.csr_read(Csr.WATCHDOG) == 100_000
+
+
 def test_command_of_the_wrong_size(card):
     with pytest.raises(ValueError, match="command 1 must have 128 bytes, not 127"):
         card.submit([commands.barrier(), bytes(127)])

@@ -143,6 +143,27 @@ def test_a_busy_port(bitstream, board):
             check_copy(again)
 
 
+def test_a_port_is_free_after_ctrl_c_while_it_closes(bitstream, board, monkeypatch):
+    with Terminal(board.answer) as terminal:
+        card = open_card(bitstream, terminal)
+
+        def interrupt():
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(card.transport._link, "flush", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            card.close()
+        SerialPort(terminal.port, 115_200).close()
+
+
+def test_registers_take_32_bits(bitstream, board):
+    with Terminal(board.answer) as terminal, open_card(bitstream, terminal) as card:
+        for value in (-1, 1 << 32):
+            with pytest.raises(ValueError, match=f"a register takes 32 bits, not {value}"):
+                card.transport.csr_write(Csr.WATCHDOG, value)
+        check_copy(card)
+
+
 def test_nothing_is_left_of_another_host(bitstream, board):
     board.card.csr_write(Csr.WATCHDOG, 7)
     board.card.csr_write(Csr.RING_TAIL, 9)
@@ -285,10 +306,9 @@ def test_a_full_ring_that_nothing_empties(bitstream, board, monkeypatch):
     monkeypatch.setattr("deepseek.host.waiting.JOB_S", 1)
     with Terminal(board.answer) as terminal, open_card(bitstream, terminal) as card:
         board.hangs = True
-        with pytest.raises(CardError, match="the ring is full and the card does not move; reset"):
+        with pytest.raises(CardError, match="the ring is full and the card takes no command"):
             card.submit([commands.barrier()] * 200)
         board.hangs = False
-        card.reset()
         check_copy(card)
 
 

@@ -178,6 +178,41 @@ def test_after_a_reset(card):
     ]
 
 
+def test_jobs_from_before_are_not_asked_for(card):
+    """Neither while they are waited for, nor on the way to those that are."""
+    source, target, job = copies(card, 1)
+    earlier = card.submit(job)
+    person = Person(*["\n"] * 10)
+    card.set_stepper(person.stepper)
+    earlier.wait()
+    assert not person.shown
+    card.set_stepper(None)
+
+    card.transport.csr_write(Csr.STEP, 1 << 31 | 2)  # the next job is under way
+    earlier = card.submit(job)
+    head = card.transport.csr_read(Csr.RING_HEAD)
+    card._stepper = person.stepper
+    later = card.submit(job, labels={0: "the first"})
+    assert card.transport.csr_read(Csr.RING_HEAD) == head < later.first
+    later.wait()
+    earlier.wait()
+    first = next(line for line in person.shown if line.startswith("["))
+    assert first.startswith("[0] 'the first'")
+    assert len(person.answers) == 5
+    assert (card.read(target) == card.read(source)).all()
+
+
+def test_another_person_steps_on(card):
+    """What the first one held goes on by itself."""
+    _, _, job = copies(card, 1)
+    card.set_stepper(Person("\n").stepper)
+    held = card.submit(job)
+    person = Person()
+    card.set_stepper(person.stepper)
+    held.wait(max_cycles=100_000)
+    assert not person.shown
+
+
 def test_without_steps_again(card):
     card.set_stepper(Person().stepper)
     card.set_stepper(None)
