@@ -68,11 +68,6 @@ class WorkloadResult:
         return self.macs / (self.cycles * self.mac_units) if self.cycles else 0.0
 
     @property
-    def bytes_moved(self) -> int:
-        """Bytes read from and written to card memory."""
-        return self.counters.bytes_read + self.counters.bytes_written
-
-    @property
     def cycles_per_second(self) -> float:
         """Simulated cycles in a second on the wall, while the card ran."""
         return self.cycles / self.card_seconds if self.card_seconds else 0.0

@@ -62,7 +62,6 @@ __all__ = [
     "fixed_to_fp32",
     "fp32_add",
     "fp32_mul",
-    "fp32_to_fp16",
     "fp32_to_int",
     "int_to_fp32",
     "plu",
@@ -263,11 +262,6 @@ def plu(value: Words, function: Function) -> Words:
         raise ValueError(f"function must be 'none' or 'relu', not {function!r}")
     number = bits_to_fp32(value)
     return fp32_to_bits(np.where((number > 0) | np.isnan(number), number, np.float32(0)))
-
-
-def fp32_to_fp16(value: Words) -> npt.NDArray[np.uint16]:
-    """Return the FP16 bits of FP32 numbers."""
-    return round_fp32(value, "fp16")
 
 
 def fp32_to_int(value: Words) -> npt.NDArray[np.int64]:
