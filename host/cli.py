@@ -25,6 +25,7 @@ from .cli_options import (
     PortOption,
     chosen_card,
 )
+from .cli_parser import Commands
 from .console import errors, progress_display, table
 from .transport import check_tools
 
@@ -32,6 +33,7 @@ __all__ = ["app", "main"]
 
 app = typer.Typer(
     name="deepseek-host",
+    cls=Commands,
     help="Run networks and benchmarks on the accelerator card, simulated or real.",
     no_args_is_help=True,
     add_completion=False,
@@ -70,11 +72,20 @@ def run(
     port: PortOption = None,
     load: LoadOption = True,
     netlist: NetlistOption = False,
-    limit: Annotated[int | None, typer.Option(help="Stop after so many inputs.")] = None,
-    wave: Annotated[Path | None, typer.Option(help="Write waves there (.vcd; rtl only).")] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option(help="Stop after so many inputs; more than there are means all (default)."),
+    ] = None,
+    wave: Annotated[
+        Path | None,
+        typer.Option(help="Write waves to this file (.vcd, in a folder that is there; rtl only)."),
+    ] = None,
     capture: Annotated[
         Path | None,
-        typer.Option(help="Write what the chip captures there (.vcd; with --bitstream only)."),
+        typer.Option(
+            help="Write what the chip captures to this file (.vcd, in a folder that is there; with "
+            "--bitstream only)."
+        ),
     ] = None,
     trigger: Annotated[
         str | None,
@@ -105,7 +116,7 @@ def run(
             cli_run.list_workloads(as_json=as_json)
             return
         if workload is None:
-            raise ValueError("no workload given; host run --list names them")
+            raise ValueError("no workload given; next: deepseek-host run --list names them")
         cli_run.run(
             workload,
             chosen_card(

@@ -1,4 +1,4 @@
-"""``host bench attention``: softmax(Q K^T) V from memory to memory."""
+"""``deepseek-host bench attention``: softmax(Q K^T) V from memory to memory."""
 
 import json
 from typing import Annotated
@@ -57,10 +57,11 @@ def bench_attention(
             AttentionJob(heads=count, seq=seq, dim=dim, dtype=dtype, causal=causal, seed=seed)
             for count in heads or (1, 8)
         ]
+        file = CsvFile(csv, ATTENTION_COLUMNS)
         with (
             progress_display() as progress,
             open_card(backend, preset, memory, progress) as card,
-            CsvFile(csv, ATTENTION_COLUMNS) as file,
+            file,
         ):
             for job in jobs:
                 result = attention(card, job)

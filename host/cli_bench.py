@@ -1,4 +1,4 @@
-"""``host bench``: what the card takes for GEMMs and convolutions, and what its simulation takes."""
+"""``deepseek-host bench``: cycles of the card, and time of its simulation."""
 
 import json
 from typing import Annotated, Any
@@ -7,6 +7,7 @@ import typer
 
 from .bench import (
     DENSITIES,
+    DTYPES,
     KINDS,
     LATENCY_COLUMNS,
     LATENCY_DTYPES,
@@ -43,18 +44,21 @@ from .cli_options import (
     GemmDtypeOption,
     GemmResidentOption,
     JsonOption,
+    KOption,
     MemoryOption,
+    MOption,
+    NOption,
     OutOption,
     PresetOption,
     QuantizeOption,
     ScaleOption,
     SeedOption,
-    SizeOption,
     SkewOption,
     StreamOption,
     TransposeAOption,
     TransposeBOption,
 )
+from .cli_parser import Commands
 from .cli_staged import print_staged
 from .cli_tables import leave, mark, result_table
 from .console import errors, grid, interruptible, progress_display
@@ -63,16 +67,18 @@ __all__ = ["bench_app"]
 
 DEFAULT_DENSITIES = " ".join(map(str, DENSITIES))
 
-bench_app = typer.Typer(help="Measure the card or its simulation.", no_args_is_help=True)
+bench_app = typer.Typer(
+    cls=Commands, help="Measure the card or its simulation.", no_args_is_help=True
+)
 bench_app.command("conv")(bench_conv)
 bench_app.command("attention")(bench_attention)
 
 
 @bench_app.command("gemm")
 def bench_gemm(
-    m: Annotated[int, SizeOption] = 256,
-    n: Annotated[int, SizeOption] = 256,
-    k: Annotated[int, SizeOption] = 256,
+    m: MOption = 256,
+    n: NOption = 256,
+    k: KOption = 256,
     dtype: GemmDtypeOption = None,
     resident_dtype: GemmResidentOption = None,
     out_dtype: OutOption = None,
@@ -139,15 +145,18 @@ def bench_gemm(
 
 @bench_app.command("sparse")
 def bench_sparse(
-    m: Annotated[int, SizeOption] = 256,
-    n: Annotated[int, SizeOption] = 256,
-    k: Annotated[int, SizeOption] = 256,
+    m: MOption = 256,
+    n: NOption = 256,
+    k: KOption = 256,
     dtype: Annotated[
-        list[str] | None, typer.Option(help="Format, again for more (default: int8 fp16).")
+        list[str] | None,
+        typer.Option(help=f"Format: {', '.join(DTYPES)}; again for more (default: int8 fp16)."),
     ] = None,
     density: Annotated[
         list[float] | None,
-        typer.Option(help=f"Density of A, again for more (default: {DEFAULT_DENSITIES})."),
+        typer.Option(
+            help=f"Density of A, from 0 to 1, again for more (default: {DEFAULT_DENSITIES})."
+        ),
     ] = None,
     compress_on_card: CompressOption = False,
     preset: PresetOption = "ecp5",
@@ -204,6 +213,7 @@ def bench_sweep(
     """
     with errors():
         rows = chosen_rows(only or ())
+        file = CsvFile(csv)
         done: list[Measured] = []
         try:
             with (
@@ -212,7 +222,7 @@ def bench_sweep(
                 Sweep(preset, backend, progress) as sweep,
             ):
                 sweep.open(rows[0].memory)
-                with CsvFile(csv) as file:
+                with file:
                     for number, row in enumerate(rows):
                         progress("rows", number / len(rows))
                         done.append(sweep.run(row))
@@ -251,23 +261,27 @@ def bench_latency(
     that of the middle one of nine runs, and differences may be off by some tens of cycles.
     """
     with errors():
-        with progress_display() as progress, open_card("rtl", preset, memory, progress) as card:
-            measured = [latency(card, dtype) for dtype in LATENCY_DTYPES]
-        with CsvFile(csv, LATENCY_COLUMNS) as file:
-            for one in measured:
-                file.write(one)
-        if as_json:
-            for one in measured:
-                typer.echo(json.dumps(one.as_json()))
-        else:
+        file = CsvFile(csv, LATENCY_COLUMNS)
+        measured: list[Latency] = []
+        with (
+            progress_display() as progress,
+            open_card("rtl", preset, memory, progress) as card,
+            file,
+        ):
+            for dtype in LATENCY_DTYPES:
+                measured.append(latency(card, dtype))
+                file.write(measured[-1])
+                if as_json:
+                    typer.echo(json.dumps(measured[-1].as_json()))
+        if not as_json:
             _print_latency(measured)
 
 
 @bench_app.command("simspeed")
 def bench_simspeed(
-    m: Annotated[int, SizeOption] = 256,
-    n: Annotated[int, SizeOption] = 256,
-    k: Annotated[int, SizeOption] = 256,
+    m: MOption = 256,
+    n: NOption = 256,
+    k: KOption = 256,
     dtype: DtypeOption = "int8",
     preset: PresetOption = "ecp5",
     seed: SeedOption = 0,

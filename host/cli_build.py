@@ -11,6 +11,7 @@ from ..boards.board import MEMORIES
 from ..rtl.config import PRESETS
 from .cli_options import JsonOption
 from .console import errors, grid, interruptible, progress_display, table
+from .output import check_folder
 
 if TYPE_CHECKING:
     from ..boards.flow.build import Built
@@ -28,7 +29,8 @@ def build_command(
     preset: Annotated[
         str,
         typer.Option(
-            help=f"Size of the card: {', '.join(PRESETS)}; FPGAs have room for tiny and wide."
+            help=f"Size of the card: {', '.join(PRESETS)}. FPGAs have room for tiny and wide, the "
+            "virtual board for all; other commands take ecp5 where none is given."
         ),
     ] = "tiny",
     seeds: Annotated[
@@ -36,7 +38,9 @@ def build_command(
     ] = 1,
     freq: Annotated[
         float | None,
-        typer.Option(help="Clock of the card in MHz (default: the board's).", show_default=False),
+        typer.Option(
+            help="Highest clock of the card in MHz (default: the board's).", show_default=False
+        ),
     ] = None,
     memory: Annotated[
         str | None,
@@ -68,7 +72,7 @@ def build_command(
             _list(as_json)
             return
         if name is None:
-            raise ValueError("no board given; host build --list names them")
+            raise ValueError("no board given; next: deepseek-host build --list names them")
         target = board(name)
         held_in = target.memories[0] if memory is None else memory
         target.sdram_of(held_in)
@@ -77,6 +81,8 @@ def build_command(
                 f"the recorded table is of cards with memory in {MEMORIES[target.memories[0]]}; "
                 "leave --memory out"
             )
+        if not (check or record):
+            check_folder("--output", output)
         # Only here: the other commands start without the tools of the hardware.
         from ..boards.check import check_resources, record_resources
         from ..boards.flow.build import build

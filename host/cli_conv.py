@@ -1,4 +1,4 @@
-"""``host bench conv``: convolutions, and all those of a network."""
+"""``deepseek-host bench conv``: convolutions, and all those of a network."""
 
 import json
 from pathlib import Path
@@ -63,7 +63,10 @@ def bench_conv(
         typer.Option(help="With --network: layers whose names contain this, again for more."),
     ] = None,
     csv: Annotated[
-        Path | None, typer.Option(help="With --network: write the layers there, too.")
+        Path | None,
+        typer.Option(
+            help="With --network: write the layers to this file, too; its folder must be there."
+        ),
     ] = None,
     dtype: Annotated[
         str, typer.Option(help=f"Format of weights and image: {', '.join(DTYPES)}.")
@@ -95,12 +98,13 @@ def bench_conv(
         options: dict[str, int | str | None] = {"h": h, "w": w, "c": c, "filters": filters}
         options |= {"kernel": kernel, "stride": stride, "pad": pad}
         if network is not None:
-            other = {"layer": layer, **options, "out-dtype": out_dtype}
-            other |= {"dilation": dilation != "1", "groups": groups != 1}
-            other |= {"transposed": transposed}
-            for name, value in other.items():
-                if value:
+            given = {name: value is not None for name, value in options.items()}
+            given |= {"layer": layer is not None, "out-dtype": out_dtype is not None}
+            given |= {"dilation": dilation != "1", "groups": groups != 1, "transposed": transposed}
+            for name, is_given in given.items():
+                if is_given:
                     raise ValueError(f"--network sets the shapes; leave --{name} out")
+            file = CsvFile(csv, LAYER_COLUMNS)
             layers = layers_of(network, only or ())
             done: list[MeasuredLayer] = []
             try:
@@ -108,7 +112,7 @@ def bench_conv(
                     interruptible() as interrupted,
                     progress_display() as progress,
                     open_card(backend, preset, memory, progress) as card,
-                    CsvFile(csv, LAYER_COLUMNS) as file,
+                    file,
                 ):
                     macs, ran = sum(known.shape.macs for known in layers), 0
                     progress("layers", 0.0)
@@ -125,7 +129,10 @@ def bench_conv(
             leave(interrupted, len(done), len(layers), "layers")
             return
         if only or csv is not None:
-            raise ValueError(f"--{'only' if only else 'csv'} goes with --network")
+            name = "only" if only else "csv"
+            raise ValueError(
+                f"--{name} goes with --network; next: add --network resnet50, or leave --{name} out"
+            )
         chosen: dict[str, Any] = {"dtype": dtype, "out_dtype": out_dtype, "kind": kind}
         job: ConvJob
         if transposed:

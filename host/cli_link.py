@@ -1,6 +1,7 @@
-"""``host bench link``: the serial link to a board, on a simulated line or on a real one."""
+"""``deepseek-host bench link``: the serial link to a board, on a real or simulated line."""
 
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
@@ -16,9 +17,11 @@ from .cli_options import (
     LoadOption,
     PortOption,
     SeedOption,
+    check_bitstream,
 )
 from .console import errors as one_line_errors
 from .console import grid, progress_display
+from .transport import check_without_bitstream
 
 __all__ = ["bench_link"]
 
@@ -27,7 +30,7 @@ LINE_BAUD, LINE_LATENCY = 3e6, 0.001
 
 
 def _whole(number: float, name: str) -> int:
-    if number != int(number):
+    if not math.isfinite(number) or number != int(number):
         raise ValueError(f"--{name} must be a whole number, not {number!r}")
     return int(number)
 
@@ -42,7 +45,8 @@ def bench_link(
         ),
     ] = None,
     errors: Annotated[
-        float, typer.Option(help="Probability that a byte on the line is spoilt.")
+        float,
+        typer.Option(help="Probability that a byte is spoilt: from 0, less than 1."),
     ] = 0.0,
     baud: Annotated[float, typer.Option(help="Bits a second; ten are a byte.")] = LINE_BAUD,
     latency: Annotated[
@@ -64,15 +68,22 @@ def bench_link(
     with one_line_errors():
         if runs < 1:
             raise ValueError(f"--runs must be at least 1, not {runs!r}")
+        if seed < 0:
+            raise ValueError(f"--seed must be at least 0, not {seed!r}")
         seeds = range(seed, seed + runs)
         if bitstream is not None:
             if (errors, baud, latency) != (0.0, LINE_BAUD, LINE_LATENCY):
-                raise ValueError("--errors, --baud and --latency are for a simulated line")
+                raise ValueError(
+                    "--errors, --baud and --latency are for a simulated line; next: leave them, or "
+                    "--bitstream, out"
+                )
+            check_bitstream(bitstream)
             count = _whole(BOARD_BYTES if nbytes is None else nbytes, "bytes")
+            if count < 1:
+                raise ValueError(f"--bytes must be at least 1, not {count!r}")
             results = _on_board(bitstream, board, port, load, count, seeds)
-        elif board is not None or port is not None or not load:
-            raise ValueError("a board is opened with --bitstream FILE")
         else:
+            check_without_bitstream(board=board, port=port, load=load)
             count = _whole(LINE_BYTES if nbytes is None else nbytes, "bytes")
             speed = _whole(baud, "baud")
             results = (

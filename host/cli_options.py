@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ..rtl.config import MAX_K, RELEASE_WORDS
 from .bench import DTYPES, ENCODINGS, GEMM_DTYPES, OUT_DTYPES, QUANTIZE, STREAMS
 from .transport import BACKENDS, SIMULATED, board_preset
 
@@ -22,8 +23,11 @@ __all__ = [
     "GemmDtypeOption",
     "GemmResidentOption",
     "JsonOption",
+    "KOption",
     "LoadOption",
+    "MOption",
     "MemoryOption",
+    "NOption",
     "NetlistOption",
     "OutOption",
     "PortOption",
@@ -31,11 +35,11 @@ __all__ = [
     "QuantizeOption",
     "ScaleOption",
     "SeedOption",
-    "SizeOption",
     "SkewOption",
     "StreamOption",
     "TransposeAOption",
     "TransposeBOption",
+    "check_bitstream",
     "chosen_card",
 ]
 
@@ -45,7 +49,8 @@ MemoryOption = Annotated[str, typer.Option(help="Card memory: hbm, or ideal (fix
 CardBackendOption = Annotated[
     str | None,
     typer.Option(
-        help=f"The card: {', '.join(BACKENDS)} (with --bitstream: board).",
+        help=f"The card: {', '.join(BACKENDS)} (default: rtl to run, functional for info; with "
+        "--bitstream board).",
         show_default=False,
     ),
 ]
@@ -57,7 +62,7 @@ CardPresetOption = Annotated[
     ),
 ]
 BitstreamOption = Annotated[
-    Path | None, typer.Option(help="Run on a board: load this bitstream, as host build made it.")
+    Path | None, typer.Option(help="Run on a board: load this bitstream of deepseek-host build.")
 ]
 BoardOption = Annotated[
     str | None,
@@ -76,10 +81,17 @@ NetlistOption = Annotated[
         help="With --board virtual: simulate the placed and routed netlist beside the bitstream.",
     ),
 ]
-CsvOption = Annotated[Path | None, typer.Option(help="Write the rows there, too.")]
+CsvOption = Annotated[
+    Path | None, typer.Option(help="Write the rows to this file, too; its folder must be there.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")]
 SeedOption = Annotated[int, typer.Option(help="Seed of the random numbers.")]
-SizeOption = typer.Option(help="C[M, N] = A[M, K] x B[K, N].")
+MOption = Annotated[int, typer.Option(help="Rows of A and C, in C[M, N] = A[M, K] x B[K, N].")]
+NOption = Annotated[int, typer.Option(help="Columns of B and C.")]
+KOption = Annotated[
+    int,
+    typer.Option(help=f"Length of the dot products: columns of A, rows of B (at most {MAX_K})."),
+]
 DtypeOption = Annotated[str, typer.Option(help=f"Format of A: {', '.join(DTYPES)}.")]
 GemmDtypeOption = Annotated[
     str | None,
@@ -98,7 +110,8 @@ OutOption = Annotated[
     ),
 ]
 DensityOption = Annotated[
-    float | None, typer.Option(help="Fraction of A that is not zero, at random.")
+    float | None,
+    typer.Option(help="Fraction of A that is not zero, from 0 to 1, at random (default: all)."),
 ]
 SkewOption = Annotated[
     float, typer.Option(help="Spread of the rows' densities: of their logarithm (0: none).")
@@ -110,7 +123,11 @@ EncodingOption = Annotated[
     ),
 ]
 ScaleOption = Annotated[
-    int | None, typer.Option(help="A scale for every so many products, a multiple of 16.")
+    int | None,
+    typer.Option(
+        help=f"A scale for every so many products, a positive multiple of {RELEASE_WORDS}; with K "
+        "or more each row has one (default: one for all)."
+    ),
 ]
 StreamOption = Annotated[
     str, typer.Option(help=f"Which operand streams past the other: {', '.join(STREAMS)}.")
@@ -139,6 +156,12 @@ QuantizeOption = Annotated[
 ]
 
 
+def check_bitstream(path: Path) -> None:
+    """Raise `ValueError` if a folder is named in place of a bitstream."""
+    if path.is_dir():
+        raise ValueError(f"--bitstream must name a file, and {path} is a folder")
+
+
 def chosen_card(
     *,
     backend: str | None,
@@ -158,10 +181,14 @@ def chosen_card(
     ValueError
         If they contradict each other.
     """
-    chosen = backend or ("board" if bitstream is not None else default)
+    if backend is None:
+        backend = default if bitstream is None else "board"
     if bitstream is not None:
-        if chosen != "board":
-            raise ValueError(f"a bitstream runs on a board, not on the backend {chosen!r}")
+        if backend != "board":
+            raise ValueError(
+                f"--bitstream runs on a board, not on the backend {backend!r}; leave --backend out"
+            )
+        check_bitstream(bitstream)
         inside = board_preset(bitstream)
         if preset not in (None, inside):
             raise ValueError(
@@ -170,8 +197,8 @@ def chosen_card(
             )
         preset = inside
     return {
-        "backend": chosen,
-        "preset": preset or "ecp5",
+        "backend": backend,
+        "preset": "ecp5" if preset is None else preset,
         "memory": memory,
         "bitstream": bitstream,
         "board": board,

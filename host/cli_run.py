@@ -1,4 +1,4 @@
-"""``host run``: networks with real weights and real inputs, checked against the golden model."""
+"""``deepseek-host run``: networks with real numbers, checked against the golden model."""
 
 import dataclasses
 import json
@@ -15,6 +15,7 @@ from .bench import MismatchError
 from .card import Card
 from .console import progress_display, table
 from .errors import CardError
+from .output import check_file
 from .step import Stepper
 from .transport import LinkStatistics
 from .workloads import WORKLOADS, WorkloadResult
@@ -71,6 +72,8 @@ def run(
     if limit is not None and limit < 1:
         raise ValueError(f"--limit must be at least 1, not {limit!r}")
     _check_capture(chosen["backend"], capture, trigger, after)
+    if wave is not None and chosen["backend"] == "rtl":
+        check_file("--wave", wave, ".vcd")
     if step:
         _check_step(chosen["backend"])
     with progress_display() as progress:
@@ -124,10 +127,7 @@ def _check_capture(
     from .capture import parse_trigger
 
     parse_trigger(trigger or "")
-    if not capture.parent.is_dir():
-        raise ValueError(f"there is no folder {capture.parent} for --capture; make it first")
-    if capture.is_dir():
-        raise ValueError(f"--capture must name a file, and {capture} is a folder")
+    check_file("--capture", capture, ".vcd")
 
 
 @contextmanager

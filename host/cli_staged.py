@@ -1,4 +1,4 @@
-"""``host bench gemm`` for products whose operands the card makes ready itself."""
+"""``deepseek-host bench gemm`` for products whose operands the card makes ready itself."""
 
 import json
 

@@ -28,13 +28,23 @@ WIDTH = 160
 FAILURE = 1
 """Exit code where the card failed or computed something else."""
 
+PHASES = {
+    "convert": "convert the design",
+    "lock": "wait for another build of the same card, if there is one",
+    "verilate": "translate the Verilog to C++",
+    "compile": "compile the C++",
+    "load": "load the bitstream",
+    "pack": "write the bitstream",
+}
+"""What phases of the work are called, where their own names do not explain them."""
+
 
 @contextmanager
 def errors() -> Iterator[None]:
     """Turn the errors that a command can meet into one line on stderr and an exit code.
 
-    Warnings are one line, too. SIGTERM and SIGHUP end the command as Ctrl-C does: what it has
-    started is stopped before.
+    Where a message begins with an option, `Commands` adds the next step. Warnings are one line,
+    too. SIGTERM and SIGHUP end the command as Ctrl-C does: what it has started is stopped before.
     """
     try:
         with warnings.catch_warnings(), _ended_by_signals():
@@ -42,7 +52,11 @@ def errors() -> Iterator[None]:
             yield
     except (MismatchError, CardError) as error:
         _fail(error, FAILURE)
+    except BrokenPipeError:
+        raise  # whoever reads the output has had enough
     except (ValueError, MemoryError, OSError, SetupError) as error:
+        if str(error).startswith("--"):
+            raise typer.BadParameter(_line(error)) from error
         _fail(error, USER_ERROR)
 
 
@@ -76,9 +90,17 @@ def _warn(
 
 
 def _fail(error: BaseException, code: int) -> None:
-    message = " ".join(str(error).split()) or type(error).__name__
-    typer.echo(f"error: {message}", err=True)
+    typer.echo(f"error: {_line(error)}", err=True)
     raise typer.Exit(code) from error
+
+
+def _line(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.filename is not None:
+        return (
+            f"cannot use {error.filename}: {error.strerror}; next: see that it is there and can be "
+            "read and written; DEEPSEEK_CACHE names another folder for what is built"
+        )
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 @contextmanager
@@ -107,7 +129,7 @@ def progress_display(shown: bool = True) -> Iterator[Callable[[str, float], None
         def name(phase: str, fraction: float) -> None:
             if phase not in named:
                 named.add(phase)
-                console.print(f"{phase} ...", highlight=False)
+                console.print(f"{PHASES.get(phase, phase)} ...", highlight=False)
 
         yield name
         return
@@ -117,7 +139,7 @@ def progress_display(shown: bool = True) -> Iterator[Callable[[str, float], None
 
         def report(phase: str, fraction: float) -> None:
             if phase not in tasks:
-                tasks[phase] = bars.add_task(phase, total=1.0)
+                tasks[phase] = bars.add_task(PHASES.get(phase, phase), total=1.0)
             bars.update(tasks[phase], completed=fraction)
 
         yield report

@@ -31,7 +31,7 @@ _MEANING = {
     ),
     Status.BAD_ADDRESS: (
         "an access outside card memory or outside the scratchpad",
-        "check base, steps and lengths below against the sizes that `host info` prints",
+        "check base, steps and lengths below against the sizes that `deepseek-host info` prints",
     ),
     Status.BAD_ALIGNMENT: (
         "an address, stride or length is not a multiple of what the unit needs",

@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import importlib.metadata
 import json
+import math
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -34,6 +35,9 @@ KEEP_DAYS = 30.0
 """How long results stay in the cache that nobody has used."""
 
 PACKAGES = ("amaranth", "amaranth-boards")
+
+MOST_VIRTUAL_MHZ = 1000
+"""Highest clock of the virtual board, which no oscillator limits. Its register has 32 bits."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,6 +159,7 @@ def _lock(name: str, progress: Progress | None) -> Iterator[None]:
     """Let one process at a time build a bitstream."""
     path = cache_dir() / "locks" / f"{name}.lock"
     path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()  # `prune` in another process leaves it alone, then
     lock = filelock.FileLock(path)
     try:
         lock.acquire(timeout=0)
@@ -302,8 +307,8 @@ def build(
     seeds : int
         Place and route with the seeds 1 to ``seeds``, and keep the fastest.
     freq_mhz : float, optional
-        The card's clock; the board's default without it. The highest clock is taken that can be
-        made and that is not above.
+        The card's clock, at least twice the board's baud; the board's default without it. The
+        highest clock is taken that can be made and that is not above.
     memory : str
         What holds the card's memory: one of the board's (`Board.memories`).
     netlist : bool
@@ -314,11 +319,13 @@ def build(
     Raises
     ------
     BoardError
-        If a tool is missing or fails, or the card does not fit, or its clock is not reached. What
-        an earlier build wrote is then still there.
+        If an option's value is no good, a tool is missing or fails, the card does not fit, or its
+        clock is not reached. What an earlier build wrote is then still there.
     """
     if seeds < 1:
         raise BoardError(f"--seeds must be 1 or more, not {seeds}")
+    if freq_mhz is not None:
+        _check_freq(board, freq_mhz)
     config, sdram = board.config(preset, memory), board.sdram_of(memory)
     wanted = board.clock_hz if freq_mhz is None else round(freq_mhz * 1e6)
     setting = None if board.is_virtual else board.clock(wanted)
@@ -383,6 +390,14 @@ def build(
         written.write(bitstream)
         _write_report(bitstream, report)
     return Built(bitstream, written, report)
+
+
+def _check_freq(board: Board, freq_mhz: float) -> None:
+    least = 2 * board.baud / 1e6  # two cycles for a bit of the serial line
+    most = MOST_VIRTUAL_MHZ if board.is_virtual else math.inf
+    if not (least <= freq_mhz <= most and math.isfinite(freq_mhz)):
+        limits = f"from {least:g} to {most:g}" if board.is_virtual else f"at least {least:g}"
+        raise BoardError(f"--freq must be {limits} MHz on {board.name}, not {freq_mhz:g}")
 
 
 def _write_report(bitstream: Path, report: dict[str, Any]) -> None:

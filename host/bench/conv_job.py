@@ -1,7 +1,9 @@
 """What a convolution benchmark computes: its shape, its formats and its random numbers."""
 
 import dataclasses
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -15,7 +17,15 @@ from .golden import raw
 from .job import ANCHOR, DTYPES, INTEGERS, OUT_DTYPES
 from .networks import LAYERS
 
-__all__ = ["PLANNERS", "ConvJob", "chosen_shape", "shape_fields", "shape_options", "shape_text"]
+__all__ = [
+    "PLANNERS",
+    "ConvJob",
+    "chosen_shape",
+    "options_named",
+    "shape_fields",
+    "shape_options",
+    "shape_text",
+]
 
 COLUMNS_AT_ONCE = 2048
 """Windows that the golden model multiplies at once."""
@@ -50,7 +60,23 @@ def chosen_shape(
         if given:
             raise ValueError(f"--layer sets the shape; leave --{next(iter(given))} out")
         return LAYERS[layer].shape
-    return ConvShape(**shape_fields(given, dilation=dilation, groups=groups))
+    with options_named():
+        return ConvShape(**shape_fields(given, dilation=dilation, groups=groups))
+
+
+OPTIONS = {"height": "h", "width": "w", "channels": "c", "padding": "pad"}
+"""Options by the fields of a shape, where they are called otherwise."""
+
+
+@contextmanager
+def options_named() -> Iterator[None]:
+    """Let the errors of a shape name options in place of fields, and write pairs as they do."""
+    try:
+        yield
+    except ValueError as error:
+        field, _, rest = str(error).removeprefix("--").partition(" ")
+        rest = re.sub(r"\((-?\d+), (-?\d+)\)", lambda pair: _text((pair[1], pair[2])), rest)
+        raise ValueError(f"--{OPTIONS.get(field, field)} {rest}") from None
 
 
 def shape_fields(given: Mapping[str, int | str], *, dilation: str, groups: int) -> dict[str, Any]:
@@ -73,7 +99,7 @@ def shape_fields(given: Mapping[str, int | str], *, dilation: str, groups: int) 
 def _pair(name: str, text: str | int) -> tuple[int, int]:
     words = str(text).split("x")
     if len(words) > 2 or not all(word.isdecimal() for word in words):
-        raise ValueError(f"--{name} must be a number or two, as 3x5, not {text!r}")
+        raise ValueError(f"--{name} must be a whole number or two, as 3x5, not {text!r}")
     return int(words[0]), int(words[-1])
 
 
@@ -118,7 +144,7 @@ class ConvJob:
     @property
     def out_name(self) -> str:
         """Name of the output format."""
-        return self.out_dtype or self.dtype
+        return self.dtype if self.out_dtype is None else self.out_dtype
 
     @property
     def format(self) -> Format:
@@ -275,5 +301,5 @@ def shape_options(shape: ConvShape) -> list[str]:
     return list(map(str, words))
 
 
-def _text(values: tuple[int, int]) -> str:
+def _text(values: tuple[object, object]) -> str:
     return str(values[0]) if values[0] == values[1] else f"{values[0]}x{values[1]}"

@@ -184,7 +184,7 @@ def layers_of(network: str, only: Iterable[str] = ()) -> list[Layer]:
         raise ValueError(f"no network {network!r}; choose one of: {', '.join(NETWORKS)}")
     layers, texts = NETWORKS[network], list(only)
     for text in texts:
-        if not any(text in layer.name for layer in layers):
+        if not text or not any(text in layer.name for layer in layers):
             known = ", ".join(layer.name for layer in layers)
             raise ValueError(f"no layer of {network} has {text!r} in its name; they are: {known}")
     return [layer for layer in layers if not texts or any(text in layer.name for text in texts)]

@@ -1,6 +1,7 @@
 """What a GEMM benchmark computes: its shape, its formats and its random numbers."""
 
 import dataclasses
+import math
 import shlex
 
 import numpy as np
@@ -155,7 +156,8 @@ class GemmJob:
             self.block_scale < 1 or (self.block_scale % RELEASE_WORDS and self.block_scale < self.k)
         ):
             raise ValueError(
-                f"--block-scale must be a multiple of {RELEASE_WORDS}, not {self.block_scale!r}"
+                f"--block-scale must be a positive multiple of {RELEASE_WORDS}, or K of {self.k} "
+                f"or more, not {self.block_scale!r}"
             )
         if self.seed < 0:
             raise ValueError(f"--seed must be at least 0, not {self.seed!r}")
@@ -163,10 +165,10 @@ class GemmJob:
     def _check_zeros(self) -> None:
         if self.density is not None and not 0 <= self.density <= 1:
             raise ValueError(f"--density must be from 0 to 1, not {self.density!r}")
-        if self.skew < 0:
-            raise ValueError(f"--skew must be at least 0, not {self.skew!r}")
+        if not 0 <= self.skew < math.inf:
+            raise ValueError(f"--skew must be a number of at least 0, not {self.skew!r}")
         if self.skew and self.density is None:
-            raise ValueError("--skew needs --density")
+            raise ValueError("--skew needs --density; next: add --density 0.1, or leave --skew out")
         if self.encoding in PATTERNS and self.density is not None:
             raise ValueError(f"--encoding {self.encoding} sets the density; leave --density out")
         if self.streams_b and self.sparse:
@@ -177,12 +179,12 @@ class GemmJob:
     @property
     def resident_name(self) -> str:
         """Name of B's format."""
-        return self.resident_dtype or self.dtype
+        return self.dtype if self.resident_dtype is None else self.resident_dtype
 
     @property
     def out_name(self) -> str:
         """Name of the output format."""
-        return self.out_dtype or self.dtype
+        return self.dtype if self.out_dtype is None else self.out_dtype
 
     @property
     def a_format(self) -> Format:

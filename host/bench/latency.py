@@ -173,8 +173,8 @@ def latency(card: Card, dtype: str) -> Latency:
     Raises
     ------
     MismatchError
-        If a result differs from the golden model's, or the multiplications that were counted are
-        not those of the commands.
+        If a result differs from the golden model's, the multiplications that were counted are not
+        those of the commands, or a register does not show the command.
     CardError, ValueError
     """
     if card.transport.cycles_modelled:
@@ -275,6 +275,12 @@ class _Bench:
             for _ in range(POLLS):
                 if transport.csr_read(address) & mask:
                     break
+            else:
+                job.wait()
+                raise MismatchError(
+                    f"{address.name} showed nothing of the command in {POLLS} reads; no figure is "
+                    "given"
+                )
             seen.append(transport.cycles)
         self._check(job.wait(), 1)
         queued, counted = seen

@@ -5,6 +5,7 @@ bits. Or there is a board, and time is that of its clock.
 """
 
 import dataclasses
+import math
 import random
 from collections import deque
 from collections.abc import Callable
@@ -37,7 +38,7 @@ class Noise:
 
     def __init__(self, errors: float, seed: int) -> None:
         if not 0 <= errors < 1:
-            raise ValueError(f"errors must be a probability below 1, not {errors!r}")
+            raise ValueError(f"--errors must be a probability below 1, not {errors!r}")
         self.spoilt = 0
         self._errors = errors
         self._random = random.Random(seed)
@@ -210,11 +211,11 @@ def link(nbytes: int, *, baud: int, latency: float, errors: float, seed: int) ->
         If an argument is no good.
     """
     if not 1 <= nbytes <= 1 << 30:
-        raise ValueError(f"bytes must be from 1 to 2^30, not {nbytes!r}")
+        raise ValueError(f"--bytes must be from 1 to 2^30, not {nbytes!r}")
     if baud < 1:
-        raise ValueError(f"baud must be at least 1, not {baud!r}")
-    if latency < 0:
-        raise ValueError(f"latency must not be negative, not {latency!r}")
+        raise ValueError(f"--baud must be at least 1, not {baud!r}")
+    if not 0 <= latency < math.inf:
+        raise ValueError(f"--latency must be a number of at least 0, not {latency!r}")
     data = np.random.default_rng(seed).integers(0, 256, nbytes, np.uint8)
     there, back = Noise(errors, 2 * seed), Noise(errors, 2 * seed + 1)
     board = _Board(nbytes)
@@ -227,7 +228,8 @@ def link(nbytes: int, *, baud: int, latency: float, errors: float, seed: int) ->
     written = line.clock()
     received = np.frombuffer(host.read_memory(0, nbytes), np.uint8)
     end = line.clock()
-    _check(data, np.frombuffer(board.memory, np.uint8), received, seed)
+    _check(data, np.frombuffer(board.memory, np.uint8), seed, "are wrong in the board's memory")
+    _check(data, received, seed, "were read wrong")
     return LinkResult(
         where="golden model",
         nbytes=nbytes,
@@ -267,7 +269,7 @@ def board_link(card: Card, nbytes: int, *, seed: int) -> LinkResult:
         end = transport.cycles
     finally:
         card.free(buffer)
-    _check(data, received, received, seed)
+    _check(data, received, seed, "came back wrong")
     after = dataclasses.asdict(transport.statistics)
     spent = {name: after[name] - count for name, count in dataclasses.asdict(before).items()}
     return LinkResult(
@@ -281,15 +283,8 @@ def board_link(card: Card, nbytes: int, *, seed: int) -> LinkResult:
     )
 
 
-def _check(
-    data: npt.NDArray[np.uint8],
-    there: npt.NDArray[np.uint8],
-    back: npt.NDArray[np.uint8],
-    seed: int,
-) -> None:
-    wrong_there, wrong_back = int((there != data).sum()), int((back != data).sum())
-    if wrong_there or wrong_back:
+def _check(data: npt.NDArray[np.uint8], found: npt.NDArray[np.uint8], seed: int, what: str) -> None:
+    if wrong := int((found != data).sum()):
         raise MismatchError(
-            f"{wrong_there} bytes are wrong in the board's memory and {wrong_back} were read "
-            f"wrong, with seed {seed}; no figure is given"
+            f"{wrong:,} of {len(data):,} bytes {what}, with seed {seed}; no figure is given"
         )

@@ -6,7 +6,7 @@ from typing import Any
 from ..card import Card
 from ..compiler.mx import MX_FORMATS
 from ..compiler.staged import StagedPlan, plan_staged
-from .job import DTYPES, GemmJob
+from .job import DTYPES, OUT_DTYPES, GemmJob
 from .result import Result, compare, run_job
 from .staged_jobs import CompressJob, LyingJob, MxJob, QuantizeJob, StagedJob
 
@@ -88,9 +88,10 @@ def chosen_job(
     ValueError
         If two of them exclude each other, or one is wrong; names the option.
     """
-    for name in (dtype, resident_dtype):
-        if name is not None and name not in GEMM_DTYPES:
-            raise ValueError(f"no format {name!r}; choose one of: {', '.join(GEMM_DTYPES)}")
+    formats = ((dtype, GEMM_DTYPES), (resident_dtype, GEMM_DTYPES), (out_dtype, OUT_DTYPES))
+    for name, known in formats:
+        if name is not None and name not in known:
+            raise ValueError(f"no format {name!r}; choose one of: {', '.join(known)}")
     mx = dtype in MX_FORMATS
     wanted = {
         "--transpose-a or --transpose-b": (transpose_a, transpose_b) != (None, None),

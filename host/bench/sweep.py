@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol, Self, TextIO
 
 from ..card import Card
+from ..output import check_file
 from ..transport import Progress
 from .gemm import GemmResult, gemm, open_card
 from .job import GemmJob
@@ -220,7 +221,7 @@ def chosen_rows(only: Iterable[str]) -> list[Row]:
     """
     texts = list(only)
     for text in texts:
-        if not any(text in row.name for row in ROWS):
+        if not text or not any(text in row.name for row in ROWS):
             known = ", ".join(row.name for row in ROWS)
             raise ValueError(f"no row {text!r}; choose one of: {known}")
     return [row for row in ROWS if not texts or any(text in row.name for text in texts)]
@@ -285,20 +286,28 @@ class HasFields(Protocol):
 class CsvFile:
     """Writes rows as they come, each at once: an interrupted run keeps what it has.
 
-    A context manager. Without a path it writes nothing.
+    Made before the work, and opened as a context manager once there are rows to come. Without a
+    path it writes nothing.
+
+    Raises
+    ------
+    ValueError
+        If the file cannot be written (`check_file`); names the option.
     """
 
     def __init__(self, path: Path | None, columns: Sequence[str] = COLUMNS) -> None:
+        self._path = path
+        self._columns = columns
         self._file: TextIO | None = None
-        if path is None:
-            return
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = path.open("w", newline="")
-        self._writer = csv.DictWriter(self._file, columns, lineterminator="\n")
-        self._writer.writeheader()
-        self._file.flush()
+        if path is not None:
+            check_file("--csv", path)
 
     def __enter__(self) -> Self:
+        if self._path is not None:
+            self._file = self._path.open("w", newline="")
+            self._writer = csv.DictWriter(self._file, self._columns, lineterminator="\n")
+            self._writer.writeheader()
+            self._file.flush()
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from ..compiler.convolution import ConvShape
 from ..compiler.transposed import TransposedShape
-from .conv_job import ConvJob, shape_fields
+from .conv_job import ConvJob, options_named, shape_fields
 
 __all__ = ["TransposedJob", "transposed_shape"]
 
@@ -20,7 +20,8 @@ def transposed_shape(
     if layer is not None:
         raise ValueError("--layer names ordinary convolutions; leave --transposed out")
     given = {name: value for name, value in options.items() if value is not None}
-    return TransposedShape(**shape_fields(given, dilation=dilation, groups=groups))
+    with options_named():
+        return TransposedShape(**shape_fields(given, dilation=dilation, groups=groups))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

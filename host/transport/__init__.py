@@ -17,6 +17,7 @@ __all__ = [
     "Transport",
     "board_preset",
     "check_tools",
+    "check_without_bitstream",
     "open_transport",
 ]
 
@@ -68,8 +69,9 @@ def open_transport(
         return open_board(
             bitstream, board=board, port=port, load_it=load, netlist=netlist, progress=progress
         )
-    if bitstream is not None or board is not None or port is not None or not load or netlist:
-        raise ValueError(f"a bitstream, a board and a port are for a board, not for {backend!r}")
+    if bitstream is not None:
+        raise ValueError(f"bitstreams are for a board, not for {backend!r}")
+    check_without_bitstream(board=board, port=port, load=load, netlist=netlist)
     if config is None:
         raise ValueError("a simulated card needs a configuration")
     # Simulators are imported only when they are opened: the driver does not depend on them.
@@ -84,6 +86,35 @@ def open_transport(
 
         return FunctionalTransport(config)
     raise ValueError(f"no backend {backend!r}; choose one of: {', '.join(BACKENDS)}")
+
+
+def check_without_bitstream(
+    *, board: str | None, port: str | None, load: bool = True, netlist: bool = False
+) -> None:
+    """Refuse what goes with a bitstream only, where there is none.
+
+    Raises
+    ------
+    ValueError
+        If one of the arguments (`open_transport`) is given; names its option.
+    """
+    from ...boards import board as find_board
+
+    if board is not None:
+        find_board(board)
+    given = {
+        "--board": board is not None,
+        "--port": port is not None,
+        "--no-load": not load,
+        "--netlist": netlist,
+    }
+    build = "--board ulx3s --netlist" if netlist else f"--board {board or 'virtual'}"
+    for option, is_given in given.items():
+        if is_given:
+            raise ValueError(
+                f"{option} needs a bitstream: add --bitstream FILE; build one with: "
+                f"deepseek-host build {build}"
+            )
 
 
 def board_preset(bitstream: Path) -> str:

@@ -1,5 +1,6 @@
 """The tools that turn Verilog into something that runs, and the cache that keeps the results."""
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -193,8 +194,9 @@ def _works(compiler: Compiler) -> bool:
         except (OSError, subprocess.TimeoutExpired):
             return False
     if result.returncode == 0:
-        good.parent.mkdir(parents=True, exist_ok=True)
-        good.touch()
+        with contextlib.suppress(OSError):  # who needs the cache says what is wrong with it
+            good.parent.mkdir(parents=True, exist_ok=True)
+            good.touch()
     return result.returncode == 0
 
 

@@ -73,10 +73,18 @@ def test_report(tmp_path, cache, monkeypatch, make_shell):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ((), "no board given; host build --list names them"),
+        ((), "no board given; next: deepseek-host build --list names them"),
         (("--board", "x"), "no board 'x'; choose one of:"),
         (("--board", "ulx3s", "--preset", "x"), "no preset 'x'; choose one of:"),
         (("--board", "ulx3s", "--freq", "5000"), "choose another --freq"),
+        (("--board", "ulx3s", "--freq", "nan"), "--freq must be at least 6 MHz on ulx3s, not nan"),
+        *(
+            (
+                ("--board", "virtual", "--freq", freq),
+                f"--freq must be from 8 to 1000 MHz on virtual, not {freq}; next: deepseek-host bu",
+            )
+            for freq in ("-5", "0", "7.9", "1001", "1e+30", "inf", "nan")
+        ),
         (("--board", "ulx3s", "--seeds", "0"), "--seeds must be 1 or more"),
         (("--board", "virtual", "--check"), "the board virtual has no device"),
         (
@@ -103,6 +111,19 @@ def test_errors(tmp_path, arguments, says):
     assert says in found.stderr
     assert "Traceback" not in found.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("board", ["ulx3s", "virtual"])
+def test_where_a_build_goes_is_looked_at_before_it(tmp_path, board, monkeypatch):
+    monkeypatch.setattr(flow, "build", None)
+    found = host("--board", board, "--output", "/proc/x/y")
+    assert found.exit_code == 2
+    assert found.stderr.startswith("error: --output cannot write /proc/x/y: ")
+    path = tmp_path / "file"
+    path.touch()
+    found = host("--board", board, "--output", path)
+    assert found.exit_code == 2
+    assert f"--output must name a folder, and {path} is a file; next: " in found.stderr
 
 
 def test_interrupted(tmp_path, cache, monkeypatch):

@@ -6,7 +6,6 @@ import os
 import re
 import threading
 import time
-from pathlib import Path
 
 import pytest
 
@@ -18,7 +17,7 @@ from deepseek.boards.flow.build import build, build_hash
 from deepseek.boards.flow.convert import TOP, convert
 from deepseek.boards.flow.place import reached_mhz
 from deepseek.boards.flow.report import peak
-from deepseek.boards.flow.tools import Processes, Silent, ToolFailure, prune
+from deepseek.boards.flow.tools import Processes, Silent, ToolFailure
 from deepseek.boards.manifest import Manifest
 from deepseek.boards.top import BoardTop
 from deepseek.rtl.isa import ABI_VERSION
@@ -352,6 +351,15 @@ echo '{{}}' > routed.json
 """
 
 
+def test_a_tool_that_does_not_say_its_version(monkeypatch):
+    monkeypatch.setenv("YOSYS", "sh -c 'exec sleep 100'")
+    monkeypatch.setattr(tools, "VERSION_S", 0.2)
+    tools.tool_version.cache_clear()
+    with pytest.raises(BoardError, match=r"YOSYS: .* timed out after 0.2 seconds; correct or uns"):
+        tools.tool_version("yosys")
+    tools.tool_version.cache_clear()
+
+
 @pytest.fixture
 def place_with(cache, tmp_path, monkeypatch):
     """Place with a tool that never ends where ``endless`` is among its options; return what was
@@ -444,18 +452,6 @@ def test_two_builds_of_one_card_wait_for_each_other(cache):
         order.append("first")
     thread.join(10)
     assert order == ["wait for another build of the same card", "first", "second"]
-
-
-def test_prune(tmp_path):
-    for name, days in (("old", 40), ("new", 1)):
-        (tmp_path / name).write_text("")
-        (tmp_path / f"{name}-folder").mkdir()
-        then = time.time() - days * 86400
-        for path in (tmp_path / name, tmp_path / f"{name}-folder"):
-            os.utime(path, (then, then))
-    prune(tmp_path, 30)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["new", "new-folder"]
-    prune(Path(tmp_path, "none"), 30)
 
 
 def test_peak():

@@ -87,6 +87,23 @@ def test_no_first_mac_where_registers_are_slow(card, monkeypatch):
     assert "not readable" in [value for _, value, _ in one.rows()]
 
 
+@pytest.mark.parametrize("register", [Csr.STATE, Csr.MAC_ACTIVE])
+def test_a_register_that_shows_nothing_gives_no_figure(card, monkeypatch, register):
+    monkeypatch.setattr(module, "POLLS", 50)
+    free, read = card.info().free_bytes, card.transport.csr_read
+    bench = module._Bench(card, "int8")
+
+    def blind(address):
+        return read(address) * (address != register)
+
+    monkeypatch.setattr(card.transport, "csr_read", blind)
+    message = f"{register.name} showed nothing of the command in 50 reads; no figure is given"
+    with pytest.raises(MismatchError, match=message):
+        bench._first_mac()
+    bench.close()
+    assert card.info().free_bytes == free
+
+
 def test_wrong_results_give_no_figure(card, monkeypatch):
     whole = module.expected
 

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from deepseek.host import cli_bench
 from deepseek.host.bench import LAYER_COLUMNS, NETWORKS, GemmJob, Latency, page
 from deepseek.host.bench.attention import ATTENTION_COLUMNS, AttentionJob
-from deepseek.host.bench.latency import LATENCY_COLUMNS
+from deepseek.host.bench.latency import LATENCY_COLUMNS, LATENCY_DTYPES
 from deepseek.host.bench.page_sections import FILES
 from deepseek.host.bench.page_tables import marked
 from deepseek.host.bench.sweep import COLUMNS, ROWS, CsvFile
@@ -243,7 +243,7 @@ def host(line):
 
 
 def test_attention_writes_its_file(tmp_path):
-    path = tmp_path / "new" / "attention.csv"
+    path = tmp_path / "attention.csv"
     options = "--seq 40 --dim 16 --backend functional --preset tiny --memory ideal"
     result = host(f"bench attention {options} --csv {path} --json")
     assert result.exit_code == 0, result.stderr
@@ -263,14 +263,18 @@ def test_latency_writes_its_file(tmp_path, monkeypatch):
     figures = {"mac_cycles": 1024, "job_cycles": 1100, "empty_job": 40, "first_mac": 18}
     figures |= {"lost": Counters(stall_fill=50, idle_other=26), "between": {2: 0.0, 8: 0.5}}
 
+    path = tmp_path / "performance" / "latency-ecp5.csv"
+    path.parent.mkdir()
+
     def measured(_, dtype):
+        """Each row is written as it comes, behind the heads."""
+        assert len(path.read_text().splitlines()) == 1 + LATENCY_DTYPES.index(dtype)
         job = GemmJob(m=32, n=16, k=256, dtype=dtype)
         where = {"config": preset("ecp5"), "backend": "rtl", "memory": "ideal"}
         return Latency(job=job, **where, **figures, build="0123456789abcdef")
 
     monkeypatch.setattr(cli_bench, "latency", measured)
     monkeypatch.setattr(cli_bench, "open_card", lambda *_: contextlib.nullcontext())
-    path = tmp_path / "performance" / "latency-ecp5.csv"
     result = host(f"bench latency --preset ecp5 --csv {path}")
     assert result.exit_code == 0, result.stderr
     with path.open(newline="") as file:

@@ -72,10 +72,15 @@ def test_a_wrong_result_is_an_error(monkeypatch):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ("--kernel 3by3", "--kernel must be a number or two, as 3x5, not '3by3'"),
-        ("--kernel 12", "kernel must be at most the padded image's height of 9, not 12"),
-        ("--stride 0", "stride must be at least 1, not (0, 0)"),
-        ("--groups 4", "channels must be a multiple of the 4 groups, not 6"),
+        ("--kernel 3by3", "--kernel must be a whole number or two, as 3x5, not '3by3'"),
+        ("--stride -1", "--stride must be a whole number or two, as 3x5, not '-1'"),
+        ("--kernel 12", "--kernel must be at most the padded image's height of 9, not 12"),
+        ("--kernel 0", "--kernel must be at least 1, not 0; next: deepseek-host bench conv --help"),
+        ("--stride 1x0", "--stride must be at least 1, not 1x0"),
+        ("--pad 4", "--pad must be from 0 to the kernel's extent of 3, not 4"),
+        ("--groups 4", "--c must be a multiple of the 4 groups, not 6"),
+        ("--c 0 --transposed", "--c must be at least 1, not 0"),
+        ("--out-dtype ''", "no format ''; choose one of"),
         ("--layer resnet50:conv1", "--layer sets the shape; leave --h out"),
         ("--dtype int9", "no format 'int9'; choose one of"),
         ("--dtype fp16 --out-dtype int32", "fp16 has no int32 result; choose fp32"),
@@ -102,7 +107,7 @@ FEW = "bench conv --network resnet50 --only conv5-reduce --only classifier --bac
 
 
 def test_a_network_has_a_line_for_each_layer_and_one_for_all(tmp_path):
-    path = tmp_path / "new" / "layers.csv"
+    path = tmp_path / "layers.csv"
     result = host(f"{FEW} --preset sim --csv {path} --json")
     assert result.exit_code == 0, result.stderr
     *layers, total = [json.loads(line) for line in result.stdout.splitlines()]
@@ -173,8 +178,11 @@ def test_ctrl_c_keeps_the_layers_so_far(monkeypatch):
         ("--network resnet50 --dilation 2", "leave --dilation out"),
         ("--network resnet50 --out-dtype fp32", "leave --out-dtype out"),
         ("--network resnet50 --kind best", "no --kind 'best'; choose one of: windows, swapped"),
-        ("--only conv1", "--only goes with --network"),
-        ("--csv layers.csv", "--csv goes with --network"),
+        ("--network resnet50 --kernel ''", "leave --kernel out"),
+        ("--network resnet50 --only ''", "no layer of resnet50 has '' in its name"),
+        ("--network resnet50 --csv /nowhere/x.csv", "there is no folder /nowhere for --csv"),
+        ("--only conv1", "--only goes with --network; next: add --network resnet50, or leave --"),
+        ("--csv layers.csv", "--csv goes with --network; next: add --network resnet50, or leave"),
     ],
 )
 def test_mistakes_about_networks(options, message):

@@ -111,7 +111,7 @@ def test_bench_link_tells_wrong_bytes(bitstream):
     with Terminal(board.answer) as terminal:
         words = f"--no-load --bitstream {bitstream} --port {terminal.port}"
         message = one_line(host("bench link --bytes 30000", words), code=1)
-    assert "were read wrong, with seed 0; no figure is given" in message
+    assert "of 30,000 bytes came back wrong, with seed 0; no figure is given" in message
 
 
 def one_line(result, code=2):
@@ -133,14 +133,23 @@ def one_line(result, code=2):
         ("--bitstream {file} --board virtual", "card.bit was built of other sources of the card"),
         ("--bitstream {file} --netlist", "runs on the virtual board only: add --board virtual"),
         ("--bitstream {file} --board virtual --netlist", "has no netlist card.netlist.json.gz bes"),
-        ("--netlist", "a bitstream, a board and a port are for a board, not for 'rtl'"),
+        ("--netlist", "--netlist needs a bitstream: add --bitstream FILE; build one with: "),
         ("--bitstream {file} --no-load --port /dev/no", "cannot open /dev/no: there is no such"),
         ("--bitstream {file} --no-load", "no serial port of a ulx3s (USB 0403:6015) is there"),
         ("--bitstream {file} --preset ecp5", "card.bit holds a card of preset tiny, not ecp5"),
-        ("--bitstream {file} --backend rtl", "a bitstream runs on a board, not on the backend 'rt"),
+        (
+            "--bitstream {file} --backend rtl",
+            "--bitstream runs on a board, not on the backend 'rtl",
+        ),
+        ("--bitstream {folder}", "--bitstream must name a file, and {folder} is a folder; next: "),
         ("--backend board", "the board backend needs a bitstream: --bitstream FILE"),
-        ("--port /dev/ttyUSB0", "a bitstream, a board and a port are for a board, not for 'rtl'"),
-        ("--no-load", "a bitstream, a board and a port are for a board, not for 'rtl'"),
+        ("--port /dev/ttyUSB0", "--port needs a bitstream: add --bitstream FILE; build one with"),
+        (
+            "--no-load",
+            "--no-load needs a bitstream: add --bitstream FILE; build one with: deepseek",
+        ),
+        ("--board virtual", "--board needs a bitstream: add --bitstream FILE; build one with: {b}"),
+        ("--board virtua", "no board 'virtua'; choose one of: ulx3s, ecpix5, "),
     ],
 )
 @pytest.mark.parametrize("command", ["run digits", "info"])
@@ -148,10 +157,9 @@ def test_mistakes(bitstream, command, words, message, monkeypatch):
     from serial.tools import list_ports
 
     monkeypatch.setattr(list_ports, "comports", list)
-    if command == "info":
-        message = message.replace("'rtl'", "'functional'")
-    result = host(command, words.format(file=bitstream))
-    assert message.format(file=bitstream) in one_line(result)
+    names = {"file": bitstream, "folder": bitstream.parent}
+    message = message.format(**names, b="deepseek-host build --board virtual")
+    assert message in one_line(host(command, words.format(**names)))
 
 
 @pytest.mark.parametrize(
@@ -162,6 +170,7 @@ def test_mistakes(bitstream, command, words, message, monkeypatch):
         ("--after 3", "--trigger and --after are for a capture: add --capture FILE.vcd"),
         ("--bitstream {file} --capture /no/x.vcd", "there is no folder /no for --capture; make"),
         ("--bitstream {file} --capture {folder}", "--capture must name a file, and {folder} is a"),
+        ("--bitstream {file} --capture x.txt", "--capture must name a file that ends in .vcd, not"),
         ("--bitstream {file} --capture x.vcd --trigger q", "no signal 'q' to trigger; choose of: "),
         ("--backend functional --step", "has no single steps; next: use --backend rtl, or a bit"),
         ("--step", "--step asks before each command, and the input is no terminal; next: run it"),
