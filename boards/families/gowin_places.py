@@ -39,7 +39,7 @@ _ARRAY = (60, 45)
 
 _NEAR = (
     (".scratchpad.", 84, 75),
-    (r".lane_0.", 45, 45),
+    (".compute.lane_0.", 45, 45),
     (".load", 120, 45),
     (".storage.lane_", 90, 27),
 )

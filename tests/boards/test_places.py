@@ -89,6 +89,8 @@ def test_a_card_on_gw5a():
         line = [at(found[f"{MESH}pe_{row}_{column}.instance.operands.ram"]) for column in range(4)]
         assert [x for x, _ in line] == sorted(x for x, _ in line)
         assert {y for _, y in line} == {45 if row < 2 else 63}
+    memory = [at(place) for name, place in found.items() if ".storage.lane_0." in name]
+    assert len(memory) == 16 and all(y in (9, 27, 45) and 60 < x < 120 for x, y in memory)
     assert gowin_places.places(f"{TOP}scratchpad.bank{i}.block0" for i in range(4)) == {}
     assert len(gowin_places.places(f"{MESH}pe_0_0.instance.{i}" for i in range(400))) == 340
 
