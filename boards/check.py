@@ -14,11 +14,12 @@ import dataclasses
 import io
 from pathlib import Path
 
+from ..files import write_whole
 from .board import Board, BoardError
 from .flow.build import build_hash, prepare
 from .flow.report import block_rows, estimated_ns
 from .flow.synthesis import Resources, link, netlist_resources
-from .flow.tools import Progress, tool_version, write_whole
+from .flow.tools import Progress, tool_version
 
 __all__ = [
     "CELLS",

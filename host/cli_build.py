@@ -29,7 +29,7 @@ def build_command(
     preset: Annotated[
         str,
         typer.Option(
-            help=f"Size of the card: {', '.join(PRESETS)}. FPGAs have room for tiny and wide, the "
+            help=f"Size of the card: {', '.join(PRESETS)}. FPGAs have room for tiny, the "
             "virtual board for all; other commands take ecp5 where none is given."
         ),
     ] = "tiny",

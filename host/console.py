@@ -30,7 +30,6 @@ FAILURE = 1
 
 PHASES = {
     "convert": "convert the design",
-    "lock": "wait for another build of the same card, if there is one",
     "verilate": "translate the Verilog to C++",
     "compile": "compile the C++",
     "load": "load the bitstream",

@@ -1,11 +1,12 @@
 """Files that are made: written whole, and removed when nobody has used them for long."""
 
 import os
+import threading
 import time
 
 import pytest
 
-from deepseek.files import cache_dir, prune, write_whole
+from deepseek.files import cache_dir, locked, prune, write_whole
 
 
 def aged(path, days):
@@ -66,3 +67,35 @@ def test_place_of_the_cache(monkeypatch, tmp_path):
     assert cache_dir() == tmp_path
     monkeypatch.delenv("DEEPSEEK_CACHE")
     assert cache_dir().name == "deepseek-card"
+
+
+def test_one_at_a_time(tmp_path):
+    """The second one says that it waits, the first one nothing; a held lock is not pruned."""
+    path, order = tmp_path / "locks" / "card.lock", []
+
+    def progress(phase, fraction):
+        order.append(phase)
+
+    def second():
+        with locked(path, progress):
+            order.append("second")
+
+    with locked(path, progress):
+        thread = threading.Thread(target=second)
+        thread.start()
+        while not order:
+            time.sleep(0.01)
+        prune(path.parent, 30)
+        assert path.exists()
+        order.append("first")
+    thread.join(10)
+    assert order == ["wait for another build of the same card", "first", "second"]
+
+
+def test_a_lock_that_is_taken_again_is_new(tmp_path):
+    path = tmp_path / "card.lock"
+    path.touch()
+    aged(path, 40)
+    with locked(path):
+        prune(tmp_path, 30)
+        assert path.exists()

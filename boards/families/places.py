@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable
 
-__all__ = ["distance", "element", "nearest", "numbered"]
+__all__ = ["element", "nearest", "numbered"]
 
 _ELEMENT = re.compile(r"\bpe_(\d+)_(\d+)\b")
 
@@ -19,12 +19,11 @@ def numbered(name: str) -> list[int | str]:
     return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
 
 
-def distance(site: str, x: int, y: int) -> int:
-    """Return how far a place is from a point; its name begins as in X10/Y22 or X10Y22."""
-    column, row = map(int, re.findall(r"[XY](\d+)", site)[:2])
-    return abs(column - x) + abs(row - y)
-
-
 def nearest(sites: Iterable[str], x: int, y: int) -> list[str]:
-    """Return places by their distance from a point."""
-    return sorted(sites, key=lambda site: (distance(site, x, y), site))
+    """Return places by their distance from a point. Names begin as in X10/Y22 or X10Y22."""
+
+    def distance(site: str) -> tuple[int, str]:
+        column, row = map(int, re.findall(r"[XY](\d+)", site)[:2])
+        return abs(column - x) + abs(row - y), site
+
+    return sorted(sites, key=distance)

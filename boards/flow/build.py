@@ -1,6 +1,5 @@
 """From a board and a preset to a bitstream with its manifest and report."""
 
-import contextlib
 import dataclasses
 import gzip
 import hashlib
@@ -9,12 +8,11 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import filelock
-
+from ...files import cache_dir, locked, prune, write_whole
 from ...rtl.config import CardConfig
 from ...rtl.isa import ABI_VERSION
 from ...rtl.isa.link import LINK_VERSION
@@ -27,7 +25,7 @@ from .convert import Converted, convert
 from .netlist import Design, split
 from .place import pack, place_and_route
 from .synthesis import Netlist, Resources, link, netlist_resources, synthesise
-from .tools import Progress, cache_dir, prune, tool_version, write_whole
+from .tools import Progress, tool_version
 
 __all__ = ["Built", "Prepared", "build", "build_hash", "prepare"]
 
@@ -154,23 +152,8 @@ def prepare(
     return Prepared(design, found.constraints, package, netlists)
 
 
-@contextlib.contextmanager
-def _lock(name: str, progress: Progress | None) -> Iterator[None]:
-    """Let one process at a time build a bitstream."""
-    path = cache_dir() / "locks" / f"{name}.lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.touch()  # `prune` in another process leaves it alone, then
-    lock = filelock.FileLock(path)
-    try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout:
-        if progress is not None:
-            progress("wait for another build of the same card", 0.0)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
+def _lock(name: str) -> Path:
+    return cache_dir() / "locks" / f"{name}.lock"
 
 
 def _check_memories(board: Board, config: CardConfig, memory: str) -> None:
@@ -358,7 +341,7 @@ def build(
         made = _Implemented({}, f"{text}\n".encode())
     else:
         _check_memories(board, config, memory)
-        with _lock(f"{board.name}-{number:016x}", progress):
+        with locked(_lock(f"{board.name}-{number:016x}"), progress):
             made = _implement(
                 board,
                 config,
@@ -380,7 +363,7 @@ def build(
     written = Manifest(**manifest, **Manifest.measure(made.bitstream))
     # Files of one name belong together, also where two builds write them.
     place = hashlib.sha256(os.fsencode(bitstream.resolve())).hexdigest()[:16]
-    with _lock(f"output-{place}", progress):
+    with locked(_lock(f"output-{place}"), progress):
         write_whole(bitstream, made.bitstream)
         routed = bitstream.with_suffix(NETLIST_SUFFIX)
         if netlist and made.netlist is not None:

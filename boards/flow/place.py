@@ -14,10 +14,11 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any, TextIO
 
+from ...files import cache_dir
 from ..board import Board, BoardError
 from ..families import Family
 from .synthesis import WORKERS
-from .tools import LONG_QUIET_S, Processes, Progress, Silent, ToolFailure, cache_dir, tool_version
+from .tools import LONG_QUIET_S, Processes, Progress, Silent, ToolFailure, tool_version
 
 __all__ = ["Placed", "pack", "place_and_route", "reached_mhz"]
 

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from ...files import cache_dir, prune, write_whole
+from ...files import cache_dir, write_whole
 from ..board import BoardError
 
 __all__ = [
@@ -24,7 +24,6 @@ __all__ = [
     "Silent",
     "ToolFailure",
     "cache_dir",
-    "prune",
     "tool",
     "tool_version",
     "write_whole",

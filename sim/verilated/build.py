@@ -10,9 +10,7 @@ import subprocess
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
-from filelock import FileLock
-
-from ...files import cache_dir, prune
+from ...files import cache_dir, locked, prune
 from .toolchain import (
     BuildError,
     Compiler,
@@ -294,11 +292,7 @@ def build(recipe: Recipe, *, progress: Progress | None = None) -> Built:
     if stamp.exists():
         os.utime(stamp)
         return Built(result, False)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    progress("lock", 0.0)
-    lock = folder.with_suffix(".lock")
-    lock.touch()  # `prune` in another process leaves it alone, then
-    with FileLock(lock):
+    with locked(folder.with_suffix(".lock"), progress):
         if stamp.exists():
             return Built(result, False)
         shutil.rmtree(folder, ignore_errors=True)

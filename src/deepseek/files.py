@@ -1,14 +1,17 @@
 """Files that are made: where they are kept, how they are written, and when they are removed."""
 
+import contextlib
 import os
 import shutil
 import threading
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import platformdirs
+from filelock import FileLock, Timeout
 
-__all__ = ["cache_dir", "prune", "write_whole"]
+__all__ = ["cache_dir", "locked", "prune", "write_whole"]
 
 
 def cache_dir() -> Path:
@@ -28,6 +31,25 @@ def write_whole(path: Path, content: bytes | str) -> None:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def locked(path: Path, progress: Callable[[str, float], None] | None = None) -> Iterator[None]:
+    """Let one process at a time build what the file ``path`` is the lock of; ``progress`` is told
+    if another one does."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()  # `prune` in another process leaves it alone, then
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        if progress is not None:
+            progress("wait for another build of the same card", 0.0)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def prune(folder: Path, days: float, *, stamp: str = "") -> None:

@@ -11,7 +11,6 @@ import pytest
 
 from deepseek.boards import BOARDS, BoardError, board
 from deepseek.boards.families import Device, ecp5
-from deepseek.boards.flow import build as building
 from deepseek.boards.flow import place, tools
 from deepseek.boards.flow.build import build, build_hash
 from deepseek.boards.flow.convert import TOP, convert
@@ -435,23 +434,6 @@ def test_progress_with_other_algorithms():
         "Info:       1264 |       44       1230 |   40  1000 |         0|       0.13       0.26|",
     )
     assert 0 < calls[0] < 0.5 and calls[1:] == [0.5, 0.833, 1.0]
-
-
-def test_two_builds_of_one_card_wait_for_each_other(cache):
-    order = []
-
-    def second():
-        with building._lock("card", lambda phase, fraction: order.append(phase)):
-            order.append("second")
-
-    with building._lock("card", None):
-        thread = threading.Thread(target=second)
-        thread.start()
-        while not order:
-            time.sleep(0.01)
-        order.append("first")
-    thread.join(10)
-    assert order == ["wait for another build of the same card", "first", "second"]
 
 
 def test_peak():

@@ -180,10 +180,10 @@ def test_doctor_goes_on_without_a_cache(monkeypatch):
 
 def test_phases_are_explained(capsys):
     with progress_display() as progress:
-        progress("lock", 0.0)
+        progress("verilate", 0.0)
         progress("rows", 0.0)
     shown = capsys.readouterr().err.splitlines()
-    assert shown == ["wait for another build of the same card, if there is one ...", "rows ..."]
+    assert shown == ["translate the Verilog to C++ ...", "rows ..."]
 
 
 def test_info():
